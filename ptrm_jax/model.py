@@ -1,0 +1,350 @@
+"""The Tiny Recursive Model in Flax Linen, written for ONE rollout of one puzzle.
+
+Batches are `jax.vmap` over these functions. Shape letters: S tokens, P prefix positions,
+L = P + S positions, C channels (upstream hidden_size h), V vocabulary, M inner width.
+
+Source: TRM, arXiv 2510.04871, and upstream `models/recursive_reasoning/trm.py`,
+`models/layers.py`. Upstream's z_H is the paper's answer embedding y, z_L its latent z.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from ptrm_jax.config import ModelConfig, Precision
+
+Params = Any  # nested dict of float32 arrays, the layout of `TRM.init(...)["params"]`
+
+_INIT = nn.initializers.lecun_normal()  # truncated, standard deviation 1 / sqrt(fan in)
+
+
+class Carry(NamedTuple):
+    """State between supervision steps, in the compute dtype.
+
+    Attributes:
+      y: [L, C], answer embedding (upstream z_H).
+      z: [L, C], reasoning latent (upstream z_L).
+    """
+
+    y: jax.Array
+    z: jax.Array
+
+
+class Heads(NamedTuple):
+    """What the heads read from y.
+
+    Attributes:
+      logits: [S, V] in the compute dtype; the answer is their argmax, ties to the lowest token.
+      q_logits: [2] float32; index 0 is the halt logit (the Q of PTRM), 1 the continue logit,
+        untrained in upstream's default recipe.
+    """
+
+    logits: jax.Array
+    q_logits: jax.Array
+
+
+def rms_norm(x: jax.Array, eps: float, axis: int) -> jax.Array:
+    """RMS norm without weights over `axis`, computed in float32, returned in x's dtype."""
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x32), axis=axis, keepdims=True)
+    return (x32 * lax.rsqrt(mean_square + eps)).astype(x.dtype)
+
+
+def rotary(x: jax.Array, theta: float) -> jax.Array:
+    """Rotate-half rotary encoding of x [L, heads, head_dim], in float32, returned in x's dtype."""
+    length, _, dim = x.shape
+    inv_freq = 1.0 / theta ** (jnp.arange(0, dim, 2, dtype=jnp.float32) / dim)
+    angle = jnp.arange(length, dtype=jnp.float32)[:, None] * inv_freq
+    cos, sin = (jnp.tile(f(angle), (1, 2))[:, None, :] for f in (jnp.cos, jnp.sin))
+    x32 = x.astype(jnp.float32)
+    low, high = jnp.split(x32, 2, axis=-1)
+    return (x32 * cos + jnp.concatenate([-high, low], axis=-1) * sin).astype(x.dtype)
+
+
+class Linear(nn.Module):
+    """Product with a [in, out] kernel over one axis of x; the result's axis takes its place.
+
+    `axis=0` mixes positions without a transpose: under a vmap over lanes it is one plain matrix
+    product [out, in] x [in, lanes * C].
+    """
+
+    features: int
+    precision: Precision
+    use_bias: bool = False
+    axis: int = -1
+    dtype: Any = None
+    kernel_init: Any = _INIT
+    bias_init: Any = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtype = self.dtype or self.precision.dtype
+        axis = self.axis % x.ndim
+        shape = (x.shape[axis], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        x, kernel = x.astype(dtype), kernel.astype(dtype)
+        if axis == 0:
+            out = lax.dot_general(
+                kernel, x, (((0,), (0,)), ((), ())), precision=self.precision.matmul
+            )
+        else:
+            assert axis == x.ndim - 1
+            out = lax.dot_general(
+                x, kernel, (((axis,), (0,)), ((), ())), precision=self.precision.matmul
+            )
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+            out = out + bias.astype(dtype)
+        return out
+
+
+class Embedding(nn.Module):
+    """A table of float32 rows, looked up in the compute dtype.
+
+    (`flax.linen.Embed` cannot look up a scalar in a table of one row.)
+    """
+
+    num_rows: int
+    features: int
+    dtype: Any
+    init: Any
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        table = self.param("embedding", self.init, (self.num_rows, self.features), jnp.float32)
+        return table.astype(self.dtype)[ids]
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) over one axis; one fused projection, gate first."""
+
+    width: int
+    precision: Precision
+    axis: int = -1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        linear = functools.partial(Linear, precision=self.precision, axis=self.axis)
+        gate, up = jnp.split(
+            linear(2 * self.width, name="gate_up_proj")(x), 2, axis=self.axis % x.ndim
+        )
+        return linear(x.shape[self.axis], name="down_proj")(nn.silu(gate) * up)
+
+
+class Attention(nn.Module):
+    """Full (not causal, unmasked) self-attention; prefix and padding attend like tokens."""
+
+    config: ModelConfig
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        cfg, prec = self.config, self.precision
+        # Fused rows are ordered [q heads | k heads | v heads], upstream layers.py.
+        qkv = Linear(3 * cfg.hidden_size, prec, name="qkv_proj")(x)
+        q, k, v = jnp.split(qkv.reshape(cfg.length, 3 * cfg.num_heads, cfg.head_dim), 3, axis=1)
+        if cfg.positions == "rope":
+            q, k = rotary(q, cfg.rope_theta), rotary(k, cfg.rope_theta)
+        scores = jnp.einsum(
+            "qhd,khd->hqk", q, k, precision=prec.matmul, preferred_element_type=jnp.float32
+        )
+        weights = jax.nn.softmax(scores / math.sqrt(cfg.head_dim), axis=-1).astype(x.dtype)
+        out = jnp.einsum("hqk,khd->qhd", weights, v, precision=prec.matmul)
+        return Linear(cfg.hidden_size, prec, name="o_proj")(
+            out.reshape(cfg.length, cfg.hidden_size)
+        )
+
+
+class Block(nn.Module):
+    """One post-norm block of f: x [L, C] -> [L, C]."""
+
+    config: ModelConfig
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        cfg, prec = self.config, self.precision
+        if cfg.variant == "mlp_t":
+            mixed = SwiGLU(cfg.mlp_t_width, prec, axis=0, name="mlp_t")(x)
+            # Upstream transposes and norms the last axis: the mean runs over positions.
+            x = rms_norm(x + mixed, cfg.rms_norm_eps, axis=0)
+        else:
+            mixed = Attention(cfg, prec, name="self_attn")(x)
+            x = rms_norm(x + mixed, cfg.rms_norm_eps, axis=-1)
+        return rms_norm(x + SwiGLU(cfg.mlp_width, prec, name="mlp")(x), cfg.rms_norm_eps, axis=-1)
+
+
+class Network(nn.Module):
+    """The one network f(s, injection): adds the injection once, then applies every block."""
+
+    config: ModelConfig
+    precision: Precision
+
+    def setup(self) -> None:
+        self.layers = [Block(self.config, self.precision) for _ in range(self.config.num_layers)]
+
+    def __call__(self, s: jax.Array, injection: jax.Array) -> jax.Array:
+        s = s + injection
+        for layer in self.layers:
+            s = layer(s)
+        return s
+
+    def block(self, x: jax.Array, i: int) -> jax.Array:
+        """Block i alone, for layer-by-layer parity."""
+        return self.layers[i](x)
+
+
+def recur(
+    f: Callable[[jax.Array, jax.Array], jax.Array],
+    carry: Carry,
+    x: jax.Array,
+    config: ModelConfig,
+) -> Carry:
+    """One deep recursion without noise: H_cycles x {L_cycles x z = f(z, y + x); y = f(y, z)}.
+
+    Works on one rollout ([L, C]) and on lanes ([L, T, C], with f a vmap over axis 1) alike: the
+    loops stay outside the vmap, which would move the lane axis of a loop's carry to the front and
+    transpose every position mixing.
+
+    Args:
+      f: the network.
+      carry: y and z.
+      x: input embedding, in the layout of the carry.
+      config: for the numbers of cycles.
+
+    Source: TRM Figure 3, upstream `TinyRecursiveReasoningModel_ACTV1_Inner.forward`.
+    """
+
+    # Rolled loops: neither the compiled program nor the time to compile it grows with the cycles.
+    def latent_recursion(carry: Carry, _: None) -> tuple[Carry, None]:
+        y, z = carry
+        injection = y + x
+        z, _ = lax.scan(lambda z, _: (f(z, injection), None), z, length=config.L_cycles)
+        return Carry(f(y, z), z), None
+
+    carry, _ = lax.scan(latent_recursion, carry, length=config.H_cycles)
+    return carry
+
+
+class TRM(nn.Module):
+    """A Tiny Recursive Model for one rollout; hashable, so it is a static argument under jit.
+
+    The parts are methods, used as `model.apply({"params": params}, ..., method=TRM.f)`; `recur`
+    puts them together, and `ptrm_jax.solve` runs batches of them.
+
+    Attributes:
+      config: the architecture.
+      precision: compute dtype and matmul precision.
+    """
+
+    config: ModelConfig
+    precision: Precision = Precision()
+
+    def setup(self) -> None:
+        cfg, prec = self.config, self.precision
+        init = nn.initializers.truncated_normal(1.0)
+        # Embeddings are scaled by sqrt(C) after the look-up, so they start at 1 / sqrt(C).
+        scaled = nn.initializers.truncated_normal(1.0 / math.sqrt(cfg.hidden_size))
+        self.embed_tokens = Embedding(cfg.vocab_size, cfg.hidden_size, prec.dtype, scaled)
+        if cfg.prefix_len:
+            self.puzzle_emb = Embedding(
+                cfg.num_puzzle_identifiers,
+                cfg.puzzle_emb_ndim,
+                prec.dtype,
+                nn.initializers.zeros,  # as upstream starts it
+            )
+        if cfg.positions == "learned":
+            self.embed_pos = Embedding(cfg.length, cfg.hidden_size, prec.dtype, scaled)
+        self.H_init = self.param("H_init", init, (cfg.hidden_size,), jnp.float32)
+        self.L_init = self.param("L_init", init, (cfg.hidden_size,), jnp.float32)
+        self.network = Network(cfg, prec)
+        self.lm_head = Linear(cfg.vocab_size, prec)
+        # Upstream's start: every Q logit at -5, so that nothing halts before it has learned to.
+        self.q_head = Linear(
+            2,
+            prec,
+            use_bias=True,
+            dtype=prec.q_head_dtype,
+            kernel_init=nn.initializers.zeros,
+            bias_init=nn.initializers.constant(-5.0),
+        )
+
+    def __call__(self, inputs: jax.Array, puzzle_identifier: jax.Array) -> Heads:
+        """Every part once, so that `init` makes every parameter; `recur` holds the algorithm.
+
+        Args:
+          inputs: [S] int32 tokens.
+          puzzle_identifier: [] int32 row of the puzzle embedding.
+        """
+        x = self.embed(inputs, puzzle_identifier)
+        return self.heads(self.f(self.initial_carry().y, x))
+
+    def embed(self, inputs: jax.Array, puzzle_identifier: jax.Array) -> jax.Array:
+        """Scaled input embedding x [L, C] in the compute dtype, prefix first.
+
+        Args:
+          inputs: [S] int32 tokens.
+          puzzle_identifier: [] int32 row of the puzzle embedding.
+        """
+        cfg, dtype = self.config, self.precision.dtype
+        x = self.embed_tokens(inputs)
+        if cfg.prefix_len:
+            row = self.puzzle_emb(puzzle_identifier)
+            row = jnp.pad(row, (0, cfg.prefix_len * cfg.hidden_size - cfg.puzzle_emb_ndim))
+            x = jnp.concatenate([row.reshape(cfg.prefix_len, cfg.hidden_size), x])
+        # PyTorch multiplies a bfloat16 tensor by a float scalar in float32 and rounds once.
+        if cfg.positions == "learned":
+            x = x + self.embed_pos(jnp.arange(cfg.length))
+            x = (x.astype(jnp.float32) * 0.707106781).astype(dtype)
+        return (x.astype(jnp.float32) * math.sqrt(cfg.hidden_size)).astype(dtype)
+
+    def initial_carry(self) -> Carry:
+        """H_init and L_init at every position: y and z, [L, C] each."""
+        cfg, dtype = self.config, self.precision.dtype
+        shape = (cfg.length, cfg.hidden_size)
+        return Carry(
+            y=jnp.broadcast_to(self.H_init.astype(dtype), shape),
+            z=jnp.broadcast_to(self.L_init.astype(dtype), shape),
+        )
+
+    def f(self, s: jax.Array, injection: jax.Array) -> jax.Array:
+        """The network: s [L, C], injection [L, C] -> [L, C]."""
+        return self.network(s, injection)
+
+    def heads(self, y: jax.Array) -> Heads:
+        """Output logits of the tokens and Q logits of the first position.
+
+        Args:
+          y: [L, C].
+        """
+        return Heads(
+            logits=self.lm_head(y)[self.config.prefix_len :],
+            q_logits=self.q_head(y[0]).astype(jnp.float32),
+        )
+
+    def block(self, x: jax.Array, i: int) -> jax.Array:
+        """Block i of the network alone, x [L, C]; for layer-by-layer parity."""
+        return self.network.block(x, i)
+
+
+def init_params(model: TRM, key: jax.Array) -> Params:
+    """Freshly initialised parameters: a nested dict of float32 arrays. Consumes `key`."""
+    inputs = jnp.zeros((model.config.seq_len,), jnp.int32)
+    return model.init(key, inputs, jnp.zeros((), jnp.int32))["params"]
+
+
+def param_shapes(model: TRM) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every parameter by its path ("network/layers_0/mlp/..."); no compute."""
+    tree = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def path_name(path: Any) -> str:
+    """ "a/b/c" for a key path of a nested dict."""
+    return "/".join(str(entry.key) for entry in path)

@@ -1,0 +1,96 @@
+"""The container of puzzles that the solver takes, and its check on the host."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ptrm_jax.config import ModelConfig
+
+Array = jax.Array | np.ndarray
+
+
+class Puzzles(NamedTuple):
+    """A batch of puzzles, without labels.
+
+    Attributes:
+      inputs: [B, S] integer tokens.
+      puzzle_identifiers: [B] integer rows of the puzzle embedding; 0 where a data set has one.
+      index: [B] integer rows in the data set. The noise of a rollout is a function of it, so a
+        puzzle keeps its noise in every order, batch and shard. Not the identifier, which many
+        puzzles share.
+    """
+
+    inputs: Array
+    puzzle_identifiers: Array
+    index: Array
+
+    def take(self, rows: slice | np.ndarray) -> "Puzzles":
+        """The puzzles at `rows` of the batch, a slice or an index array."""
+        return Puzzles(*(field[rows] for field in self))
+
+
+def make_puzzles(inputs: Array, puzzle_identifiers: Array | None = None) -> Puzzles:
+    """Puzzles in data-set order: identifiers 0 unless given, index 0..B-1.
+
+    Args:
+      inputs: [B, S] integer tokens.
+      puzzle_identifiers: [B] integer, or None.
+    """
+    num_puzzles = len(inputs)
+    if puzzle_identifiers is None:
+        puzzle_identifiers = np.zeros(num_puzzles, np.int32)
+    return Puzzles(inputs, puzzle_identifiers, np.arange(num_puzzles, dtype=np.int32))
+
+
+def check_puzzles(config: ModelConfig, puzzles: Puzzles) -> None:
+    """Refuses puzzles that do not fit the model; values are checked where they are known.
+
+    Raises:
+      ValueError: wrong shape or dtype, an empty batch, a token outside the vocabulary, an
+        identifier outside the puzzle embedding, a negative index.
+    """
+    for name in Puzzles._fields:
+        if not hasattr(getattr(puzzles, name), "dtype"):
+            raise ValueError(
+                f"puzzles.{name} must be a numpy or jax array; got "
+                f"{type(getattr(puzzles, name)).__name__}; wrap it in numpy.asarray"
+            )
+    shape = puzzles.inputs.shape
+    if len(shape) != 2 or shape[1] != config.seq_len:
+        raise ValueError(
+            f"puzzles.inputs must have shape [B, {config.seq_len}] for this model; got "
+            f"{list(shape)}"
+        )
+    if shape[0] == 0:
+        raise ValueError("puzzles must hold at least one puzzle; got an empty batch")
+    for name in ("puzzle_identifiers", "index"):
+        got = getattr(puzzles, name).shape
+        if got != shape[:1]:
+            raise ValueError(
+                f"puzzles.{name} must have shape [{shape[0]}], one per row of inputs; got "
+                f"{list(got)}"
+            )
+    limits = {
+        "inputs": (config.vocab_size, "tokens of the vocabulary"),
+        "puzzle_identifiers": (
+            # Without a puzzle embedding the identifier is never looked up.
+            config.num_puzzle_identifiers if config.prefix_len else 2**31,
+            "rows of the puzzle embedding",
+        ),
+        "index": (2**31, "rows of the data set"),
+    }
+    for name, (limit, meaning) in limits.items():
+        value = getattr(puzzles, name)
+        if not np.issubdtype(value.dtype, np.integer):
+            raise ValueError(f"puzzles.{name} must be integers ({meaning}); got {value.dtype}")
+        if isinstance(value, jax.core.Tracer):
+            continue
+        value = np.asarray(value)
+        bad = np.argwhere((value < 0) | (value >= limit))
+        if bad.size:
+            at = tuple(int(i) for i in bad[0])
+            raise ValueError(
+                f"puzzles.{name} must lie in 0..{limit - 1} ({meaning}); got {value[at]} at "
+                f"{list(at)} and {len(bad) - 1} more"
+            )
