@@ -1,0 +1,163 @@
+"""Devices: how many, and how lanes are spread over them. Nothing else knows them.
+
+Lanes are independent, so spreading them needs no communication: each device runs `run_lanes` on
+its share with its own copy of the parameters, under `jax.pmap`.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ptrm_jax import selection
+from ptrm_jax.config import DEFAULT_LANE_TILE, NoiseOn, NoiseWhen, Save, check_int
+from ptrm_jax.model import TRM, Params
+from ptrm_jax.puzzles import Puzzles
+from ptrm_jax.solve import LaneResults, Lanes, Solution, check_solve, choose, make_lanes, run_lanes
+
+
+def use_cpu_cores(num_devices: int | None = None) -> None:
+    """Gives the CPU backend one device per core (or `num_devices`); call before any computation.
+
+    XLA's element-wise loops use little more than one thread of a CPU device, so one device per
+    core under pmap is the faster layout. Without effect on the results: tiles are the same.
+
+    Raises:
+      ValueError: num_devices < 1.
+      RuntimeError: the backend is already in use with another number of devices.
+    """
+    if num_devices is None:
+        num_devices = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        num_devices = num_devices or os.cpu_count() or 1
+    check_int("num_devices", num_devices, 1)
+    jax.config.update("jax_num_cpu_devices", num_devices)
+
+
+def local_devices(count: int | None = None) -> tuple[jax.Device, ...]:
+    """The first `count` devices of this process, or all of them.
+
+    Raises:
+      ValueError: there are fewer.
+    """
+    devices = tuple(jax.local_devices())
+    if count is None:
+        return devices
+    check_int("devices", count, 1)
+    if count > len(devices):
+        raise ValueError(
+            f"devices must be at most {len(devices)}, the {devices[0].platform} devices of this "
+            f"process; got {count}"
+        )
+    return devices[:count]
+
+
+def default_lane_tile() -> int:
+    """A good tile for this backend: what stays in a CPU's cache, or what fills an accelerator."""
+    return DEFAULT_LANE_TILE if jax.default_backend() == "cpu" else 256
+
+
+def replicate(params: Params, devices: Sequence[jax.Device]) -> Params:
+    """A copy of the parameters on every device, so that no call transfers them again."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("lane",))
+    return jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
+def solve(
+    model: TRM,
+    params: Params,
+    key: jax.Array,
+    puzzles: Puzzles,
+    *,
+    num_rollouts: int = 100,
+    depth: int = 16,
+    sigma: float = 0.3,
+    noise_on: NoiseOn = "z",
+    noise_when: NoiseWhen = "every",
+    select: selection.Selection = selection.best_q,
+    save: Save = Save(),  # noqa: B008 (frozen)
+    rollouts: np.ndarray | None = None,
+    lane_tile: int = DEFAULT_LANE_TILE,
+    devices: Sequence[jax.Device] | None = None,
+) -> Solution:
+    """`ptrm_jax.solve` on several devices of this process: the same bits, sooner.
+
+    Not to be called under jit. Pass `params` through `replicate` first when calling it often.
+
+    Args:
+      devices: where to run; all local devices by default.
+      Others as `ptrm_jax.solve`.
+
+    Returns:
+      The Solution, as numpy arrays on the host.
+
+    Raises:
+      ValueError: as `ptrm_jax.solve`.
+    """
+    devices = tuple(devices) if devices is not None else local_devices()
+    rollouts = check_solve(
+        model,
+        params,
+        key,
+        puzzles,
+        num_rollouts=num_rollouts,
+        depth=depth,
+        sigma=sigma,
+        noise_on=noise_on,
+        noise_when=noise_when,
+        lane_tile=lane_tile,
+        rollouts=rollouts,
+    )
+    num_puzzles = len(puzzles.index)
+    lanes = jax.tree.map(np.asarray, make_lanes(num_puzzles, rollouts))
+    num_lanes = len(lanes.row)
+    run = _pmapped(model, depth, noise_on, noise_when, lane_tile, save, devices)
+    results = run(
+        params,
+        jax.random.key_data(key),
+        Puzzles(*(jnp.asarray(field, jnp.int32) for field in puzzles)),
+        jnp.float32(sigma),
+        _split(lanes, len(devices), lane_tile),
+    )
+    results = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:num_lanes], results)
+    return jax.tree.map(np.asarray, choose(results, num_puzzles, select))
+
+
+def _split(lanes: Lanes, num_devices: int, lane_tile: int) -> Lanes:
+    """[N] lanes as [devices, N / devices], whole tiles each, the last lane repeated as padding."""
+    share = -(-len(lanes.row) // (num_devices * lane_tile)) * lane_tile
+    padding = (0, share * num_devices - len(lanes.row))
+    return Lanes(*(np.pad(x, padding, mode="edge").reshape(num_devices, share) for x in lanes))
+
+
+@functools.lru_cache(maxsize=32)
+def _pmapped(
+    model: TRM,
+    depth: int,
+    noise_on: NoiseOn,
+    noise_when: NoiseWhen,
+    lane_tile: int,
+    save: Save,
+    devices: tuple[jax.Device, ...],
+) -> Any:
+    def run(
+        params: Params, key_data: jax.Array, puzzles: Puzzles, sigma: jax.Array, lanes: Lanes
+    ) -> LaneResults:
+        return run_lanes(
+            model,
+            params,
+            jax.random.wrap_key_data(key_data, impl="threefry2x32"),
+            puzzles,
+            lanes,
+            depth=depth,
+            sigma=sigma,
+            noise_on=noise_on,
+            noise_when=noise_when,
+            lane_tile=lane_tile,
+            save=save,
+        )
+
+    return jax.pmap(run, axis_name="lane", in_axes=(None, None, None, None, 0), devices=devices)
