@@ -1,0 +1,545 @@
+"""Sudoku: text, rules, exact solver, generator, files and the bundled puzzles."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pysat.solvers import Glucose4
+
+from ptrm_jax.tasks import sudoku
+from ptrm_jax.tasks.sudoku import BLANK, PAD
+
+SIZES = (4, 6, 9)
+BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # rows, columns of a box
+
+# Solved by hand; none comes from the module under test.
+SOLVED = {
+    4: "1234 3412 2143 4321",
+    6: "123456 456123 231564 564231 312645 645312",
+    9: """534678912 672195348 198342567 859761423 426853791 713924856 961537284 287419635
+          345286179""",
+}
+PUZZLE = """
+    5 3 . | . 7 . | . . .
+    6 . . | 1 9 5 | . . .
+    . 9 8 | . . . | . 6 .
+    ------+-------+------
+    8 . . | . 6 . | . . 3
+    4 . . | 8 . 3 | . . 1
+    7 . . | . 2 . | . . 6
+    ------+-------+------
+    . 6 . | . . . | 2 8 .
+    . . . | 4 1 9 | . . 5
+    . . . | . 8 . | . 7 9
+"""
+# No two clues contradict, yet there is no solution; a search that branches on cells alone needs
+# minutes to see it.
+NO_SOLUTION = (
+    ".....5.8. ...6.1.43 ......... .1.5..... ...1.6... 3.......5 53.....61 ........4 ........."
+)
+BUNDLED = Path(sudoku.__file__).parents[1] / "assets" / "puzzles"
+
+
+def solved(size: int) -> np.ndarray:
+    return sudoku.encode(SOLVED[size])
+
+
+def blanked(tokens: np.ndarray, *cells: int) -> np.ndarray:
+    tokens = tokens.copy()
+    tokens[list(cells)] = BLANK
+    return tokens
+
+
+def only_clues(size: int, **clues: int) -> np.ndarray:
+    """An empty board with digits at cells named r1c1."""
+    tokens = np.full(size**2, BLANK)
+    for name, digit in clues.items():
+        row, column = name[1:].split("c")
+        tokens[(int(row) - 1) * size + int(column) - 1] = digit + 1
+    return tokens
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def generated(request) -> tuple[int, np.ndarray, np.ndarray]:
+    return request.param, *sudoku.generate(request.param, 12, seed=5)
+
+
+# Boards
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_units_are_the_rows_columns_and_boxes(size):
+    board = sudoku.board_for(size**2)
+    box_rows, box_cols = BOXES[size]
+    assert (board.size, board.box_rows, board.box_cols) == (size, box_rows, box_cols)
+    assert (board.num_cells, board.vocab_size) == (size**2, size + 2)
+    cells = [divmod(cell, size) for cell in range(size**2)]
+    for groups, group_of in (
+        (board.units[:size], lambda r, c: r),
+        (board.units[size : 2 * size], lambda r, c: c),
+        (board.units[2 * size :], lambda r, c: r // box_rows * (size // box_cols) + c // box_cols),
+    ):
+        expected = [
+            [cell for cell, (r, c) in enumerate(cells) if group_of(r, c) == group]
+            for group in range(size)
+        ]
+        assert groups.tolist() == expected
+
+
+def test_units_are_shared_and_cannot_be_changed():
+    units = sudoku.board_for(81).units
+    assert sudoku.board_for(81).units is units
+    with pytest.raises(ValueError, match="read-only"):
+        units[0, 0] = 1
+
+
+def test_board_errors():
+    with pytest.raises(ValueError, match=r"16 \(4x4\), 36 \(6x6\) or 81 \(9x9\).*\(80\)"):
+        sudoku.board_for(80)
+    with pytest.raises(ValueError, match=r"2 x 2.*size \(6\)"):
+        sudoku.Board(6, 2, 2)
+
+
+# Text
+
+
+def test_encode_gives_upstream_tokens():
+    tokens = sudoku.encode("12_4 .0.. 4..1 ....")
+    assert tokens.dtype == np.int32
+    assert tokens.tolist() == [2, 3, 1, 5, 1, 1, 1, 1, 5, 1, 1, 2, 1, 1, 1, 1]
+
+
+def test_encode_reads_a_drawn_board():
+    line = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+    assert sudoku.decode(sudoku.encode(PUZZLE)) == line
+    drawn = sudoku.draw(sudoku.encode(PUZZLE))
+    np.testing.assert_array_equal(sudoku.encode(drawn), sudoku.encode(line))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_decode_inverts_encode(size):
+    text = SOLVED[size].translate(str.maketrans("3", ".", " \n"))
+    assert sudoku.decode(sudoku.encode(text)) == text
+
+
+def test_decode_marks_foreign_tokens():
+    tokens = [2, 5, BLANK, PAD, 6, -1, 99, 3, 2, 3, 4, 5, 2, 3, 4, 5]
+    assert sudoku.decode(tokens) == "14.????212341234"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1234\n34x2\n2143\n4321", r"'x' at line 2, column 3"),
+        ("1234 3412 2143 432\x02", r"'\\x02' at line 1, column 19"),
+        ("1234 3412 2143 432\u0663", "'\u0663' at line 1, column 19"),
+        ("1234 3412 2143 432", r"text has 15;"),
+        ("." * 82, r"text has 82;"),
+        ("", r"text has 0;"),
+        ("1234 3412 2145 4321", r"digits must be 1 to 4 .* text has 5 in r3c4;"),
+        ("." * 35 + "7", r"digits must be 1 to 6 .* text has 7 in r6c6;"),
+    ],
+)
+def test_encode_errors(text, message):
+    with pytest.raises(ValueError, match=message):
+        sudoku.encode(text)
+
+
+def test_draw_marks_boxes_clues_and_changed_clues():
+    answer = solved(6)
+    clues = blanked(answer, *range(2, 36))
+    answer[1] = 7  # the clue 2 in r1c2, answered 6
+    assert sudoku.draw(answer, clues=clues).splitlines()[:5] == [
+        "+---------+---------+",
+        "|[1]!6! 3 | 4  5  6 |",
+        "| 4  5  6 | 1  2  3 |",
+        "+---------+---------+",
+        "| 2  3  1 | 5  6  4 |",
+    ]
+    lines = sudoku.draw(clues).splitlines()
+    assert len(lines) == 6 + 4 and lines[1] == "| 1  2  . | .  .  . |" and lines[-1] == lines[0]
+
+
+def test_draw_refuses_clues_of_another_board():
+    with pytest.raises(ValueError, match="clues has 16 cells and tokens 36"):
+        sudoku.draw(solved(6), clues=solved(4))
+
+
+# Rules
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_change_of_one_cell_breaks_the_rules(size):
+    grid = solved(size)
+    cells, digits = size**2, np.arange(PAD, size + 4)
+    changed = np.tile(grid, (cells, len(digits), 1))  # every token in every cell
+    changed[np.arange(cells), :, np.arange(cells)] = digits
+    empty = np.full(cells, BLANK)
+    expected = digits == grid[:, None]  # right only where the token is the one that was there
+    np.testing.assert_array_equal(sudoku.satisfies_rules(changed, empty), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        ("1234 1234 2143 2143", "columns and boxes"),
+        ("1133 1133 2244 2244", "all"),
+        ("1234 2341 3412 4123", "boxes"),
+        ("1212 3434 1212 3434", "rows and columns"),
+    ],
+)
+def test_each_kind_of_unit_counts(text, broken):
+    assert not sudoku.satisfies_rules(sudoku.encode(text), np.full(16, BLANK)), broken
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_solved_grid_must_keep_its_clues(size):
+    grid = solved(size)
+    swapped = np.where(
+        grid == 2, 3, np.where(grid == 3, 2, grid)
+    )  # a valid grid, 1 and 2 exchanged
+    for cell in range(size**2):
+        clue = blanked(grid, *set(range(size**2)) - {cell})
+        assert sudoku.satisfies_rules(grid, clue)
+        assert sudoku.satisfies_rules(swapped, clue) == (grid[cell] > 3)
+
+
+def test_rules_broadcast_over_leading_axes():
+    puzzles = np.stack([blanked(solved(4), 0, 1), blanked(solved(4), *range(16))])  # B = 2
+    relabelled = solved(4)[np.newaxis] % 4 + 2  # a valid grid without one clue of the first puzzle
+    answers = np.stack([solved(4), *relabelled, np.zeros(16, int)])  # K = 3
+    answers = np.broadcast_to(answers, (2, 3, 16))
+    expected = [[True, False, False], [True, True, False]]
+    assert sudoku.satisfies_rules(answers, puzzles[:, None]).tolist() == expected
+    assert sudoku.satisfies_rules(answers[0], np.full(16, PAD)).tolist() == [True, True, False]
+    assert sudoku.satisfies_rules(answers[0, 0], puzzles[0]).shape == ()
+    assert sudoku.satisfies_rules(answers[:0], puzzles[0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
+def test_rules_take_any_integer_type(dtype):
+    answers = np.stack([solved(9), solved(9)]).astype(dtype)
+    answers[1, 40] = PAD
+    inputs = sudoku.encode(PUZZLE).astype(dtype)
+    assert sudoku.satisfies_rules(answers, inputs).tolist() == [True, False]
+
+
+def test_tokens_beyond_the_range_of_small_integers_are_no_digits():
+    for offset in (2**8, 2**16, 2**32, -(2**16)):
+        assert not sudoku.satisfies_rules(solved(9).astype(np.int64) + offset, np.full(81, BLANK))
+
+
+def test_rules_errors():
+    with pytest.raises(ValueError, match=r"\(3, 16\) and answers \(2, 16\).*inputs\[:, None\]"):
+        sudoku.satisfies_rules(np.ones((2, 16), int), np.ones((3, 16), int))
+    with pytest.raises(ValueError, match=r"answers must be .* float64"):
+        sudoku.satisfies_rules(np.ones(16), np.ones(16, int))
+    with pytest.raises(ValueError, match=r"num_cells \(17\)"):
+        sudoku.satisfies_rules(np.ones((2, 17), int), np.ones((2, 17), int))
+
+
+# Clues and solutions
+
+
+@pytest.mark.parametrize(
+    ("clues", "message"),
+    [
+        ({"r2c1": 7, "r2c9": 7}, r"within a row; tokens has 7 in r2c1 and in r2c9;"),
+        ({"r1c5": 4, "r8c5": 4}, r"within a column; tokens has 4 in r1c5 and in r8c5;"),
+        ({"r7c8": 1, "r9c7": 1}, r"within a box; tokens has 1 in r7c8 and in r9c7;"),
+    ],
+)
+def test_check_clues_names_the_contradiction(clues, message):
+    tokens = only_clues(9, **clues)
+    with pytest.raises(ValueError, match=message):
+        sudoku.check_clues(tokens)
+    assert sudoku.count_solutions(tokens) == 0
+
+
+def test_check_clues_accepts_what_does_not_contradict():
+    for tokens in (sudoku.encode(PUZZLE), sudoku.encode(NO_SOLUTION), np.ones(36, int), solved(6)):
+        sudoku.check_clues(tokens)
+
+
+@pytest.mark.parametrize("call", [sudoku.check_clues, sudoku.count_solutions, sudoku.solve_exact])
+def test_puzzles_must_hold_blanks_and_digits(call):
+    for token in (PAD, 6, -1):
+        tokens = blanked(solved(4), 0)
+        tokens[6] = token
+        with pytest.raises(ValueError, match=rf"tokens has {token} in r2c3; .* d \+ 1"):
+            call(tokens)
+    with pytest.raises(ValueError, match=r"one board .* shape \(1, 16\)"):
+        call(solved(4)[None])
+
+
+def test_count_solutions():
+    assert sudoku.count_solutions(sudoku.encode(PUZZLE)) == 1
+    assert sudoku.count_solutions(sudoku.encode(NO_SOLUTION)) == 0
+    # 1 and 3 of two rows within one band can be exchanged in columns 1 and 3.
+    two = blanked(sudoku.encode("1234 3412 2143 4321"), 0, 2, 4, 6)
+    assert sudoku.count_solutions(two, limit=100) == 2
+    empty = np.full(16, BLANK)
+    assert sudoku.count_solutions(empty) == 2
+    assert sudoku.count_solutions(empty, limit=10_000) == 288  # the number of 4x4 grids
+    one_box = sudoku.encode("12.. 34.. .... ....")
+    assert sudoku.count_solutions(one_box, limit=10_000) == 288 // 24
+    with pytest.raises(ValueError, match="limit is 0"):
+        sudoku.count_solutions(empty, limit=0)
+
+
+def test_solve_exact():
+    solution = sudoku.solve_exact(sudoku.encode(PUZZLE))
+    assert solution.dtype == np.int32
+    np.testing.assert_array_equal(solution, solved(9))
+    assert sudoku.solve_exact(sudoku.encode(NO_SOLUTION)) is None
+    many = only_clues(6, r3c3=5)
+    assert sudoku.satisfies_rules(sudoku.solve_exact(many), many)
+
+
+# Generator
+
+
+def assert_minimal(puzzle: np.ndarray) -> None:
+    assert sudoku.count_solutions(puzzle) == 1
+    for cell in np.flatnonzero(puzzle > BLANK):
+        assert sudoku.count_solutions(blanked(puzzle, cell)) == 2, (
+            f"the clue in {cell} is not needed"
+        )
+
+
+def test_generated_puzzles_are_minimal_and_solved_by_their_labels(generated):
+    size, inputs, labels = generated
+    assert inputs.shape == labels.shape == (12, size**2)
+    assert inputs.dtype == labels.dtype == np.int32
+    assert sudoku.satisfies_rules(labels, inputs).all()
+    for puzzle in inputs:
+        assert_minimal(puzzle)
+
+
+def test_generation_depends_on_seed_and_index_only(generated):
+    size, inputs, labels = generated
+    for count in (0, 1, 7):
+        shorter = sudoku.generate(size, count, seed=5)
+        np.testing.assert_array_equal(shorter[0], inputs[:count])
+        np.testing.assert_array_equal(shorter[1], labels[:count])
+    assert (sudoku.generate(size, 1, seed=6)[0] != inputs[:1]).any()
+
+
+def test_full_grids_are_well_mixed():
+    """More than relabellings of one pattern: all 4x4 grids occur, about equally often."""
+    board, count = sudoku.board_for(16), 2880
+    grids = [
+        tuple(sudoku._tokens(board, next(sudoku._solutions(board, [(1 << 16) - 1] * 4, rng))))
+        for rng in map(np.random.default_rng, range(count))
+    ]
+    occurrences = [grids.count(grid) for grid in set(grids)]
+    assert len(occurrences) == 288
+    assert max(occurrences) < 4 * count / 288
+
+
+def test_no_puzzle_occurs_twice_even_where_draws_collide(monkeypatch):
+    draw_puzzle, draws = sudoku._random_puzzle, []
+    monkeypatch.setattr(
+        sudoku, "_random_puzzle", lambda *args: draws.append(draw_puzzle(*args)) or draws[-1]
+    )
+    inputs, _ = sudoku.generate(4, 1500, seed=0, extra_clues=8)
+    assert len(np.unique(inputs, axis=0)) == 1500
+    assert len(draws) > 1500, "no draw collided, so the test shows nothing: raise its count"
+    np.testing.assert_array_equal(sudoku.generate(4, 1490, seed=0, extra_clues=8)[0], inputs[:1490])
+
+
+def test_generate_ends_when_it_finds_nothing_new(monkeypatch):
+    monkeypatch.setattr(sudoku, "_random_puzzle", lambda *args: ((BLANK,) * 16, [2] * 16))
+    with pytest.raises(ValueError, match="count is 2, and 1000 draws of puzzle 1 "):
+        sudoku.generate(4, 2, seed=0)
+
+
+@pytest.mark.parametrize("extra", [1, 5, 18])
+def test_extra_clues_are_added_to_the_minimal_puzzle(extra):
+    minimal, labels = sudoku.generate(6, 5, seed=3)
+    easier, same = sudoku.generate(6, 5, seed=3, extra_clues=extra)
+    np.testing.assert_array_equal(same, labels)
+    assert sudoku.satisfies_rules(labels, easier).all()
+    np.testing.assert_array_equal(easier[minimal > BLANK], minimal[minimal > BLANK])
+    shown = (easier > BLANK).sum(axis=1) - (minimal > BLANK).sum(axis=1)
+    assert shown.tolist() == [extra] * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 5}, "size is 5"),
+        ({"size": -4}, "size is -4"),
+        ({"count": -1}, "count is -1"),
+        ({"seed": -1}, "seed -1"),
+        ({"extra_clues": -1}, "extra_clues -1"),
+        ({"extra_clues": 9}, "extra_clues 0 to 8 on a 4x4 board; .* extra_clues 9"),
+    ],
+)
+def test_generate_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sudoku.generate(**{"size": 4, "count": 1, "seed": 0} | arguments)
+
+
+# Files
+
+
+def test_csv_roundtrip(tmp_path):
+    inputs, labels = sudoku.generate(6, 4, seed=1)
+    sources = ["a", 'with "quotes", and commas', "", "é"]
+    sudoku.write_csv(tmp_path / "p.csv", inputs, labels, sources, [-1, 2.5, 0, 1e9])
+    read = sudoku.read_csv(tmp_path / "p.csv")
+    for array, expected, dtype in zip(
+        read, (inputs, labels, [-1, 2.5, 0, 1e9]), (np.int32, np.int32, np.float64), strict=False
+    ):
+        np.testing.assert_array_equal(array, expected)
+        assert array.dtype == dtype
+    assert read[3] == sources
+
+
+def test_csv_text_and_defaults(tmp_path):
+    path = tmp_path / "p.csv"
+    sudoku.write_csv(path, blanked(solved(4), 0, 5)[None], solved(4)[None])
+    assert path.read_bytes() == (
+        b"source,question,answer,rating\n,.2343.1221434321,1234341221434321,-1\n"
+    )
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))  # as Sudoku-Extreme has it
+    inputs, _, ratings, sources = sudoku.read_csv(path)
+    assert inputs[0].tolist() == blanked(solved(4), 0, 5).tolist()
+    assert (ratings.tolist(), sources) == ([-1.0], [""])
+
+
+HEADER = "source,question,answer,rating\n"
+GOOD = "s,.2343412214343.1,1234341221434321,-1\n"
+
+
+def test_the_good_row_of_the_next_test_is_good(tmp_path):
+    (tmp_path / "p.csv").write_text(HEADER + GOOD)
+    assert len(sudoku.read_csv(tmp_path / "p.csv")[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("", 1, "must begin with the columns .* its header is ''"),
+        (HEADER, 1, "at least one puzzle"),
+        ("question,answer\n" + GOOD, 1, "its header is 'question,answer'"),
+        (GOOD, 1, "must begin with the columns"),
+        (HEADER + GOOD + "s,....,1234\n", 3, "it has 3"),
+        (HEADER + GOOD + "\n" + GOOD, 3, "it has 0"),
+        (HEADER + GOOD.replace(".", "?"), 2, r"question: .*'\?' at line 1, column 1"),
+        (HEADER + GOOD + GOOD.replace("1234341", "123434"), 3, "answer: .* text has 15"),
+        (HEADER + GOOD.replace("1234341", "1235341"), 2, "answer: .* text has 5 in r1c4"),
+        (HEADER + GOOD.replace("-1", "hard"), 2, "rating is 'hard'"),
+        (HEADER + GOOD.replace("-1", "nan"), 2, "rating is 'nan'"),
+        (HEADER + GOOD.replace("-1", ""), 2, "rating is ''"),
+        (HEADER + GOOD + f"s,{'.' * 36},{'.' * 36},-1\n", 3, "here 16 cells; question has 36"),
+        (HEADER + GOOD.replace(",1234341221434321", "," + "." * 36), 2, "answer 36;"),
+        (HEADER + GOOD + GOOD.replace(",1234", ",4231"), 3, "answer 4231341221434321 does not"),
+        (HEADER + GOOD + GOOD.replace(",1234", ",.234"), 3, r"answer \.234341221434321 does not"),
+        (HEADER + GOOD + GOOD.replace(".2", ".3") + GOOD, 3, "must keep the clues"),
+        (HEADER + GOOD + '"s' + GOOD, 3, "must be CSV in UTF-8"),
+        (HEADER + GOOD.replace("s,", "\xff,"), 1, "must be CSV in UTF-8"),
+    ],
+)
+def test_read_csv_names_file_and_line(tmp_path, text, line, message):
+    path = tmp_path / "p.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"p\.csv:{line}: .*{message}"):
+        sudoku.read_csv(path)
+
+
+def test_read_csv_passes_on_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        sudoku.read_csv(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": solved(4)}, r"inputs has shape \(16,\)"),
+        ({"inputs": np.ones((0, 16), int), "labels": np.ones((0, 16), int)}, "B at least 1"),
+        ({"labels": np.ones((1, 16), int)}, r"shape \(2, 16\) and labels \(1, 16\)"),
+        ({"inputs": np.zeros((2, 16), int)}, r"inputs\[0\] has 0 in r1c1"),
+        ({"labels": np.stack([solved(4), solved(4) % 4 + 2])}, "row 1: .* answer 3412"),
+        ({"sources": ["a"]}, "2 puzzles, 1 sources"),
+        ({"ratings": [1.0]}, r"ratings of shape \(1,\)"),
+        ({"ratings": [1.0, np.inf]}, "row 1 has rating inf"),
+    ],
+)
+def test_write_csv_errors_leave_no_file(tmp_path, changes, message):
+    grids = np.stack([solved(4), solved(4)])
+    arguments = {"inputs": blanked(grids[0], 3) + 0 * grids, "labels": grids} | changes
+    with pytest.raises(ValueError, match=message):
+        sudoku.write_csv(tmp_path / "p.csv", **arguments)
+    assert not (tmp_path / "p.csv").exists()
+
+
+# Bundled puzzles
+
+
+def sat_clauses(size: int) -> list[list[int]]:
+    """The rules in conjunctive normal form, written without the module's units.
+
+    Variable 1 + size * cell + (digit - 1) says that the digit stands in the cell.
+    """
+    box_rows, box_cols = BOXES[size]
+    clauses = []
+    cells = list(itertools.product(range(size), repeat=2))
+    for row, col in cells:
+        clauses.append([1 + size * (size * row + col) + digit for digit in range(size)])
+    for (row, col), (row2, col2) in itertools.combinations(cells, 2):
+        same_box = row // box_rows == row2 // box_rows and col // box_cols == col2 // box_cols
+        if row == row2 or col == col2 or same_box:
+            one, two = 1 + size * (size * row + col), 1 + size * (size * row2 + col2)
+            clauses += [[-one - digit, -two - digit] for digit in range(size)]
+    for row, col in cells:
+        for one, two in itertools.combinations(range(size), 2):
+            base = 1 + size * (size * row + col)
+            clauses.append([-base - one, -base - two])
+    return clauses
+
+
+@pytest.fixture(scope="module", params=[6, 9])
+def bundled(request) -> tuple[int, np.ndarray, np.ndarray]:
+    return request.param, *sudoku.read_csv(BUNDLED / f"sudoku{request.param}.csv")[:2]
+
+
+def test_bundled_sets_hold_512_distinct_puzzles(bundled):
+    size, inputs, labels = bundled
+    assert inputs.shape == labels.shape == (512, size**2)
+    assert len(np.unique(inputs, axis=0)) == 512
+
+
+def test_bundled_puzzles_are_unique_by_sat(bundled):
+    size, inputs, labels = bundled
+    with Glucose4(bootstrap_with=sat_clauses(size)) as solver:
+        for row in range(0, 512, 13):  # 40 of them
+            literals = (1 + size * np.arange(size**2) + labels[row] - 2).tolist()
+            clues = [x for x, token in zip(literals, inputs[row], strict=True) if token > BLANK]
+            assert solver.solve(assumptions=clues), f"puzzle {row} has no solution"
+            # The model is the label, and with the label forbidden there is none.
+            assert set(literals) <= set(solver.get_model()), f"puzzle {row} has another solution"
+            forbidden = size**3 + 1 + row
+            solver.add_clause([-forbidden] + [-x for x in literals])
+            assert not solver.solve(assumptions=[*clues, forbidden]), f"puzzle {row} is not unique"
+
+
+def test_bundled_puzzles_are_minimal(bundled):
+    _, inputs, _ = bundled
+    for puzzle in inputs[::32]:
+        assert_minimal(puzzle)
+
+
+def test_bundled_sets_are_what_generate_makes(bundled):
+    size, inputs, labels = bundled
+    again = sudoku.generate(size, 4, seed=2026)
+    message = (
+        "generate no longer makes the bundled puzzles. If numpy changed the streams of its "
+        f"Generator (this is numpy {np.__version__}), keep the files and correct the docstring of "
+        "generate; if generate was changed on purpose, make the files anew and say so beside "
+        "results measured on them"
+    )
+    np.testing.assert_array_equal(again[0], inputs[:4], err_msg=message)
+    np.testing.assert_array_equal(again[1], labels[:4], err_msg=message)
