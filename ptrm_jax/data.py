@@ -1,0 +1,201 @@
+"""Labelled puzzles: the bundled sets, upstream's `.npy` folders, Sudoku CSV files."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from ptrm_jax.config import ModelConfig
+from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
+from ptrm_jax.tasks import sudoku
+
+_BUNDLED = epath.Path(__file__).parent / "assets" / "puzzles"
+
+
+class DataError(Exception):
+    """A data set that cannot be found or read; says which file and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Puzzles with their labels.
+
+    Attributes:
+      name: what the user called it.
+      puzzles: B puzzles, in data-set order.
+      labels: [B, S] int32 tokens.
+      ignore_label: label of positions that do not count, or None.
+      digest: SHA-256 over inputs, labels and identifiers of the whole set, 64 hex digits.
+      vocab_size: V of the data set.
+    """
+
+    name: str
+    puzzles: Puzzles
+    labels: np.ndarray
+    ignore_label: int | None
+    digest: str
+    vocab_size: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def head(self, num_puzzles: int | None) -> "Dataset":
+        """The first `num_puzzles`, or all; the digest stays the whole set's.
+
+        Raises:
+          DataError: there are fewer, or num_puzzles < 1.
+        """
+        if num_puzzles is None:
+            return self
+        if not 1 <= num_puzzles <= len(self.labels):
+            raise DataError(
+                f"num_puzzles must be between 1 and {len(self.labels)}, the size of {self.name}; "
+                f"got {num_puzzles}"
+            )
+        return self.take(slice(num_puzzles))
+
+    def take(self, rows: slice | np.ndarray) -> "Dataset":
+        """Some of the rows; each keeps its index, and so its noise."""
+        return dataclasses.replace(self, puzzles=self.puzzles.take(rows), labels=self.labels[rows])
+
+    def check_fits(self, config: ModelConfig) -> None:
+        """Raises DataError unless the model can read these puzzles."""
+        try:
+            check_puzzles(config, self.puzzles)
+        except ValueError as error:
+            raise DataError(f"{self.name} does not fit this checkpoint: {error}") from error
+        if self.vocab_size > config.vocab_size:
+            raise DataError(
+                f"{self.name} has {self.vocab_size} tokens, the checkpoint {config.vocab_size}; "
+                "use the data set it was trained on"
+            )
+
+
+def bundled() -> tuple[str, ...]:
+    """Names of the puzzle sets that come with the package."""
+    return tuple(sorted(p.stem for p in _BUNDLED.glob("*.csv")))
+
+
+def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Dataset:
+    """A data set by bundled name, CSV file or upstream folder.
+
+    Args:
+      source: a bundled name ("sudoku6", "sudoku9"); a Sudoku CSV with columns
+        `source,question,answer,rating`; or a folder in upstream's layout, with `dataset.json` in
+        it or in its sub-folder `split`.
+      split: sub-folder of an upstream folder.
+
+    Raises:
+      DataError: not found, incomplete, or malformed.
+    """
+    name = os.fspath(source)
+    path = _BUNDLED / f"{name}.csv" if name in bundled() else epath.Path(name)
+    if path.is_dir():
+        return _read_upstream(name, path, split)
+    if not path.exists():
+        raise DataError(
+            f"no data at {name!r}: it must be a bundled name ({', '.join(bundled())}), a CSV file, "
+            "or a folder in upstream's layout (<split>/dataset.json, all__inputs.npy, ...)"
+        )
+    if path.suffix != ".csv":
+        raise DataError(f"{name} must be a .csv file or a folder; got suffix {path.suffix!r}")
+    try:
+        inputs, labels, _, _ = sudoku.read_csv(path)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    board = sudoku.board_for(inputs.shape[1])
+    return _dataset(name, make_puzzles(inputs), labels, sudoku.PAD, board.vocab_size)
+
+
+def _dataset(
+    name: str, puzzles: Puzzles, labels: np.ndarray, ignore_label: int | None, vocab_size: int
+) -> Dataset:
+    digest = hashlib.sha256()
+    for array in (puzzles.inputs, labels, puzzles.puzzle_identifiers):
+        digest.update(str(array.shape).encode())
+        digest.update(np.ascontiguousarray(array, np.int32).tobytes())
+    return Dataset(name, puzzles, labels, ignore_label, digest.hexdigest(), vocab_size)
+
+
+def _read_upstream(name: str, folder: epath.Path, split: str) -> Dataset:
+    """Upstream's layout: `puzzle_dataset.py`, written by its `dataset/build_*.py`."""
+    if not (folder / "dataset.json").exists():
+        folder = folder / split
+    metadata = _read_metadata(folder / "dataset.json")
+    parts = [_read_set(folder, set_name) for set_name in metadata["sets"]]
+    inputs, labels, identifiers = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    seq_len, vocab_size = metadata["seq_len"], metadata["vocab_size"]
+    if inputs.shape[1] != seq_len:
+        raise DataError(
+            f"{folder}: inputs have {inputs.shape[1]} columns, dataset.json says seq_len {seq_len}"
+        )
+    for what, array, limit in (
+        ("inputs", inputs, vocab_size),
+        ("labels", labels, vocab_size),
+        ("puzzle_identifiers", identifiers, metadata["num_puzzle_identifiers"]),
+    ):
+        if array.size and not (0 <= array.min() and array.max() < limit):
+            raise DataError(
+                f"{folder}: {what} must lie in 0..{limit - 1} by dataset.json; they span "
+                f"{array.min()}..{array.max()}"
+            )
+    if not len(inputs):
+        raise DataError(f"{folder} holds no puzzles")
+    return _dataset(
+        name, make_puzzles(inputs, identifiers), labels, metadata["ignore_label_id"], vocab_size
+    )
+
+
+def _read_metadata(path: epath.Path) -> dict[str, Any]:
+    if not path.exists():
+        raise DataError(f"{path} is missing; an upstream data folder has it beside its .npy files")
+    try:
+        metadata = json.loads(path.read_text())
+        needed = ("seq_len", "vocab_size", "num_puzzle_identifiers", "ignore_label_id", "sets")
+        missing = [field for field in needed if field not in metadata]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}")
+    return metadata
+
+
+def _read_set(folder: epath.Path, set_name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """inputs [N, S], labels [N, S], identifiers [N], int32, of one set of a split."""
+    fields = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices")
+    paths = {field: folder / f"{set_name}__{field}.npy" for field in fields}
+    missing = [path.name for path in paths.values() if not path.exists()]
+    if missing:
+        raise DataError(f"{folder} is incomplete: {', '.join(missing)} missing")
+    arrays = {}
+    for field, path in paths.items():
+        try:
+            with path.open("rb") as file:
+                arrays[field] = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        if not np.issubdtype(arrays[field].dtype, np.integer):
+            raise DataError(f"{path} must hold integers; got {arrays[field].dtype}")
+    inputs, labels = arrays["inputs"], arrays["labels"]
+    # Identifiers are one per puzzle; a puzzle's examples are the rows between two indices.
+    identifiers, indices = arrays["puzzle_identifiers"], arrays["puzzle_indices"]
+    if inputs.ndim != 2 or labels.shape != inputs.shape:
+        raise DataError(
+            f"{folder}: {set_name} inputs and labels must be [N, S] alike; got "
+            f"{list(inputs.shape)} and {list(labels.shape)}"
+        )
+    counts = np.diff(indices)
+    if len(counts) != len(identifiers) or indices[-1] != len(inputs) or (counts < 0).any():
+        raise DataError(
+            f"{folder}: {set_name} puzzle_indices must rise from 0 to {len(inputs)}, one more than "
+            f"the {len(identifiers)} puzzle_identifiers"
+        )
+    return (
+        inputs.astype(np.int32),
+        labels.astype(np.int32),
+        np.repeat(identifiers, counts).astype(np.int32),
+    )
