@@ -1,0 +1,381 @@
+"""What a sweep leaves behind: a table to read, files to compute with, pictures to look at."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptrm_jax import metrics
+from ptrm_jax.metrics import Interval
+from ptrm_jax.sweep import (
+    Result,
+    Row,
+    baselines,
+    best_q,
+    mode_at,
+    over_seeds,
+    pass_at,
+    run_metrics,
+    runs_of,
+    summary,
+    widths,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with any colour vision; never colour alone: markers differ.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+# --- The table -----------------------------------------------------------------------------------
+
+
+def table(result: Result) -> str:
+    """The summary as plain text: accuracy in percent with 95 % intervals over puzzles."""
+    config = result.config
+    several = len(config.seeds) > 1
+    lines = [*headline(result), ""]
+    titles = ["", "solved %", "95 % interval", f"vs TRM D={config.depth}"]
+    titles += [f"vs TRM D={config.baseline_depth}"] if config.equal_compute else []
+    titles += ["sd of seeds"] if several else []
+    rows: list[list[str]] = [titles]
+    for row in summary(result):
+        if row.choice == "mean":
+            rows.append([f"PTRM, sigma {row.sigma:g}"])
+        cells = [_label(row), f"{100 * row.accuracy.mean:.1f}", _ends(row.accuracy)]
+        cells.append(_gain(row.gain_equal_depth))
+        cells += [_gain(row.gain_equal_compute)] if config.equal_compute else []
+        if several:
+            cells.append("" if math.isnan(row.seed_spread) else f"{100 * row.seed_spread:.1f}")
+        rows.append(cells)
+    sizes = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(titles))]
+    for row in rows:
+        cells = [row[0].ljust(sizes[0])]
+        cells += [cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=False)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, "", *_reading(result)]) + "\n"
+
+
+def headline(result: Result) -> list[str]:
+    """Checkpoint and data, then settings: two lines."""
+    config, source = result.config, result.provenance
+    when = "every step" if config.noise_when == "every" else "the first step"
+    seeds = ", ".join(str(seed) for seed in config.seeds)
+    model, data = source["checkpoint"], source["data"]
+    return [
+        f"{model['name']} ({model['digest'][:8]}) on {data['name']} ({data['digest'][:8]}), "
+        f"{data['num_puzzles']} of {data['of']} puzzles",
+        f"K={config.rollouts}, D={config.depth}, noise on {config.noise_on} before {when}, "
+        f"seed {seeds}",
+    ]
+
+
+def _label(row: Row) -> str:
+    return {
+        "deterministic": f"TRM, D={row.depth}",
+        "mean": "  one rollout (mean)",
+        "best_q": f"  best-Q@{row.rollouts}",
+        "mode": f"  mode@{row.rollouts}",
+        "pass": f"  pass@{row.rollouts} (bound)",
+    }[row.choice]
+
+
+def _ends(interval: Interval) -> str:
+    return f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def _gain(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def _reading(result: Result) -> list[str]:
+    """The best best-Q row in words, at equal depth and at equal compute; and Q's AUC."""
+    config = result.config
+    best = max(
+        (row for row in summary(result) if row.choice == "best_q"),
+        key=lambda row: row.accuracy.mean,
+    )
+    runs = runs_of(result, best.sigma)
+    final = [run.record.at(config.depth) for run in runs]
+    auc = np.mean([metrics.q_auc(at.correct, at.q_logit, finite=at.finite) for at in final])
+    equal = "equal depth and compute" if config.baseline_depth == config.depth else "equal depth"
+    lines = [
+        "Differences are paired by puzzle. pass@K needs the labels: it bounds every choice.",
+        f"Best sigma {best.sigma:g}. At {equal} PTRM {_verdict(best.gain_equal_depth)}.",
+    ]
+    if best.gain_equal_compute is not None and config.baseline_depth > config.depth:
+        lines.append(
+            f"At equal compute (TRM for {config.baseline_depth} steps) PTRM "
+            f"{_verdict(best.gain_equal_compute)}."
+        )
+    if not np.isnan(auc):
+        lines.append(f"AUC of Q over its rollouts: {auc:.3f}.")
+    return lines
+
+
+def _verdict(gain: Interval | None) -> str:
+    assert gain is not None
+    if gain.low > 0:
+        return f"bought {100 * gain.mean:.1f} points"
+    if gain.high < 0:
+        return f"lost {-100 * gain.mean:.1f} points"
+    return f"made no difference these puzzles can show ({100 * gain.mean:+.1f} points)"
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def write(result: Result, directory: str | os.PathLike[str]) -> Path:
+    """Writes everything a sweep leaves; the folder appears whole or not at all.
+
+    config.json, results.jsonl (one record per sigma and seed, the deterministic run first),
+    summary.csv, table.txt, rollouts/*.npz (a `Record` each), and the three pictures.
+
+    Args:
+      result: of `sweep.run`.
+      directory: must not exist.
+
+    Raises:
+      FileExistsError: it does.
+    """
+    directory = Path(directory)
+    check_output(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        _write_into(result, temporary)
+        temporary.chmod(0o755)  # mkdtemp's folder is its owner's alone
+        temporary.rename(directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return directory
+
+
+def check_output(directory: str | os.PathLike[str]) -> None:
+    """Raises FileExistsError for an output folder that is there already."""
+    if Path(directory).exists():
+        raise FileExistsError(f"output {os.fspath(directory)} exists; choose another --output")
+
+
+def free_output(parent: str | os.PathLike[str], name: str) -> Path:
+    """parent/name-001, or the first number not taken."""
+    number = 1
+    while (path := Path(parent) / f"{name}-{number:03d}").exists():
+        number += 1
+    return path
+
+
+def _write_into(result: Result, directory: Path) -> None:
+    config = {"config": dataclasses.asdict(result.config), "provenance": result.provenance}
+    (directory / "config.json").write_text(_json(config, indent=1) + "\n")
+    runs = (result.deterministic, *result.runs)
+    (directory / "results.jsonl").write_text(
+        "".join(_json(run_metrics(result, run)) + "\n" for run in runs)
+    )
+    _write_csv(summary(result), directory / "summary.csv")
+    (directory / "table.txt").write_text(table(result))
+    (directory / "rollouts").mkdir()
+    for run in runs:
+        name = "deterministic" if run is result.deterministic else run.name
+        np.savez_compressed(directory / "rollouts" / f"{name}.npz", **run.record._asdict())
+    for name, draw in PICTURES.items():
+        figure = draw(result)
+        figure.savefig(directory / f"{name}.png", dpi=150)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None  # JSON has no NaN
+        return value
+
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def _write_csv(rows: list[Row], path: Path) -> None:
+    columns = ["method", "sigma", "choice", "rollouts", "depth", "seed_spread"]
+    intervals = ["accuracy", "gain_equal_depth", "gain_equal_compute"]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            [*columns, "num_puzzles"]
+            + [f"{name}{end}" for name in intervals for end in ("", "_low", "_high")]
+        )
+        for row in rows:
+            values = [getattr(row, name) for name in columns]
+            values[-1] = "" if math.isnan(values[-1]) else values[-1]
+            values.append(row.accuracy.num_puzzles)
+            for name in intervals:
+                interval = getattr(row, name)
+                values += ["", "", ""] if interval is None else interval[:3]
+            writer.writerow(values)
+
+
+# --- Pictures ------------------------------------------------------------------------------------
+
+
+def _figure(result: Result, columns: int = 1) -> tuple["Figure", Any]:
+    # Without pyplot: no global state, no display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4 * columns + 2.4, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
+    for ax in axes:
+        ax.grid(alpha=0.3)
+        ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+    axes[0].set_ylabel("puzzles solved exactly (%)")
+    figure.supxlabel(
+        "\n".join(headline(result)) + "; 95 % intervals over puzzles",
+        fontsize=7,
+        color="#444444",
+    )
+    return figure, axes
+
+
+def _intervals(values: list[np.ndarray]) -> np.ndarray:
+    """Mean, low and high over puzzles of each of values ([B] or [R, B]): [3, len(values)]."""
+    return np.array([metrics.interval(value)[:3] for value in values]).T
+
+
+def _points(ax: "Axes", x: np.ndarray, values: list[np.ndarray], style: int, label: str) -> None:
+    """Means with whiskers; `x` is shifted a little by the caller, since curves often coincide."""
+    mean, low, high = _intervals(values)
+    ax.errorbar(
+        x,
+        mean,
+        yerr=(mean - low, high - mean),
+        label=label,
+        color=_COLOURS[style],
+        marker=_MARKERS[style],
+        markersize=5,
+        linewidth=1.2,
+        elinewidth=0.8,
+        capsize=2,
+    )
+
+
+def _band(ax: "Axes", x: np.ndarray, values: list[np.ndarray], style: int, label: str) -> None:
+    """Means with their interval as a band, for curves of many points."""
+    mean, low, high = _intervals(values)
+    colour = _COLOURS[style % len(_COLOURS)]
+    marker = _MARKERS[style % len(_MARKERS)] if len(x) <= 64 else ""
+    ax.plot(x, mean, label=label, color=colour, marker=marker, markersize=4, linewidth=1.2)
+    ax.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _baseline_lines(ax: "Axes", result: Result) -> None:
+    styles = {"equal_depth": (":", result.config.depth)}
+    styles["equal_compute"] = ("--", result.config.baseline_depth)
+    for name, values in baselines(result).items():
+        line, depth = styles[name]
+        words = name.replace("_", " ")
+        ax.axhline(
+            values.mean(), color="#444444", linestyle=line, label=f"TRM, D={depth} ({words})"
+        )
+
+
+def _legend(ax: "Axes") -> None:
+    ax.legend(fontsize=8, loc="best", framealpha=0.8)
+
+
+def accuracy_against_width(result: Result) -> "Figure":
+    """pass@k, best-Q@k and mode@k against k, one panel per sigma (PTRM Figure 6)."""
+    config = result.config
+    figure, axes = _figure(result, len(config.sigmas))
+    ks = widths(config.rollouts)
+    for ax, sigma in zip(axes, config.sigmas, strict=True):
+        runs = runs_of(result, sigma)
+        for style, (label, metric) in enumerate(
+            {"pass@k (bound)": pass_at, "best-Q@k": best_q, "mode@k": mode_at}.items()
+        ):
+            values = [over_seeds(runs, metric, k, config.depth) for k in ks]
+            _points(ax, np.array(ks) * 1.04 ** (style - 1), values, style, label)
+        _baseline_lines(ax, result)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(ks, [str(k) for k in ks])
+        ax.set_title(f"sigma = {sigma:g}", fontsize=10)
+        ax.set_xlabel("k, rollouts")
+    _legend(axes[0])
+    return figure
+
+
+def accuracy_against_sigma(result: Result) -> "Figure":
+    """Choices and the mean rollout against sigma (PTRM Figure 7); gap to pass@K is headroom."""
+    config = result.config
+    figure, (ax,) = _figure(result)
+    order = sorted(config.sigmas)
+    k, depth = config.rollouts, config.depth
+    shift = 0.006 * (order[-1] - order[0] or 1.0)
+    per_sigma = [runs_of(result, sigma) for sigma in order]
+    for style, (label, metric, width) in enumerate(
+        [
+            (f"pass@{k} (bound)", pass_at, k),
+            (f"best-Q@{k}", best_q, k),
+            (f"mode@{k}", mode_at, k),
+            ("one rollout (mean)", pass_at, 1),
+        ]
+    ):
+        values = [over_seeds(runs, metric, width, depth) for runs in per_sigma]
+        _points(ax, np.array(order) + shift * (style - 1.5), values, style, label)
+    _baseline_lines(ax, result)
+    ax.set_xlabel("sigma (root mean squares of the latent)")
+    _legend(ax)
+    return figure
+
+
+def accuracy_against_depth(result: Result) -> "Figure":
+    """Best-Q@K and the mean rollout by step, against TRM alone run on to the same compute."""
+    config = result.config
+    figure, (ax,) = _figure(result)
+    record = result.deterministic.record
+    steps = np.arange(1, record.correct.shape[2] + 1)
+    values = [record.at(int(d)).correct[:, 0].astype(float) for d in steps]
+    _band(ax, steps, values, 6, "TRM (K=1, sigma=0)")
+    steps = np.arange(1, config.depth + 1)
+    for style, sigma in enumerate(config.sigmas):
+        runs = runs_of(result, sigma)
+        best = [over_seeds(runs, best_q, config.rollouts, int(d)) for d in steps]
+        _band(ax, steps, best, style, f"best-Q@{config.rollouts}, sigma={sigma:g}")
+        mean = [over_seeds(runs, pass_at, 1, int(d)).mean() for d in steps]
+        ax.plot(steps, mean, color=_COLOURS[style % 7], linestyle=":", linewidth=1)
+    ax.plot([], [], color="#444444", linestyle=":", linewidth=1, label="mean rollout of each")
+    if config.equal_compute and config.rollouts > 1:
+        ax.axvline(config.baseline_depth, color="#444444", linewidth=0.8, linestyle="--")
+        ax.annotate(
+            "compute of\nK rollouts",
+            (config.baseline_depth, 0.03),
+            xycoords=("data", "axes fraction"),
+            ha="right",
+            fontsize=8,
+        )
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set_xlabel("D, supervision steps")
+    _legend(ax)
+    return figure
+
+
+PICTURES = {
+    "accuracy_against_width": accuracy_against_width,
+    "accuracy_against_sigma": accuracy_against_sigma,
+    "accuracy_against_depth": accuracy_against_depth,
+}
