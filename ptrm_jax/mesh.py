@@ -17,7 +17,7 @@ from ptrm_jax import selection
 from ptrm_jax.config import DEFAULT_LANE_TILE, NoiseOn, NoiseWhen, Save, check_int
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles
-from ptrm_jax.solve import LaneResults, Lanes, Solution, check_solve, choose, make_lanes, run_lanes
+from ptrm_jax.solver import LaneResults, Lanes, Solution, check_solve, choose, make_lanes, run_lanes
 
 
 def use_cpu_cores(num_devices: int | None = None) -> None:

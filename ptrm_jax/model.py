@@ -60,7 +60,7 @@ def rotary(x: jax.Array, theta: float) -> jax.Array:
     """Rotate-half rotary encoding of x [L, heads, head_dim], in float32, returned in x's dtype."""
     length, _, dim = x.shape
     inv_freq = 1.0 / theta ** (jnp.arange(0, dim, 2, dtype=jnp.float32) / dim)
-    angle = jnp.arange(length, dtype=jnp.float32)[:, None] * inv_freq
+    angle = jnp.outer(jnp.arange(length, dtype=jnp.float32), inv_freq)
     cos, sin = (jnp.tile(f(angle), (1, 2))[:, None, :] for f in (jnp.cos, jnp.sin))
     x32 = x.astype(jnp.float32)
     low, high = jnp.split(x32, 2, axis=-1)

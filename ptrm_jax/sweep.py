@@ -30,7 +30,7 @@ from ptrm_jax.data import DataError, Dataset, read_dataset
 from ptrm_jax.metrics import Interval
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles
-from ptrm_jax.solve import check_sigma
+from ptrm_jax.solver import check_sigma
 from ptrm_jax.version import __version__
 
 INPUT_ERRORS = (ValueError, OSError, checkpoint.CheckpointError, DataError)

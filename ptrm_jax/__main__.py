@@ -1,0 +1,165 @@
+"""`python -m ptrm_jax solve "<puzzle string>"`: see PTRM solve one Sudoku."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import tyro
+
+from ptrm_jax import mesh, metrics
+from ptrm_jax.checkpoint import bundled, load, read_manifest
+from ptrm_jax.config import ModelConfig, NoiseOn
+from ptrm_jax.puzzles import check_puzzles, make_puzzles
+from ptrm_jax.solver import Solution
+from ptrm_jax.sweep import INPUT_ERRORS
+from ptrm_jax.tasks import sudoku
+
+
+@dataclasses.dataclass(frozen=True)
+class Solve:
+    """Solve Sudoku puzzles and show what every rollout answered."""
+
+    puzzle: Annotated[str, tyro.conf.Positional]
+    """Cells row by row, a digit or . for a blank; or a file: .csv, or a puzzle on each line."""
+    checkpoint: str | None = None
+    """A bundled name or a directory; by default the bundled model of the puzzle's size."""
+    rollouts: int = 8
+    """K, noisy rollouts."""
+    depth: int = 16
+    """D, supervision steps of each."""
+    sigma: float = 0.3
+    """Noise scale, in units of the latent's root mean square."""
+    noise_on: NoiseOn = "z"
+    """State that gets the noise."""
+    seed: int = 0
+    """Of the noise."""
+
+    def run(self) -> None:
+        inputs = _read_puzzles(self.puzzle)
+        for tokens in inputs:
+            sudoku.check_clues(tokens)
+        puzzles = make_puzzles(inputs)
+        name = self.checkpoint or _bundled_for(inputs.shape[1])
+        check_puzzles(ModelConfig.from_dict(read_manifest(name)["config"]), puzzles)
+        model, params = load(name)
+        solution = mesh.solve(
+            model,
+            params,
+            jax.random.key(self.seed, impl="threefry2x32"),
+            puzzles,
+            num_rollouts=self.rollouts,
+            depth=self.depth,
+            sigma=self.sigma,
+            noise_on=self.noise_on,
+        )
+        for row in range(len(inputs)):
+            print(_story(inputs[row], jax.tree.map(lambda x, row=row: x[row], solution)))
+        print(
+            f"\n{name}: K={self.rollouts}, D={self.depth}, sigma={self.sigma:g} on "
+            f"{self.noise_on}, seed {self.seed}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """Say what a checkpoint is: architecture, digest, where it comes from."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional]
+    """A bundled name or a directory."""
+
+    def run(self) -> None:
+        manifest = read_manifest(self.checkpoint)
+        values = sum(int(np.prod(leaf["shape"])) for leaf in manifest["leaves"].values())
+        print(f"{self.checkpoint}: {values:,} values, digest {manifest['digest']}")
+        for title in ("config", "provenance"):
+            print(f"{title}:")
+            for name, value in manifest[title].items():
+                print(f"  {name}: {value}")
+
+
+def _read_puzzles(text: str) -> np.ndarray:
+    """[B, S] int32 tokens of a puzzle string or of a file of them; ValueError if malformed."""
+    # A puzzle of 81 characters could be a file's name, but is none; a longer one cannot be.
+    path = Path(text)
+    if len(text) < 256 and path.is_file():
+        if path.suffix == ".csv":
+            return sudoku.read_csv(path)[0]
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        if not lines:
+            raise ValueError(f"{path} must hold a puzzle on each line; it is empty")
+    else:
+        lines = [text]
+    boards = [sudoku.encode(line) for line in lines]
+    if len({len(board) for board in boards}) > 1:
+        raise ValueError(f"{path} must hold puzzles of one size; use a file for each")
+    return np.stack(boards)
+
+
+def _bundled_for(num_cells: int) -> str:
+    name = f"sudoku{sudoku.board_for(num_cells).size}"
+    if name not in bundled():
+        raise ValueError(
+            f"no bundled model solves puzzles of {num_cells} cells; bundled are "
+            f"{', '.join(bundled())}; pass --checkpoint"
+        )
+    return name
+
+
+def _story(clues: np.ndarray, solution: Solution) -> str:
+    """The puzzle, the distinct answers with their best Q and votes, the chosen one (fields [K])."""
+    answers, q_logits = solution.rollout_answers, solution.rollout_q_logits
+    finite, chosen = solution.rollout_finite, int(solution.rollout)
+    valid = sudoku.satisfies_rules(answers, clues)
+    ids = metrics.answer_ids(answers[None])[0]
+    lines = ["puzzle", sudoku.draw(clues)]
+    solutions = sudoku.count_solutions(clues)
+    if solutions != 1:
+        lines.append(f"(it has {'no solution' if not solutions else 'several solutions'})")
+    lines += ["", "rollout       Q  answer"]
+    order = np.lexsort((np.arange(len(answers)), np.where(finite, -q_logits, np.inf)))
+    for k in order:
+        marks = ["chosen"] if k == chosen else []
+        marks += ["rules hold" if valid[k] else "rules broken"]
+        marks += [f"= rollout {ids[k]}"] if ids[k] != k else []
+        marks += [] if finite[k] else ["not finite"]
+        lines.append(
+            f"{k:7d}  {q_logits[k]:+6.2f}  {sudoku.decode(answers[k])}  {', '.join(marks)}"
+        )
+    if chosen < 0:
+        return "\n".join([*lines, "", "no rollout was finite: nothing to choose"])
+    agree = int((ids == ids[chosen]).sum())
+    probability = 1 / (1 + np.exp(-float(q_logits[chosen])))
+    lines += [
+        "",
+        f"chosen: rollout {chosen}, Q {q_logits[chosen]:+.2f} (the model's own probability of "
+        f"being right: {100 * probability:.1f} %),",
+        f"given by {agree} of {len(answers)} rollouts; "
+        + ("the rules hold" if valid[chosen] else "the rules are BROKEN"),
+        sudoku.draw(answers[chosen], clues=clues),
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status, 2 for bad input."""
+    mesh.use_cpu_cores()
+    command = tyro.cli(
+        Annotated[Solve, tyro.conf.subcommand("solve")]  # type: ignore[arg-type]
+        | Annotated[Info, tyro.conf.subcommand("info")],
+        args=argv,
+        prog="python -m ptrm_jax",
+        description="Probabilistic Tiny Recursive Models in JAX.",
+    )
+    try:
+        command.run()
+    except INPUT_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Strict JAX for every test, eight CPU devices, and a few small models."""
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from ptrm_jax import ModelConfig, Precision, Puzzles, make_puzzles  # noqa: E402
+from ptrm_jax.model import TRM, Params, init_params  # noqa: E402
+
+SMALL = {
+    "vocab_size": 7,
+    "seq_len": 9,
+    "hidden_size": 32,
+    "num_layers": 2,
+    "H_cycles": 2,
+    "L_cycles": 3,
+    "mlp_width": 64,
+    "prefix_len": 2,
+    "puzzle_emb_ndim": 40,
+    "num_puzzle_identifiers": 3,
+    "forward_dtype": "float32",
+}
+VARIANTS = {
+    "mlp_t": {"variant": "mlp_t", "mlp_t_width": 48},
+    "attention": {"variant": "attention", "num_heads": 4, "positions": "rope"},
+}
+
+
+def small_model(variant: str = "mlp_t", precision: Precision | None = None) -> tuple[TRM, Params]:
+    """A random model that tells puzzles, rollouts and positions apart (no constant parameter)."""
+    model = TRM(ModelConfig(**SMALL | VARIANTS[variant]), precision or Precision())
+    params = init_params(model, jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return model, jax.tree.unflatten(tree, noisy)
+
+
+def random_puzzles(model: TRM, num_puzzles: int, seed: int = 0) -> Puzzles:
+    """Random tokens and identifiers."""
+    rng = np.random.default_rng(seed)
+    config = model.config
+    return make_puzzles(
+        rng.integers(0, config.vocab_size, (num_puzzles, config.seq_len), dtype=np.int32),
+        rng.integers(0, config.num_puzzle_identifiers, num_puzzles, dtype=np.int32),
+    )
+
+
+@pytest.fixture(scope="session", params=sorted(VARIANTS))
+def variant(request: pytest.FixtureRequest) -> str:
+    """Each kind of position mixing in turn."""
+    return request.param

@@ -1,0 +1,65 @@
+"""Any number of devices gives the same bits as the solver alone."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from conftest import random_puzzles, small_model
+
+from ptrm_jax import Save, mesh, solve
+
+KEY = jax.random.key(7)
+
+
+@functools.cache
+def reference() -> tuple:
+    model, params = small_model("mlp_t")
+    puzzles = random_puzzles(model, 7)
+    settings = {"num_rollouts": 5, "depth": 2, "sigma": 0.3, "lane_tile": 2}
+    save = Save(answers=True, q_logits=True)
+    alone = solve(model, params, KEY, puzzles, **settings, save=save)
+    return model, params, puzzles, settings | {"save": save}, alone
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 3, 8])
+def test_devices_change_no_bit(num_devices: int) -> None:
+    """35 lanes in tiles of 2: whole shares, ragged shares, and devices with only padding."""
+    model, params, puzzles, settings, alone = reference()
+    devices = mesh.local_devices(num_devices)
+    solution = mesh.solve(
+        model, mesh.replicate(params, devices), KEY, puzzles, **settings, devices=devices
+    )
+    for got, expected in zip(jax.tree.leaves(solution), jax.tree.leaves(alone), strict=True):
+        assert isinstance(got, np.ndarray)
+        assert got.dtype == expected.dtype and got.shape == expected.shape
+        assert got.tobytes() == np.asarray(expected).tobytes()
+
+
+@pytest.mark.parametrize("num_puzzles", [1, 3, 4, 5])
+def test_batches_around_the_number_of_devices(num_puzzles: int) -> None:
+    model, params, puzzles, settings, alone = reference()
+    devices = mesh.local_devices(4)
+    some = puzzles.take(slice(num_puzzles))
+    one = settings | {"num_rollouts": 1}
+    solution = mesh.solve(model, params, KEY, some, **one, devices=devices)
+    expected = np.asarray(alone.rollout_q_logits)[:num_puzzles, :1]
+    assert solution.rollout_q_logits.tobytes() == expected.tobytes()
+
+
+def test_all_devices_are_used() -> None:
+    lanes = mesh._split(jax.tree.map(np.asarray, mesh.make_lanes(7, np.arange(5))), 8, 2)
+    assert lanes.row.shape == lanes.rollout.shape == (8, 6)
+    pairs = list(zip(lanes.row.ravel().tolist(), lanes.rollout.ravel().tolist(), strict=True))
+    assert pairs[:35] == [(b, k) for b in range(7) for k in range(5)]
+    assert set(pairs[35:]) == {(6, 4)}
+
+
+def test_bad_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match="devices must be at most 8"):
+        mesh.local_devices(9)
+    with pytest.raises(ValueError, match="devices must be a whole number >= 1; got 0"):
+        mesh.local_devices(0)
+    model, params, puzzles, settings, _ = reference()
+    with pytest.raises(ValueError, match="sigma must be finite"):
+        mesh.solve(model, params, KEY, puzzles, **settings | {"sigma": -1.0})

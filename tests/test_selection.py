@@ -1,0 +1,89 @@
+"""Choices without labels, on cases small enough to count by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ptrm_jax import best_q, metrics, mode
+from ptrm_jax.solver import LaneResults, choose
+
+NAN, INF = float("nan"), float("inf")
+A, B, C = [1, 1], [1, 2], [2, 2]
+
+
+def arrays(answers: list, q_logits: list, finite: list | None = None) -> tuple[jax.Array, ...]:
+    """One puzzle's rollouts as the [1, K, ...] arrays that selections take."""
+    return (
+        jnp.array([answers], jnp.int32),
+        jnp.array([q_logits], jnp.float32),
+        jnp.array([[True] * len(q_logits) if finite is None else finite]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("q_logits", "finite", "expected"),
+    [
+        ([1.0, 3.0, 2.0, -1.0], None, 1),
+        ([2.0, 3.0, 3.0, 3.0], None, 1),  # ties go to the lowest id
+        ([-5.0, -6.0, -7.0, -8.0], None, 0),
+        ([NAN, 1.0, 2.0, NAN], [False, True, True, False], 2),
+        ([9.0, 1.0, INF, 2.0], [False, True, False, True], 3),
+        ([-1e30, -INF, 0.0, 0.0], [True, False, False, False], 0),
+        ([1.0, 2.0, 3.0, 4.0], [False] * 4, -1),
+    ],
+)
+def test_best_q(q_logits: list, finite: list | None, expected: int) -> None:
+    rollout = best_q(*arrays([A, B, C, A], q_logits, finite))
+    assert rollout.dtype == jnp.int32
+    assert rollout.tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("answers", "q_logits", "finite", "expected"),
+    [
+        ([A, B, B, C], [9.0, 1.0, 2.0, 8.0], None, 2),  # most votes, then its best Q
+        ([A, B, B, A], [1.0, 5.0, 2.0, 4.0], None, 1),  # equal votes: the higher Q
+        ([A, B, B, A], [5.0, 5.0, 2.0, 4.0], None, 0),  # equal Q too: the lower id
+        ([A, B, C, C], [0.0, 0.0, NAN, NAN], [True, True, False, False], 0),  # NaN has no vote
+        ([B, B, B, A], [1.0, 2.0, 3.0, 0.0], [False, False, True, True], 2),
+        ([A, A, A, A], [0.0] * 4, [False] * 4, -1),
+    ],
+)
+def test_mode(answers: list, q_logits: list, finite: list | None, expected: int) -> None:
+    rollout = mode(*arrays(answers, q_logits, finite))
+    assert rollout.dtype == jnp.int32
+    assert rollout.tolist() == [expected]
+
+
+def test_choices_agree_with_the_metrics_of_the_same_rollouts() -> None:
+    """The solver's choice and the metrics' account of it are two programs with one rule."""
+    rng = np.random.default_rng(0)
+    answers = rng.integers(0, 2, (200, 7, 2)).astype(np.int32)
+    q_logits = rng.integers(-2, 3, (200, 7)).astype(np.float32)  # many ties
+    finite = rng.random((200, 7)) < 0.8
+    correct = (answers == 1).all(-1) & finite
+    ids = metrics.answer_ids(answers)
+    # An answer's correctness may not depend on the flag of the rollout that gave it.
+    right = (answers == 1).all(-1)
+    for select, account in (
+        (best_q, metrics.first_k_best_q(correct, q_logits, 7, finite=finite)),
+        (mode, metrics.first_k_mode(right, q_logits, ids, 7, finite=finite)),
+    ):
+        rollout = np.asarray(select(*map(jnp.asarray, (answers, q_logits, finite))))
+        chosen = np.where(rollout >= 0, right[np.arange(200), rollout], False)
+        np.testing.assert_array_equal(chosen, account)
+
+
+def test_choose_gathers_the_chosen_rollout() -> None:
+    results = LaneResults(
+        answers=jnp.array([A, B, C, C, B, A], jnp.int32),
+        q_logits=jnp.array([1.0, 7.0, NAN, 0.0, -1.0, -2.0]),
+        finite=jnp.array([True, True, False, True, True, True]),
+        trajectory=None,
+    )
+    solution = choose(results, 2)
+    np.testing.assert_array_equal(solution.rollout, [1, 0])
+    np.testing.assert_array_equal(solution.answer, [B, C])
+    np.testing.assert_array_equal(solution.q_logit, [7.0, 0.0])
+    assert solution.rollout_answers.shape == (2, 3, 2)

@@ -1,0 +1,454 @@
+"""Algorithm 1: what it computes, and that nothing beside its definition changes a bit of it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_puzzles, small_model
+
+from ptrm_jax import Precision, Puzzles, Save, best_q, deep_recursion, initial_carry, solve, step
+from ptrm_jax.solver import Solution, _perturb, add_noise, choose, noise_key, run_lanes
+
+ALL = Save(answers=True, q_logits=True, latents=True)
+KEY = jax.random.key(7)
+
+
+def same(a: object, b: object) -> None:
+    """Equal to the last bit, leaf by leaf."""
+    leaves_a, leaves_b = jax.tree.leaves(a), jax.tree.leaves(b)
+    assert len(leaves_a) == len(leaves_b) > 0
+    for x, y in zip(leaves_a, leaves_b, strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.shape == y.shape and x.dtype == y.dtype
+        assert x.tobytes() == y.tobytes()
+
+
+def rollouts_of(solution: Solution, puzzles: object, rollouts: object) -> list[jax.Array]:
+    """Everything per rollout, of some puzzles and rollouts, as a list of arrays [B', K', ...]."""
+    per_rollout = (
+        solution.rollout_answers,
+        solution.rollout_q_logits,
+        solution.rollout_finite,
+        solution.trajectory,
+    )
+    return [np.asarray(x)[puzzles][:, rollouts] for x in jax.tree.leaves(per_rollout)]
+
+
+@functools.cache
+def reference(variant: str, dtype: str = "float32") -> tuple:
+    """Model, parameters, 5 puzzles, and their 6 rollouts of 4 steps with everything saved."""
+    model, params = small_model(variant, Precision(compute_dtype=dtype))
+    puzzles = random_puzzles(model, 5)
+    solution = solve(model, params, KEY, puzzles, num_rollouts=6, depth=4, sigma=0.3, save=ALL)
+    return model, params, puzzles, solution
+
+
+# --- The algorithm -------------------------------------------------------------------------------
+
+
+def test_rollouts_differ_and_noise_matters(variant: str) -> None:
+    *_, solution = reference(variant)
+    z = np.asarray(solution.trajectory.z)
+    assert len({z[b, k, 0].tobytes() for b in range(5) for k in range(6)}) == 30
+    assert bool(np.all(solution.rollout_finite))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_solve_is_steps_of_the_composable_level(variant: str, dtype: str) -> None:
+    model, params, puzzles, solution = reference(variant, dtype)
+    for k in (0, 3):
+        carry = initial_carry(model, params, 5)
+        for t in range(1, 5):
+            carry, heads = step(model, params, KEY, carry, puzzles, rollout=k, t=t, sigma=0.3)
+            same(carry.z, solution.trajectory.z[:, k, t - 1])
+            same(carry.y, solution.trajectory.y[:, k, t - 1])
+            same(heads.q_logits[:, 0], solution.trajectory.q_logits[:, k, t - 1])
+        same(jnp.argmax(heads.logits, -1).astype(jnp.int32), solution.rollout_answers[:, k])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("noise_on", ["z", "y", "both"])
+def test_sigma_zero_is_plain_trm(variant: str, dtype: str, noise_on: str) -> None:
+    model, params, puzzles, _ = reference(variant, dtype)
+    solution = solve(
+        model, params, KEY, puzzles, num_rollouts=2, depth=4, sigma=0.0, noise_on=noise_on, save=ALL
+    )
+    carry = initial_carry(model, params, 5)
+    for t in range(4):
+        carry, heads = deep_recursion(model, params, carry, puzzles)
+        for k in range(2):
+            same(carry.z, solution.trajectory.z[:, k, t])
+            same(carry.y, solution.trajectory.y[:, k, t])
+            same(heads.q_logits[:, 0], solution.trajectory.q_logits[:, k, t])
+    same(heads.q_logits[:, 0], solution.q_logit)
+
+
+def test_step_adds_this_noise_to_this_state() -> None:
+    """The noise by its definition, written out: keys by fold_in, float32 normal, sigma * eps."""
+    model, params = small_model()
+    puzzles = random_puzzles(model, 3)._replace(index=np.array([4, 9, 2]))
+    carry = initial_carry(model, params, 3)
+    shape = carry.z.shape[1:]
+
+    def eps(index: int, target: int) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(KEY, index), 5), 2)
+        return jax.random.normal(jax.random.fold_in(key, target), shape, jnp.float32)
+
+    for noise_on, targets in {"z": ["z"], "y": ["y"], "both": ["z", "y"]}.items():
+        noisy = carry
+        for target in targets:
+            noise = jnp.stack([eps(i, ["z", "y"].index(target)) for i in (4, 9, 2)])
+            state = getattr(carry, target) + 0.5 * noise
+            noisy = noisy._replace(**{target: state})
+        expected, _ = deep_recursion(model, params, noisy, puzzles)
+        got, _ = step(
+            model, params, KEY, carry, puzzles, rollout=5, t=2, sigma=0.5, noise_on=noise_on
+        )
+        np.testing.assert_allclose(got.z, expected.z, atol=2e-4)
+        np.testing.assert_allclose(got.y, expected.y, atol=2e-4)
+
+
+def test_noise_first_is_noise_on_the_initial_latent_only() -> None:
+    model, params, puzzles, _ = reference("mlp_t")
+    solution = solve(
+        model,
+        params,
+        KEY,
+        puzzles,
+        num_rollouts=2,
+        depth=3,
+        sigma=0.3,
+        noise_when="first",
+        save=ALL,
+    )
+    carry = initial_carry(model, params, 5)
+    carry, _ = step(model, params, KEY, carry, puzzles, rollout=1, t=1, sigma=0.3)
+    same(carry.z, solution.trajectory.z[:, 1, 0])
+    for t in (1, 2):
+        carry, _ = deep_recursion(model, params, carry, puzzles)
+        same(carry.z, solution.trajectory.z[:, 1, t])
+
+
+def test_noise_is_standard_normal_and_independent() -> None:
+    def draw(index: int, rollout: int, t: int) -> np.ndarray:
+        key = jax.random.fold_in(noise_key(KEY, index, rollout, t), 0)
+        return np.asarray(jax.random.normal(key, (64, 64))).ravel()
+
+    base = draw(3, 1, 2)
+    assert abs(base.mean()) < 0.06 and abs(base.std() - 1) < 0.05
+    for other in (draw(4, 1, 2), draw(3, 2, 2), draw(3, 1, 3), draw(1, 3, 2), draw(2, 1, 3)):
+        assert abs(np.corrcoef(base, other)[0, 1]) < 0.06
+
+
+def test_noise_reaches_the_prefix_and_leaves_the_other_state() -> None:
+    model, params = small_model()
+    one = jax.tree.map(lambda x: x[0], initial_carry(model, params, 1))
+    args = (KEY, jnp.int32(0), jnp.int32(0), jnp.int32(1), jnp.float32(1.0))
+    noisy = _perturb(one, *args, "z")
+    same(noisy.y, one.y)
+    assert bool(jnp.all(noisy.z[: model.config.prefix_len] != one.z[: model.config.prefix_len]))
+    noisy = _perturb(one, *args, "y")
+    same(noisy.z, one.z)
+    assert bool(jnp.all(noisy.y != one.y))
+
+
+def test_bfloat16_noise_is_the_float32_draw_rounded_once() -> None:
+    state = jnp.full((4, 8), 3.0, jnp.bfloat16)
+    eps = jax.random.normal(KEY, (4, 8), jnp.float32)
+    expected = (3.0 + 0.3 * np.asarray(eps)).astype(jnp.bfloat16)
+    got = add_noise(state, eps, jnp.float32(0.3))
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(got, np.float32), expected.astype(np.float32))
+
+
+# --- Nothing else changes a bit ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("num_rollouts", [1, 4, 5])
+def test_few_rollouts_are_the_first_of_many(variant: str, dtype: str, num_rollouts: int) -> None:
+    model, params, puzzles, many = reference(variant, dtype)
+    few = solve(
+        model, params, KEY, puzzles, num_rollouts=num_rollouts, depth=4, sigma=0.3, save=ALL
+    )
+    every = slice(None)
+    same(rollouts_of(few, every, every), rollouts_of(many, every, slice(num_rollouts)))
+
+
+def test_four_are_the_first_four_of_sixteen() -> None:
+    model, params, puzzles, _ = reference("mlp_t")
+    run = functools.partial(solve, model, params, KEY, puzzles, depth=3, sigma=0.3, save=ALL)
+    every = slice(None)
+    same(
+        rollouts_of(run(num_rollouts=4), every, every),
+        rollouts_of(run(num_rollouts=16), every, slice(4)),
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_shallow_runs_are_the_start_of_deep_ones(variant: str, depth: int) -> None:
+    model, params, puzzles, deep = reference(variant)
+    shallow = solve(model, params, KEY, puzzles, num_rollouts=6, depth=depth, sigma=0.3)
+    same(shallow.rollout_answers, deep.trajectory.answers[:, :, depth - 1])
+    same(shallow.rollout_q_logits, deep.trajectory.q_logits[:, :, depth - 1])
+
+
+@pytest.mark.parametrize("rows", [[4, 2, 0, 1, 3], [3], [0, 1], [2, 2]])
+def test_order_and_batch_change_nothing(variant: str, rows: list[int]) -> None:
+    model, params, puzzles, whole = reference(variant)
+    part = solve(
+        model,
+        params,
+        KEY,
+        puzzles.take(np.array(rows)),
+        num_rollouts=6,
+        depth=4,
+        sigma=0.3,
+        save=ALL,
+    )
+    every = slice(None)
+    same(rollouts_of(part, every, every), rollouts_of(whole, np.array(rows), every))
+    same(part.answer, whole.answer[np.array(rows)])
+
+
+def test_chunks_of_rollouts_are_the_whole(variant: str) -> None:
+    model, params, puzzles, whole = reference(variant)
+    every = slice(None)
+    for ids in ([0, 1, 2, 3], [4, 5], [5], [3, 1]):
+        chunk = solve(
+            model, params, KEY, puzzles, rollouts=np.array(ids), depth=4, sigma=0.3, save=ALL
+        )
+        same(rollouts_of(chunk, every, every), rollouts_of(whole, every, np.array(ids)))
+
+
+def test_another_index_key_or_rollout_is_other_noise() -> None:
+    model, params, puzzles, whole = reference("mlp_t")
+    moved = puzzles._replace(index=puzzles.index + 1)
+    for other in (
+        solve(model, params, KEY, moved, num_rollouts=6, depth=4, sigma=0.3, save=ALL),
+        solve(model, params, jax.random.key(8), puzzles, num_rollouts=6, depth=4, save=ALL),
+        solve(model, params, KEY, puzzles, rollouts=np.arange(6, 12), depth=4, save=ALL),
+    ):
+        assert not np.any(np.asarray(other.trajectory.z) == np.asarray(whole.trajectory.z))
+
+
+def test_other_tiles_agree_to_rounding() -> None:
+    """A tile's size decides shapes, so the last bits; after one step no more than that."""
+    model, params, puzzles, _ = reference("mlp_t")
+    run = functools.partial(
+        solve, model, params, KEY, puzzles, num_rollouts=3, depth=1, sigma=0.3, save=ALL
+    )
+    for tile in (1, 3, 64):
+        np.testing.assert_allclose(
+            run(lane_tile=tile).trajectory.z, run().trajectory.z, atol=1e-4, rtol=0
+        )
+
+
+# --- A pure function ---------------------------------------------------------------------------
+
+
+def test_under_jit_vmap_and_scan() -> None:
+    """The caller's vmap reshapes the arithmetic: it agrees to rounding; jit and scan to the bit."""
+    model, params, puzzles, _ = reference("mlp_t")
+    run = functools.partial(solve, model, params, num_rollouts=2, depth=1)
+    sigmas, keys = jnp.array([0.0, 0.3]), jax.random.split(KEY, 2)
+    plain = run(KEY, puzzles, sigma=0.3).rollout_q_logits
+
+    jitted = jax.jit(lambda key, puzzles, sigma: run(key, puzzles, sigma=sigma))
+    same(jitted(KEY, puzzles, 0.3).rollout_q_logits, plain)
+    _, scanned = jax.lax.scan(
+        lambda _, sigma: (None, run(KEY, puzzles, sigma=sigma).rollout_q_logits), None, sigmas
+    )
+    same(scanned[1], plain)
+
+    swept = jax.vmap(lambda sigma: run(KEY, puzzles, sigma=sigma).rollout_q_logits)(sigmas)
+    np.testing.assert_allclose(swept[1], plain, atol=1e-3)
+    assert not np.allclose(swept[0], swept[1], atol=1e-2)
+    each = jax.vmap(lambda key: run(key, puzzles, sigma=0.3).rollout_q_logits)(keys)
+    np.testing.assert_allclose(
+        each[1], run(keys[1], puzzles, sigma=0.3).rollout_q_logits, atol=1e-3
+    )
+    stacked = Puzzles(*(jnp.stack([field, field]) for field in map(jnp.asarray, puzzles)))
+    twice = jax.vmap(lambda puzzles: run(KEY, puzzles, sigma=0.3).rollout_q_logits)(stacked)
+    np.testing.assert_allclose(twice[1], plain, atol=1e-3)
+
+
+def test_one_trace_per_shape() -> None:
+    model, params, puzzles, _ = reference("mlp_t")
+    traces = []
+
+    def counting(*args: jax.Array) -> jax.Array:
+        traces.append(args[0].shape)
+        return best_q(*args)
+
+    run = functools.partial(solve, model, num_rollouts=2, depth=2, select=counting)
+    run(params, KEY, puzzles, sigma=0.1)
+    run(params, jax.random.key(9), puzzles, sigma=0.2)
+    run(
+        jax.tree.map(lambda x: x + 1, params), KEY, puzzles.take(np.array([4, 3, 2, 1, 0])), sigma=0
+    )
+    assert traces == [(5, 2, 9)]
+    run(params, KEY, puzzles.take(slice(4)), sigma=0.1)
+    assert traces == [(5, 2, 9), (4, 2, 9)]
+
+
+def test_save_keeps_what_was_asked_for() -> None:
+    model, params, puzzles, whole = reference("mlp_t")
+    run = functools.partial(solve, model, params, KEY, puzzles, num_rollouts=6, depth=4, sigma=0.3)
+    assert run().trajectory is None
+    answers = run(save=Save(answers=True)).trajectory
+    same(answers.answers, whole.trajectory.answers)
+    assert answers.q_logits is None and answers.y is None and answers.z is None
+    assert answers.finite.shape == (5, 6, 4)
+    latents = run(save=Save(latents=True)).trajectory
+    assert latents.answers is None
+    assert latents.z.shape == (5, 6, 4, model.config.length, model.config.hidden_size)
+    same(whole.trajectory.answers[:, :, -1], whole.rollout_answers)
+    same(whole.trajectory.q_logits[:, :, -1], whole.rollout_q_logits)
+
+
+def test_memory_does_not_grow_with_rollouts() -> None:
+    """Beyond the answers it returns, `solve` holds one tile, whatever K is."""
+    model, params, puzzles, _ = reference("mlp_t")
+
+    def footprint(num_rollouts: int) -> tuple[int, int]:
+        run = jax.jit(
+            lambda params, puzzles: solve(
+                model, params, KEY, puzzles, num_rollouts=num_rollouts, depth=16, sigma=0.3
+            )
+        )
+        used = run.lower(params, puzzles).compile().memory_analysis()
+        total = used.temp_size_in_bytes + used.output_size_in_bytes + used.argument_size_in_bytes
+        return total, used.output_size_in_bytes
+
+    small, _ = footprint(16)
+    large, answers = footprint(1024)
+    # Working space for the choice: a handful of arrays of the size of what is returned.
+    assert large - small < 2.5 * answers
+    assert answers > 10 * small / 100
+
+
+# --- Choosing ------------------------------------------------------------------------------------
+
+
+def test_a_rollout_that_is_not_finite_is_never_chosen() -> None:
+    """With noise near the end of float32 some rollouts overflow and others do not."""
+    model, params, puzzles, _ = reference("mlp_t")
+    for sigma in 10.0 ** np.arange(16, 38, 0.25):
+        solution = solve(model, params, KEY, puzzles, num_rollouts=32, depth=1, sigma=sigma)
+        finite = np.asarray(solution.rollout_finite)
+        if not finite.all():
+            break
+    assert finite.any() and not finite.all()
+    chosen = np.asarray(solution.rollout)
+    for b in range(5):
+        assert finite[b].any() == (chosen[b] >= 0)
+        assert chosen[b] < 0 or finite[b, chosen[b]]
+    assert np.isfinite(np.asarray(solution.q_logit)[chosen >= 0]).all()
+
+
+def test_no_finite_rollout_is_no_choice_even_for_a_selection_of_ones_own() -> None:
+    model, params, puzzles, _ = reference("mlp_t")
+    broken = jax.tree.map(lambda x: x, params) | {"L_init": params["L_init"] * jnp.nan}
+    for select in (best_q, lambda answers, q_logits, finite: jnp.zeros(5, jnp.int32)):
+        solution = solve(model, broken, KEY, puzzles, num_rollouts=2, depth=1, select=select)
+        assert not np.any(solution.rollout_finite)
+        np.testing.assert_array_equal(solution.rollout, -1)
+        np.testing.assert_array_equal(solution.answer, 0)
+        np.testing.assert_array_equal(solution.q_logit, -np.inf)
+
+
+def test_own_selection_chooses() -> None:
+    model, params, puzzles, whole = reference("mlp_t")
+
+    def last(answers: jax.Array, q_logits: jax.Array, finite: jax.Array) -> jax.Array:
+        return jnp.full(answers.shape[0], answers.shape[1] - 1, jnp.int32)
+
+    solution = solve(model, params, KEY, puzzles, num_rollouts=6, depth=4, sigma=0.3, select=last)
+    same(solution.answer, whole.rollout_answers[:, 5])
+    same(solution.q_logit, whole.rollout_q_logits[:, 5])
+
+
+# --- Bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_rollouts": 0}, "num_rollouts must be a whole number >= 1; got 0"),
+        ({"num_rollouts": 2.0}, "num_rollouts"),
+        ({"depth": 0}, "depth must be a whole number >= 1; got 0"),
+        ({"depth": True}, "depth"),
+        ({"lane_tile": 0}, "lane_tile must be a whole number >= 1; got 0"),
+        ({"sigma": -0.1}, "sigma must be finite and >= 0; got -0.1"),
+        ({"sigma": float("nan")}, "sigma must be finite and >= 0; got nan"),
+        ({"sigma": float("inf")}, "sigma must be finite and >= 0; got inf"),
+        ({"sigma": np.array([0.1, 0.2])}, "sigma must be a scalar"),
+        ({"noise_on": "x"}, "noise_on must be one of z, y, both; got 'x'"),
+        ({"noise_when": "last"}, "noise_when must be one of every, first; got 'last'"),
+        ({"rollouts": np.array([], np.int32)}, "rollouts must have shape"),
+        ({"rollouts": np.array([0, -1])}, "rollouts must be whole numbers >= 0"),
+        ({"rollouts": np.array([0.5])}, "rollouts must be whole numbers >= 0"),
+        ({"key": jax.random.PRNGKey(0)}, "key must be a typed JAX key"),
+        ({"key": 3}, "key must be a typed JAX key"),
+        ({"key": jax.random.split(KEY, 2)}, "key must be a single key"),
+        ({"key": jax.random.key(0, impl="rbg")}, "key must be threefry2x32; got"),
+    ],
+)
+def test_solve_refuses(change: dict, message: str) -> None:
+    model, params, puzzles, _ = reference("mlp_t")
+    arguments = {"key": KEY, "num_rollouts": 2, "depth": 1, "sigma": 0.1} | change
+
+    def never(*args: jax.Array) -> jax.Array:
+        raise AssertionError("traced before the input was checked")
+
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        solve(model, params, arguments.pop("key"), puzzles, **arguments, select=never)
+
+
+def test_params_of_another_model_are_refused_by_name() -> None:
+    model, params, puzzles, _ = reference("mlp_t")
+    wrong = {k: v for k, v in params.items() if k != "H_init"} | {
+        "extra": jnp.zeros(1),
+        "L_init": jnp.zeros(5),
+    }
+    with pytest.raises(ValueError) as caught:
+        solve(model, wrong, KEY, puzzles, num_rollouts=1, depth=1)
+    for part in ("missing H_init", "unexpected extra", "L_init has shape [5], expected [32]"):
+        assert part in str(caught.value)
+
+
+def test_step_refuses() -> None:
+    model, params, puzzles, _ = reference("mlp_t")
+    carry = initial_carry(model, params, 5)
+    go = functools.partial(step, model, params, KEY, carry, puzzles)
+    with pytest.raises(ValueError, match="t must be whole numbers >= 1; got 0"):
+        go(rollout=0, t=0, sigma=0.1)
+    with pytest.raises(ValueError, match="rollout must be whole numbers >= 0; got -1"):
+        go(rollout=-1, t=1, sigma=0.1)
+    with pytest.raises(ValueError, match=r"rollout must be a scalar or have shape \[5\]"):
+        go(rollout=np.arange(4), t=1, sigma=0.1)
+    with pytest.raises(ValueError, match=r"carry\.y must have shape \[5, 11, 32\]"):
+        step(model, params, KEY, initial_carry(model, params, 4), puzzles, rollout=0, t=1, sigma=0)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), carry)
+    with pytest.raises(ValueError, match=r"carry\.y must be in the compute dtype float32"):
+        deep_recursion(model, params, half, puzzles)
+    with pytest.raises(ValueError, match="batch_size must be a whole number >= 1; got 0"):
+        initial_carry(model, params, 0)
+
+
+def test_lanes_of_any_mixture() -> None:
+    """run_lanes takes (puzzle, rollout) pairs in any order: what chunks and shards are made of."""
+    from ptrm_jax.solver import Lanes
+
+    model, params, puzzles, whole = reference("mlp_t")
+    lanes = Lanes(row=jnp.array([4, 0, 4]), rollout=jnp.array([1, 5, 0]))
+    arrays = Puzzles(*(jnp.asarray(field) for field in puzzles))
+    results = jax.jit(
+        lambda params: run_lanes(model, params, KEY, arrays, lanes, depth=4, sigma=0.3)
+    )(params)
+    same(results.q_logits, whole.rollout_q_logits[lanes.row, lanes.rollout])
+    one_each = choose(results, 3)
+    assert one_each.rollout_answers.shape == (3, 1, 9)
