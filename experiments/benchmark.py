@@ -1,0 +1,187 @@
+"""Speed and memory of `solve`, as ratios measured side by side in one run.
+
+    python experiments/benchmark.py speed     # needs torch: pip install -e ".[convert]"
+    python experiments/benchmark.py memory
+
+`speed`: rollout-steps per second at the full TRM-MLP size (random weights; 25.6 GFLOP each) against
+this machine's float32 matrix product and against the plain PyTorch statement of the same model in
+`convert/torch_trm.py`, eager, float32 and bfloat16. All take turns in every round; the medians of
+the ratios count. About three minutes on two CPU cores; nothing else should run.
+
+`memory`: the buffers XLA assigns to `solve` on the bundled model, 64 puzzles, for K = 16 and 128.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import ptrm_jax
+from ptrm_jax import mesh
+from ptrm_jax.config import swiglu_width
+from ptrm_jax.model import init_params
+
+# Sudoku-Extreme, mlp_t: the published configuration.
+FULL = ptrm_jax.ModelConfig(
+    vocab_size=11,
+    seq_len=81,
+    hidden_size=512,
+    num_layers=2,
+    H_cycles=3,
+    L_cycles=6,
+    mlp_width=swiglu_width(512, 4),
+    variant="mlp_t",
+    mlp_t_width=swiglu_width(97, 4),
+    num_heads=8,
+    prefix_len=16,
+    puzzle_emb_ndim=512,
+    forward_dtype="float32",
+)
+
+
+def flops_per_rollout_step(config: ptrm_jax.ModelConfig) -> int:
+    """Multiplications and additions of the matrix products of one supervision step (mlp_t only)."""
+    assert config.variant == "mlp_t"
+    length, size = config.length, config.hidden_size
+    block = 6 * length * size * (config.mlp_t_width + config.mlp_width)
+    return config.H_cycles * (config.L_cycles + 1) * config.num_layers * block
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of one call, its result awaited."""
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start
+
+
+def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int) -> None:
+    """Prints rollout-steps per second of every side, and the ratios."""
+    import torch
+
+    from convert import mapping
+    from convert.torch_trm import TorchTRM
+
+    devices = mesh.local_devices()
+    model = ptrm_jax.TRM(FULL)
+    params = init_params(model, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(1, FULL.vocab_size, (lanes, FULL.seq_len), dtype=np.int32)
+    puzzles = ptrm_jax.make_puzzles(inputs)
+    placed = mesh.replicate(params, devices)
+    state = mapping.to_upstream(params, FULL)
+
+    def solve() -> object:
+        return mesh.solve(
+            *(model, placed, jax.random.key(1), puzzles),
+            num_rollouts=1,
+            depth=depth,
+            sigma=0.3,
+            lane_tile=lane_tile,
+            devices=devices,
+        )
+
+    def torch_step(dtype: torch.dtype) -> Callable[[], object]:
+        net = TorchTRM(FULL, state, dtype)
+        tokens = torch.from_numpy(np.resize(inputs, (torch_batch, FULL.seq_len)))
+
+        @torch.inference_mode()
+        def run() -> None:
+            x = net.embed(tokens, torch.zeros(torch_batch, dtype=torch.int32))
+            y, z = net.initial_carry(torch_batch)
+            y, z = net.deep_recursion(y, z + 0.3 * torch.randn(z.shape).to(dtype), x)
+            net.heads(y)
+
+        return run
+
+    a = jnp.ones((2048, 2048), jnp.float32)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    flops = flops_per_rollout_step(FULL)
+    # What one call does, in rollout-steps; the matrix product's worth by its arithmetic.
+    sides: dict[str, tuple[Callable[[], object], float]] = {
+        "solve": (solve, lanes * depth),
+        "float32 GEMM": (lambda: [product(a) for _ in range(16)], 16 * 2 * 2048**3 / flops),
+        "PyTorch float32": (torch_step(torch.float32), torch_batch),
+        "PyTorch bfloat16": (torch_step(torch.bfloat16), torch_batch),
+    }
+    for run, _ in sides.values():
+        seconds(run)  # compiles, warms up
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, (run, work) in sides.items():
+            rates[name].append(work / seconds(run))
+
+    print(
+        f"TRM-MLP, {flops / 1e9:.1f} GFLOP per rollout-step, float32\n"
+        f"jax {jax.__version__}, {len(devices)} x {devices[0].device_kind}, tile {lane_tile}, "
+        f"{lanes} lanes x {depth} steps\n"
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {torch_batch}\n"
+        f"{rounds} rounds; medians, and of ratios [lowest, highest]\n"
+    )
+    print(f"{'':18}{'rollout-steps/s':>16}{'GFLOP/s':>9}{'solve against it':>30}")
+    for name, own in rates.items():
+        ratios = sorted(s / r for s, r in zip(rates["solve"], own, strict=True))
+        versus = f"{statistics.median(ratios):.2f}  [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+        rate = statistics.median(own)
+        print(
+            f"{name:18}{rate:16.2f}{rate * flops / 1e9:9.0f}{versus if name != 'solve' else '':>30}"
+        )
+
+
+def memory(num_puzzles: int = 64, depth: int = 16) -> None:
+    """Prints what XLA assigns to `solve` at two widths."""
+    model, params = ptrm_jax.load("sudoku9")
+    puzzles = ptrm_jax.read_dataset("sudoku9").head(num_puzzles).puzzles
+    key = jax.random.key(0)
+    peak, returned = {}, {}
+    print(f"sudoku9, {num_puzzles} puzzles, D={depth}, answers and Q only; bytes")
+    print(f"{'K':>6}{'arguments':>14}{'temporary':>14}{'returned':>14}{'peak':>14}")
+    for num_rollouts in (16, 128):
+        run = jax.jit(
+            lambda params, puzzles, k=num_rollouts: ptrm_jax.solve(
+                model, params, key, puzzles, num_rollouts=k, depth=depth
+            )
+        )
+        used = run.lower(params, puzzles).compile().memory_analysis()
+        sizes = (used.argument_size_in_bytes, used.temp_size_in_bytes, used.output_size_in_bytes)
+        peak[num_rollouts], returned[num_rollouts] = sum(sizes), sizes[2]
+        print(f"{num_rollouts:6d}" + "".join(f"{size:14,d}" for size in (*sizes, sum(sizes))))
+    bound = 1.1 * (peak[16] + returned[128])
+    print(
+        f"peak at K=128 is {peak[128] / bound * 1.1:.3f} of (peak at K=16 + returned at K=128); "
+        "the bound is 1.1"
+    )
+
+
+def main(
+    what: tyro.conf.Positional[Literal["speed", "memory"]],
+    rounds: int = 5,
+    lanes: int = 16,
+    depth: int = 4,
+    lane_tile: int = 4,
+    torch_batch: int = 32,
+) -> None:
+    """Measure.
+
+    Args:
+      what: which measurement.
+      rounds: turns of every side.
+      lanes: rollouts of one call of solve.
+      depth: supervision steps of one call of solve.
+      lane_tile: rollouts that go through the network together.
+      torch_batch: rollouts of one call of PyTorch.
+    """
+    mesh.use_cpu_cores()
+    if what == "speed":
+        speed(rounds, lanes, depth, lane_tile, torch_batch)
+    else:
+        memory()
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main, description=__doc__))

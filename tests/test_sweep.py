@@ -1,0 +1,320 @@
+"""A sweep from flags to files, on a small random model and puzzles made for it."""
+
+import csv
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import small_model
+
+from ptrm_jax import Save, metrics, report, save, solve, sweep
+from ptrm_jax.config import ModelConfig
+from ptrm_jax.sweep import Record, Result, Run, SweepConfig
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A checkpoint, and a data folder whose labels are what the model answers at some rollout."""
+    folder = tmp_path_factory.mktemp("sweep")
+    model, params = small_model("mlp_t")
+    save(folder / "model", model.config, params)
+    data = folder / "data" / "test"
+    data.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 7, (11, 9)).astype(np.uint8)
+    from ptrm_jax import make_puzzles
+
+    puzzles = make_puzzles(inputs.astype(np.int32), np.zeros(11, np.int32))
+    answers = solve(
+        model, params, jax.random.key(0), puzzles, num_rollouts=4, depth=3, sigma=0.5
+    ).rollout_answers
+    labels = np.array([answers[b, b % 4] for b in range(11)])
+    labels[:3] += 1  # never answered
+    labels[labels == 0] = 1  # 0 is the ignored label
+    labels[10] = 0  # padding row
+    np.save(data / "all__inputs.npy", inputs)
+    np.save(data / "all__labels.npy", (labels % 7).astype(np.uint8))
+    np.save(data / "all__puzzle_identifiers.npy", np.zeros(11, np.int32))
+    np.save(data / "all__puzzle_indices.npy", np.arange(12, dtype=np.int32))
+    (data / "dataset.json").write_text(
+        json.dumps(
+            {
+                "seq_len": 9,
+                "vocab_size": 7,
+                "num_puzzle_identifiers": 1,
+                "ignore_label_id": 0,
+                "sets": ["all"],
+            }
+        )
+    )
+    return {"checkpoint": str(folder / "model"), "data": str(folder / "data")}
+
+
+@pytest.fixture(scope="module")
+def config(files: dict[str, str]) -> SweepConfig:
+    return SweepConfig(
+        **files,
+        sigmas=(0.5, 0.0),
+        rollouts=4,
+        depth=3,
+        seeds=(0, 1),
+        num_puzzles=None,
+        lane_tile=2,
+        devices=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def result(config: SweepConfig) -> Result:
+    return sweep.run(sweep.prepare(config))
+
+
+def test_padding_rows_do_not_count(config: SweepConfig, result: Result) -> None:
+    assert result.provenance["data"]["num_puzzles"] == 10
+    assert result.provenance["data"]["of"] == 11
+    for run in (result.deterministic, *result.runs):
+        assert len(run.record.correct) == 10
+
+
+def test_records_are_what_the_solver_says(files: dict[str, str], result: Result) -> None:
+    """Blocks, padding and devices leave no trace: the record of a plain solve, computed apart."""
+    from ptrm_jax import load, read_dataset
+
+    model, params = load(files["checkpoint"])
+    data = read_dataset(files["data"]).head(10)
+    for run in result.runs:
+        solution = solve(
+            *(model, params, jax.random.key(run.seed), data.puzzles),
+            num_rollouts=4,
+            depth=3,
+            sigma=run.sigma,
+            lane_tile=2,
+            save=Save(answers=True, q_logits=True),
+        )
+        answers = np.asarray(solution.trajectory.answers)
+        counts = data.labels != 0
+        for b, k, d in np.ndindex(10, 4, 3):
+            hits = answers[b, k, d][counts[b]] == data.labels[b][counts[b]]
+            assert run.record.correct[b, k, d] == hits.all()
+            assert run.record.cell_accuracy[b, k, d] == np.float32(hits.mean())
+        np.testing.assert_array_equal(run.record.q_logit, solution.trajectory.q_logits)
+    assert any(run.record.correct.any() and not run.record.correct.all() for run in result.runs)
+
+
+def test_sigma_zero_is_the_deterministic_run(result: Result) -> None:
+    for run in sweep.runs_of(result, 0.0):
+        for k in range(4):
+            np.testing.assert_array_equal(
+                run.record.q_logit[:, k], result.deterministic.record.q_logit[:, 0, :3]
+            )
+
+
+def test_deterministic_run_goes_on_to_equal_compute(result: Result) -> None:
+    assert result.deterministic.record.correct.shape == (10, 1, 12)
+    depths = [(row.rollouts, row.depth) for row in sweep.summary(result) if row.method == "TRM"]
+    assert depths == [(1, 3), (1, 12)]
+
+
+def test_summary_is_of_the_records(config: SweepConfig, result: Result) -> None:
+    rows = sweep.summary(result)
+    assert [(r.sigma, r.choice) for r in rows[2:]] == [
+        (s, c) for s in (0.5, 0.0) for c in ("mean", "best_q", "mode", "pass")
+    ]
+    runs = sweep.runs_of(result, 0.5)
+    final = np.stack([run.record.correct[:, :, 2] for run in runs])  # [R, B, K]
+    q_logit = np.stack([run.record.q_logit[:, :, 2] for run in runs])
+    best = np.take_along_axis(final, q_logit.argmax(-1)[..., None], -1)[..., 0]
+    expected = {"mean": final.mean(), "best_q": best.mean(), "pass": final.any(-1).mean()}
+    for row in rows[2:6]:
+        if row.choice in expected:
+            assert row.accuracy.mean == pytest.approx(expected[row.choice])
+            gain = expected[row.choice] - rows[0].accuracy.mean
+            assert row.gain_equal_depth.mean == pytest.approx(gain)
+    spread = np.std(best.mean(axis=1), ddof=1)
+    assert rows[3].seed_spread == pytest.approx(spread)
+    for row in rows[6:]:  # sigma 0: no gain over itself
+        assert row.gain_equal_depth.mean == 0
+
+
+def test_steps_are_counted(config: SweepConfig) -> None:
+    prepared = sweep.prepare(config)
+    seen: list[int] = []
+    sweep.run(prepared, progress=lambda steps, what: seen.append(steps))
+    assert sum(seen) == prepared.rollout_steps == 10 * (2 * 2 * 4 * 3 + 12)
+
+
+def test_a_shallow_narrow_sweep_is_part_of_a_deep_wide_one(
+    config: SweepConfig, result: Result
+) -> None:
+    part = dataclasses.replace(config, rollouts=2, depth=2, sigmas=(0.5,), seeds=(1,), devices=1)
+    small = sweep.run(sweep.prepare(part)).runs[0].record
+    (large,) = (run.record for run in sweep.runs_of(result, 0.5) if run.seed == 1)
+    np.testing.assert_array_equal(small.q_logit, large.q_logit[:, :2, :2])
+    np.testing.assert_array_equal(small.correct, large.correct[:, :2, :2])
+
+
+def test_files(result: Result, config: SweepConfig, tmp_path: Path) -> None:
+    folder = report.write(result, tmp_path / "new" / "out")
+    lines = [
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        for line in (folder / "results.jsonl").read_text().splitlines()
+    ]
+    assert [(x["method"], x["sigma"], x["seed"]) for x in lines] == [
+        ("TRM", 0.0, 0),
+        ("PTRM", 0.5, 0),
+        ("PTRM", 0.5, 1),
+        ("PTRM", 0.0, 0),
+        ("PTRM", 0.0, 1),
+    ]
+    for line in lines:
+        assert (
+            line["provenance"]["checkpoint"]["digest"] == result.provenance["checkpoint"]["digest"]
+        )
+        assert line["metrics"]["mean"]["num_puzzles"] == 10
+    assert lines[1]["metrics"]["best_q@4"]["mean"] == pytest.approx(
+        sweep.best_q(result.runs[0].record, 4, 3).mean()
+    )
+    with (folder / "summary.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["accuracy"]) for row in table] == [
+        row.accuracy.mean for row in sweep.summary(result)
+    ]
+    stored = json.loads((folder / "config.json").read_text())
+    assert stored["config"]["sigmas"] == [0.5, 0.0]
+    assert {"checkpoint", "data", "precision", "lane_tile", "key", "versions", "platform"} <= set(
+        stored["provenance"]
+    )
+    with np.load(folder / "rollouts" / "sigma0.5_seed1.npz") as arrays:
+        np.testing.assert_array_equal(arrays["q_logit"], result.runs[1].record.q_logit)
+    for name in report.PICTURES:
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    text = (folder / "table.txt").read_text()
+    assert "best-Q@4" in text and "TRM, D=12" in text and "sd of seeds" in text
+    assert max(map(len, text.splitlines()[1:])) <= 110  # the first line holds paths
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["out"]
+
+
+def test_nothing_half_written(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(result: Result) -> None:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setitem(report.PICTURES, "accuracy_against_depth", broken)
+    with pytest.raises(RuntimeError, match="no ink"):
+        report.write(result, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_exists_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError, match="choose another --output"):
+        report.check_output(tmp_path)
+    (tmp_path / "model-001").mkdir()
+    assert report.free_output(tmp_path, "model").name == "model-002"
+
+
+def test_verdict_follows_the_interval(result: Result) -> None:
+    """Ten puzzles that PTRM always solves and TRM never does; and the other way round."""
+    shape = (10, 4, 3)
+
+    def record(value: bool, k: int = 4, depth: int = 3) -> Record:
+        return Record(
+            correct=np.full((10, k, depth), value),
+            cell_accuracy=np.full((10, k, depth), float(value), np.float32),
+            q_logit=np.zeros((10, k, depth), np.float32),
+            finite=np.ones((10, k, depth), bool),
+            answer_id=np.zeros((10, k, depth), np.int32),
+        )
+
+    config = dataclasses.replace(result.config, sigmas=(0.5,), seeds=(0,))
+    for won, words in ((True, "bought 100.0 points"), (False, "lost 100.0 points")):
+        made = Result(
+            config,
+            result.provenance,
+            Run(0.0, 0, record(not won, 1, 12), 1.0),
+            (Run(0.5, 0, record(won), 1.0),),
+        )
+        assert report.table(made).count(words) == 2
+    assert shape == record(True).correct.shape
+    tie = Result(
+        config,
+        result.provenance,
+        Run(0.0, 0, record(True, 1, 12), 1.0),
+        (Run(0.5, 0, record(True), 1.0),),
+    )
+    assert "made no difference these puzzles can show" in report.table(tie)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rollouts": 0}, "rollouts must be a whole number >= 1; got 0"),
+        ({"depth": 0}, "depth must be a whole number >= 1; got 0"),
+        ({"num_puzzles": 0}, "num_puzzles must be a whole number >= 1; got 0"),
+        ({"lane_tile": 0}, "lane_tile must be"),
+        ({"sigmas": ()}, "sigmas must hold at least one value"),
+        ({"sigmas": (0.1, -1.0)}, "sigma must be finite and >= 0; got -1.0"),
+        ({"sigmas": (math.nan,)}, "sigma must be finite and >= 0; got nan"),
+        ({"sigmas": (0.1, 0.1)}, "sigmas must differ"),
+        ({"seeds": (-1,)}, "seeds must be a whole number >= 0; got -1"),
+        ({"seeds": ()}, "seeds must hold"),
+        ({"noise_on": "w"}, "noise_on must be one of"),
+        ({"compute_dtype": "float16"}, "compute_dtype must be one of"),
+        ({"matmul_precision": "best"}, "matmul must be one of"),
+    ],
+)
+def test_config_refuses(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SweepConfig(**change)
+
+
+def test_prepare_refuses(config: SweepConfig, tmp_path: Path) -> None:
+    def prepare(**change: object) -> None:
+        sweep.prepare(dataclasses.replace(config, **change))
+
+    with pytest.raises(sweep.INPUT_ERRORS, match="no checkpoint at 'nowhere'"):
+        prepare(checkpoint="nowhere")
+    with pytest.raises(sweep.INPUT_ERRORS, match="no data at 'nowhere'"):
+        prepare(data="nowhere")
+    with pytest.raises(sweep.INPUT_ERRORS, match="data must be given with a checkpoint"):
+        prepare(data=None)
+    with pytest.raises(sweep.INPUT_ERRORS, match="does not fit this checkpoint"):
+        prepare(data="sudoku9")
+    with pytest.raises(sweep.INPUT_ERRORS, match="num_puzzles must be between 1 and 10"):
+        prepare(num_puzzles=12)
+    with pytest.raises(sweep.INPUT_ERRORS, match="devices must be at most 8"):
+        prepare(devices=9)
+
+
+def test_precision_is_recorded_and_used(config: SweepConfig) -> None:
+    chosen = dataclasses.replace(
+        config, compute_dtype="bfloat16", q_dtype="float32", matmul_precision="default"
+    )
+    prepared = sweep.prepare(chosen)
+    assert prepared.provenance["precision"] == {
+        "compute_dtype": "bfloat16",
+        "matmul": "default",
+        "q_dtype": "float32",
+    }
+    assert prepared.model.precision.compute_dtype == "bfloat16"
+    assert isinstance(prepared.model.config, ModelConfig)
+
+
+def test_widths() -> None:
+    assert sweep.widths(1) == [1]
+    assert sweep.widths(8) == [1, 2, 4, 8]
+    assert sweep.widths(100) == [1, 2, 4, 8, 16, 32, 64, 100]
+
+
+def test_mode_needs_ids_of_its_own_depth(result: Result) -> None:
+    """answer_id is per step: identical answers early may part later."""
+    record = result.runs[0].record
+    for d in range(3):
+        ids = record.answer_id[:, :, d]
+        assert (ids <= np.arange(4)).all()
+        assert (np.take_along_axis(ids, ids, 1) == ids).all()
+    assert metrics.valid_rows(np.ones((1, 2), int)).all()
