@@ -19,6 +19,8 @@ from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import LaneResults, Lanes, Solution, check_solve, choose, make_lanes, run_lanes
 
+_HOST_DEVICES = "xla_force_host_platform_device_count"
+
 
 def use_cpu_cores(num_devices: int | None = None) -> None:
     """Gives the CPU backend one device per core (or `num_devices`); call before any computation.
@@ -31,8 +33,11 @@ def use_cpu_cores(num_devices: int | None = None) -> None:
       RuntimeError: the backend is already in use with another number of devices.
     """
     if num_devices is None:
-        num_devices = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-        num_devices = num_devices or os.cpu_count() or 1
+        # What the user has set in the environment stands.
+        if "JAX_NUM_CPU_DEVICES" in os.environ or _HOST_DEVICES in os.environ.get("XLA_FLAGS", ""):
+            return
+        has_affinity = hasattr(os, "sched_getaffinity")
+        num_devices = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     check_int("num_devices", num_devices, 1)
     jax.config.update("jax_num_cpu_devices", num_devices)
 
