@@ -49,11 +49,27 @@ class Heads(NamedTuple):
     q_logits: jax.Array
 
 
+def rounded(x: jax.Array) -> jax.Array:
+    """x, rounded to its own dtype here and now.
+
+    XLA keeps intermediate bfloat16 results of fused operations in float32 where it likes. PyTorch
+    rounds after every operation, and a chaotic recursion shows the difference; so do we.
+    """
+    if x.dtype == jnp.bfloat16:
+        return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+    return x
+
+
+def silu(x: jax.Array) -> jax.Array:
+    """x * sigmoid(x), computed in float32 and rounded once to x's dtype, as PyTorch does."""
+    return nn.silu(x.astype(jnp.float32)).astype(x.dtype)
+
+
 def rms_norm(x: jax.Array, eps: float, axis: int) -> jax.Array:
     """RMS norm without weights over `axis`, computed in float32, returned in x's dtype."""
     x32 = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x32), axis=axis, keepdims=True)
-    return (x32 * lax.rsqrt(mean_square + eps)).astype(x.dtype)
+    return rounded((x32 * lax.rsqrt(mean_square + eps)).astype(x.dtype))
 
 
 def rotary(x: jax.Array, theta: float) -> jax.Array:
@@ -89,19 +105,18 @@ class Linear(nn.Module):
         shape = (x.shape[axis], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         x, kernel = x.astype(dtype), kernel.astype(dtype)
+        product = functools.partial(
+            lax.dot_general, precision=self.precision.matmul, preferred_element_type=jnp.float32
+        )
         if axis == 0:
-            out = lax.dot_general(
-                kernel, x, (((0,), (0,)), ((), ())), precision=self.precision.matmul
-            )
+            out = product(kernel, x, (((0,), (0,)), ((), ())))
         else:
             assert axis == x.ndim - 1
-            out = lax.dot_general(
-                x, kernel, (((axis,), (0,)), ((), ())), precision=self.precision.matmul
-            )
+            out = product(x, kernel, (((axis,), (0,)), ((), ())))
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-            out = out + bias.astype(dtype)
-        return out
+            out = out + bias.astype(dtype).astype(jnp.float32)
+        return rounded(out.astype(dtype))
 
 
 class Embedding(nn.Module):
@@ -134,7 +149,7 @@ class SwiGLU(nn.Module):
         gate, up = jnp.split(
             linear(2 * self.width, name="gate_up_proj")(x), 2, axis=self.axis % x.ndim
         )
-        return linear(x.shape[self.axis], name="down_proj")(nn.silu(gate) * up)
+        return linear(x.shape[self.axis], name="down_proj")(rounded(rounded(silu(gate)) * up))
 
 
 class Attention(nn.Module):
@@ -155,10 +170,15 @@ class Attention(nn.Module):
             "qhd,khd->hqk", q, k, precision=prec.matmul, preferred_element_type=jnp.float32
         )
         weights = jax.nn.softmax(scores / math.sqrt(cfg.head_dim), axis=-1).astype(x.dtype)
-        out = jnp.einsum("hqk,khd->qhd", weights, v, precision=prec.matmul)
-        return Linear(cfg.hidden_size, prec, name="o_proj")(
-            out.reshape(cfg.length, cfg.hidden_size)
+        out = jnp.einsum(
+            "hqk,khd->qhd",
+            rounded(weights),
+            v,
+            precision=prec.matmul,
+            preferred_element_type=jnp.float32,
         )
+        out = rounded(out.astype(x.dtype)).reshape(cfg.length, cfg.hidden_size)
+        return Linear(cfg.hidden_size, prec, name="o_proj")(out)
 
 
 class Block(nn.Module):
@@ -173,11 +193,12 @@ class Block(nn.Module):
         if cfg.variant == "mlp_t":
             mixed = SwiGLU(cfg.mlp_t_width, prec, axis=0, name="mlp_t")(x)
             # Upstream transposes and norms the last axis: the mean runs over positions.
-            x = rms_norm(x + mixed, cfg.rms_norm_eps, axis=0)
+            x = rms_norm(rounded(x + mixed), cfg.rms_norm_eps, axis=0)
         else:
             mixed = Attention(cfg, prec, name="self_attn")(x)
-            x = rms_norm(x + mixed, cfg.rms_norm_eps, axis=-1)
-        return rms_norm(x + SwiGLU(cfg.mlp_width, prec, name="mlp")(x), cfg.rms_norm_eps, axis=-1)
+            x = rms_norm(rounded(x + mixed), cfg.rms_norm_eps, axis=-1)
+        mixed = SwiGLU(cfg.mlp_width, prec, name="mlp")(x)
+        return rms_norm(rounded(x + mixed), cfg.rms_norm_eps, axis=-1)
 
 
 class Network(nn.Module):
@@ -190,7 +211,7 @@ class Network(nn.Module):
         self.layers = [Block(self.config, self.precision) for _ in range(self.config.num_layers)]
 
     def __call__(self, s: jax.Array, injection: jax.Array) -> jax.Array:
-        s = s + injection
+        s = rounded(s + injection)
         for layer in self.layers:
             s = layer(s)
         return s
@@ -224,7 +245,7 @@ def recur(
     # Rolled loops: neither the compiled program nor the time to compile it grows with the cycles.
     def latent_recursion(carry: Carry, _: None) -> tuple[Carry, None]:
         y, z = carry
-        injection = y + x
+        injection = rounded(y + x)
         z, _ = lax.scan(lambda z, _: (f(z, injection), None), z, length=config.L_cycles)
         return Carry(f(y, z), z), None
 
