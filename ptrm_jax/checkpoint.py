@@ -83,7 +83,7 @@ def load(
     model = TRM(config, precision or Precision(compute_dtype=config.forward_dtype))
     _verify_files(directory, manifest["files"])
     params = _restore(directory / "params")
-    _verify_leaves(directory, model, params, manifest["leaves"])
+    _verify_leaves(directory, model, params, manifest)
     return model, jax.tree.map(jnp.asarray, params)
 
 
@@ -95,9 +95,11 @@ def read_manifest(name_or_directory: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = resolve(name_or_directory) / "manifest.json"
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         stated = manifest.pop("manifest_digest")
         version = manifest["format"]
+        if version == FORMAT:
+            _ = [manifest[name] for name in ("config", "digest", "leaves", "files", "provenance")]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{path} is not a checkpoint manifest ({type(error).__name__}: {error}); convert the "
@@ -164,24 +166,36 @@ def save(
             "files": _digest_files(epath.Path(temporary / "params")),
             "provenance": dict(provenance or {}),
         }
+        # As it will be read: JSON turns every key into a string, which may change their order.
+        manifest = json.loads(json.dumps(manifest))
         manifest["manifest_digest"] = _digest_json(manifest)
         _write_json(temporary / "manifest.json", manifest)
         if parity is not None:
             _write_json(temporary / "parity.json", parity)
         if card is not None:
-            (temporary / "README.md").write_text(card)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
         temporary.chmod(0o755)  # mkdtemp's folder is its owner's alone
-        if directory.exists():  # never a moment without either: the old one goes last
-            old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-            directory.rename(old / "replaced")
-            temporary.rename(directory)
-            shutil.rmtree(old)
+        if directory.exists():
+            _replace(directory, temporary)
         else:
             temporary.rename(directory)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return directory
+
+
+def _replace(directory: Path, by: Path) -> None:
+    """Puts `by` in the place of `directory`, which goes last and comes back if that fails."""
+    old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    directory.rename(old / "replaced")
+    try:
+        by.rename(directory)
+    except BaseException:
+        (old / "replaced").rename(directory)
+        old.rmdir()
+        raise
+    shutil.rmtree(old)
 
 
 def tree_digest(config: ModelConfig, params: Params) -> str:
@@ -201,7 +215,7 @@ def _digest_json(value: Any) -> str:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _describe_leaves(params: Params) -> dict[str, dict[str, Any]]:
@@ -231,15 +245,20 @@ def _check_leaves(where: str, model: TRM, leaves: Mapping[str, Mapping[str, Any]
 
 
 def _verify_leaves(
-    directory: epath.Path, model: TRM, params: Params, stated: Mapping[str, Mapping[str, Any]]
+    directory: epath.Path, model: TRM, params: Params, manifest: Mapping[str, Any]
 ) -> None:
     leaves = _describe_leaves(params)
     _check_leaves(str(directory), model, leaves)
-    changed = sorted(name for name in leaves if leaves[name] != stated.get(name))
+    changed = sorted(name for name in leaves if leaves[name] != manifest["leaves"].get(name))
     if changed:
         raise CheckpointError(
             f"{directory} is damaged: {', '.join(changed)} differ from the manifest's digest; "
             "convert or download the checkpoint again"
+        )
+    if manifest["digest"] != _tree_digest(model.config, leaves):
+        raise CheckpointError(
+            f"{directory} states another digest than its weights and architecture have; convert "
+            "or download the checkpoint again"
         )
 
 
@@ -255,6 +274,10 @@ def _digest_files(directory: epath.Path) -> dict[str, str]:
 
 def _verify_files(directory: epath.Path, stated: Mapping[str, str]) -> None:
     found = _digest_files(directory / "params")
+    if not found:
+        raise CheckpointError(
+            f"{directory}/params is missing; convert or download the checkpoint again"
+        )
     problems = [f"{name} is missing" for name in sorted(stated.keys() - found.keys())]
     problems += [
         f"{name} is damaged"

@@ -126,7 +126,8 @@ class ModelConfig:
         check(check_choice, "forward_dtype", self.forward_dtype, DType)
         for name in ("rms_norm_eps", "rope_theta"):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and value > 0):
                 problems.append(f"{name} must be a positive number; got {value!r}")
         if not problems:
             problems = self._contradictions()
@@ -222,12 +223,41 @@ class Save:
       answers: [B, K, D, S] int32.
       q_logits: [B, K, D] float32.
       latents: y and z, [B, K, D, L, C] in the compute dtype each: large.
+
+    Raises:
+      ValueError: when built, unless each is a bool.
     """
 
     answers: bool = False
     q_logits: bool = False
     latents: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("answers", "q_logits", "latents"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")
+
     @property
     def nothing(self) -> bool:
         return not (self.answers or self.q_logits or self.latents)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """What is static in the loop of Algorithm 1; see `solve` for the meaning of each.
+
+    Raises:
+      ValueError: when built, for a setting out of range.
+    """
+
+    depth: int = 16
+    noise_on: NoiseOn = "z"
+    noise_when: NoiseWhen = "every"
+    save: Save = Save()
+    lane_tile: int = DEFAULT_LANE_TILE
+
+    def __post_init__(self) -> None:
+        check_int("depth", self.depth, 1)
+        check_int("lane_tile", self.lane_tile, 1)
+        check_choice("noise_on", self.noise_on, NoiseOn)
+        check_choice("noise_when", self.noise_when, NoiseWhen)

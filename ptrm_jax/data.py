@@ -126,25 +126,23 @@ def _read_upstream(name: str, folder: epath.Path, split: str) -> Dataset:
     if not (folder / "dataset.json").exists():
         folder = folder / split
     metadata = _read_metadata(folder / "dataset.json")
-    parts = [_read_set(folder, set_name) for set_name in metadata["sets"]]
+    vocab_size = metadata["vocab_size"]
+    parts = [_read_set(folder, name, metadata["seq_len"]) for name in metadata["sets"]]
     inputs, labels, identifiers = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    seq_len, vocab_size = metadata["seq_len"], metadata["vocab_size"]
-    if inputs.shape[1] != seq_len:
-        raise DataError(
-            f"{folder}: inputs have {inputs.shape[1]} columns, dataset.json says seq_len {seq_len}"
-        )
+    if not len(inputs):
+        raise DataError(f"{folder} holds no puzzles")
     for what, array, limit in (
         ("inputs", inputs, vocab_size),
         ("labels", labels, vocab_size),
         ("puzzle_identifiers", identifiers, metadata["num_puzzle_identifiers"]),
     ):
-        if array.size and not (0 <= array.min() and array.max() < limit):
+        if not (0 <= array.min() and array.max() < limit):
             raise DataError(
                 f"{folder}: {what} must lie in 0..{limit - 1} by dataset.json; they span "
                 f"{array.min()}..{array.max()}"
             )
-    if not len(inputs):
-        raise DataError(f"{folder} holds no puzzles")
+    # Only now: a value that does not fit into 32 bits would wrap around into the range.
+    inputs, labels, identifiers = (x.astype(np.int32) for x in (inputs, labels, identifiers))
     return _dataset(
         name, make_puzzles(inputs, identifiers), labels, metadata["ignore_label_id"], vocab_size
     )
@@ -154,48 +152,79 @@ def _read_metadata(path: epath.Path) -> dict[str, Any]:
     if not path.exists():
         raise DataError(f"{path} is missing; an upstream data folder has it beside its .npy files")
     try:
-        metadata = json.loads(path.read_text())
-        needed = ("seq_len", "vocab_size", "num_puzzle_identifiers", "ignore_label_id", "sets")
-        missing = [field for field in needed if field not in metadata]
-    except (ValueError, TypeError) as error:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise DataError(f"{path} must hold an object; got {type(metadata).__name__}")
+
+    def is_int(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def are_names(value: Any) -> bool:
+        return isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value)
+
+    rules = {
+        "seq_len": ("a whole number >= 1", lambda x: is_int(x) and x >= 1),
+        "vocab_size": ("a whole number >= 1", lambda x: is_int(x) and x >= 1),
+        "num_puzzle_identifiers": ("a whole number >= 1", lambda x: is_int(x) and x >= 1),
+        "ignore_label_id": ("a whole number or null", lambda x: is_int(x) or x is None),
+        "sets": ("a list of at least one name", are_names),
+    }
+    missing = [field for field in rules if field not in metadata]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}")
+    for field, (rule, holds) in rules.items():
+        if not holds(metadata[field]):
+            raise DataError(f"{path}: {field} must be {rule}; got {metadata[field]!r}")
     return metadata
 
 
-def _read_set(folder: epath.Path, set_name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """inputs [N, S], labels [N, S], identifiers [N], int32, of one set of a split."""
+def _read_set(
+    folder: epath.Path, set_name: str, seq_len: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """inputs [N, S], labels [N, S], identifiers [N], integers, of one set of a split."""
     fields = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices")
     paths = {field: folder / f"{set_name}__{field}.npy" for field in fields}
     missing = [path.name for path in paths.values() if not path.exists()]
     if missing:
         raise DataError(f"{folder} is incomplete: {', '.join(missing)} missing")
-    arrays = {}
-    for field, path in paths.items():
-        try:
-            with path.open("rb") as file:
-                arrays[field] = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
-        if not np.issubdtype(arrays[field].dtype, np.integer):
-            raise DataError(f"{path} must hold integers; got {arrays[field].dtype}")
-    inputs, labels = arrays["inputs"], arrays["labels"]
-    # Identifiers are one per puzzle; a puzzle's examples are the rows between two indices.
-    identifiers, indices = arrays["puzzle_identifiers"], arrays["puzzle_indices"]
+    inputs, labels, identifiers, indices = (_read_array(paths[field]) for field in fields)
     if inputs.ndim != 2 or labels.shape != inputs.shape:
         raise DataError(
             f"{folder}: {set_name} inputs and labels must be [N, S] alike; got "
             f"{list(inputs.shape)} and {list(labels.shape)}"
         )
-    counts = np.diff(indices)
-    if len(counts) != len(identifiers) or indices[-1] != len(inputs) or (counts < 0).any():
+    if inputs.shape[1] != seq_len:
         raise DataError(
-            f"{folder}: {set_name} puzzle_indices must rise from 0 to {len(inputs)}, one more than "
-            f"the {len(identifiers)} puzzle_identifiers"
+            f"{folder}: {set_name} inputs have {inputs.shape[1]} columns, dataset.json says "
+            f"seq_len {seq_len}"
         )
-    return (
-        inputs.astype(np.int32),
-        labels.astype(np.int32),
-        np.repeat(identifiers, counts).astype(np.int32),
-    )
+    # Identifiers are one per puzzle; a puzzle's examples are the rows between two indices.
+    if identifiers.ndim != 1 or indices.ndim != 1 or len(indices) != len(identifiers) + 1:
+        raise DataError(
+            f"{folder}: {set_name} puzzle_identifiers must be [P] and puzzle_indices [P + 1]; got "
+            f"{list(identifiers.shape)} and {list(indices.shape)}"
+        )
+    indices = indices.astype(np.int64)  # differences of unsigned integers wrap around
+    counts = np.diff(indices)
+    if indices[0] != 0 or indices[-1] != len(inputs) or (counts < 0).any():
+        raise DataError(
+            f"{folder}: {set_name} puzzle_indices must rise from 0 to {len(inputs)}, the number of "
+            f"rows; they go from {indices[0]} to {indices[-1]}"
+            + (" and fall in between" if (counts < 0).any() else "")
+        )
+    return inputs, labels, np.repeat(identifiers, counts)
+
+
+def _read_array(path: epath.Path) -> np.ndarray:
+    try:
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} must be one .npy array; got {type(array).__name__}")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise DataError(f"{path} must hold integers; got {array.dtype}")
+    return array

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ptrm_jax import selection
-from ptrm_jax.config import DEFAULT_LANE_TILE, NoiseOn, NoiseWhen, Save, check_int
+from ptrm_jax.config import DEFAULT_LANE_TILE, LoopSettings, check_int
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import LaneResults, Lanes, Solution, check_solve, choose, make_lanes, run_lanes
@@ -78,15 +78,11 @@ def solve(
     puzzles: Puzzles,
     *,
     num_rollouts: int = 100,
-    depth: int = 16,
     sigma: float = 0.3,
-    noise_on: NoiseOn = "z",
-    noise_when: NoiseWhen = "every",
     select: selection.Selection = selection.best_q,
-    save: Save = Save(),  # noqa: B008 (frozen)
     rollouts: np.ndarray | None = None,
-    lane_tile: int = DEFAULT_LANE_TILE,
     devices: Sequence[jax.Device] | None = None,
+    **settings: Any,
 ) -> Solution:
     """`ptrm_jax.solve` on several devices of this process: the same bits, sooner.
 
@@ -94,6 +90,7 @@ def solve(
 
     Args:
       devices: where to run; all local devices by default.
+      **settings: `depth`, `noise_on`, `noise_when`, `save`, `lane_tile`.
       Others as `ptrm_jax.solve`.
 
     Returns:
@@ -103,29 +100,17 @@ def solve(
       ValueError: as `ptrm_jax.solve`.
     """
     devices = tuple(devices) if devices is not None else local_devices()
-    rollouts = check_solve(
-        model,
-        params,
-        key,
-        puzzles,
-        num_rollouts=num_rollouts,
-        depth=depth,
-        sigma=sigma,
-        noise_on=noise_on,
-        noise_when=noise_when,
-        lane_tile=lane_tile,
-        rollouts=rollouts,
-    )
+    loop = LoopSettings(**settings)
+    rollouts = check_solve(model, params, key, puzzles, sigma, num_rollouts, rollouts)
     num_puzzles = len(puzzles.index)
     lanes = jax.tree.map(np.asarray, make_lanes(num_puzzles, rollouts))
     num_lanes = len(lanes.row)
-    run = _pmapped(model, depth, noise_on, noise_when, lane_tile, save, devices)
-    results = run(
+    results = _pmapped(model, loop, devices)(
         params,
         jax.random.key_data(key),
         Puzzles(*(jnp.asarray(field, jnp.int32) for field in puzzles)),
+        _split(lanes, len(devices), loop.lane_tile),
         jnp.float32(sigma),
-        _split(lanes, len(devices), lane_tile),
     )
     results = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:num_lanes], results)
     return jax.tree.map(np.asarray, choose(results, num_puzzles, select))
@@ -139,30 +124,11 @@ def _split(lanes: Lanes, num_devices: int, lane_tile: int) -> Lanes:
 
 
 @functools.lru_cache(maxsize=32)
-def _pmapped(
-    model: TRM,
-    depth: int,
-    noise_on: NoiseOn,
-    noise_when: NoiseWhen,
-    lane_tile: int,
-    save: Save,
-    devices: tuple[jax.Device, ...],
-) -> Any:
+def _pmapped(model: TRM, settings: LoopSettings, devices: tuple[jax.Device, ...]) -> Any:
     def run(
-        params: Params, key_data: jax.Array, puzzles: Puzzles, sigma: jax.Array, lanes: Lanes
+        params: Params, key_data: jax.Array, puzzles: Puzzles, lanes: Lanes, sigma: jax.Array
     ) -> LaneResults:
-        return run_lanes(
-            model,
-            params,
-            jax.random.wrap_key_data(key_data, impl="threefry2x32"),
-            puzzles,
-            lanes,
-            depth=depth,
-            sigma=sigma,
-            noise_on=noise_on,
-            noise_when=noise_when,
-            lane_tile=lane_tile,
-            save=save,
-        )
+        key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
+        return run_lanes(model, params, key, puzzles, lanes, sigma, settings)
 
-    return jax.pmap(run, axis_name="lane", in_axes=(None, None, None, None, 0), devices=devices)
+    return jax.pmap(run, axis_name="lane", in_axes=(None, None, None, 0, None), devices=devices)

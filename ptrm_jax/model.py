@@ -21,7 +21,12 @@ from ptrm_jax.config import ModelConfig, Precision
 
 Params = Any  # nested dict of float32 arrays, the layout of `TRM.init(...)["params"]`
 
-_INIT = nn.initializers.lecun_normal()  # truncated, standard deviation 1 / sqrt(fan in)
+_KERNEL_INIT = nn.initializers.lecun_normal()  # truncated, standard deviation 1 / sqrt(fan in)
+
+
+def _truncated_normal(stddev: float) -> nn.initializers.Initializer:
+    """Normal cut off at two standard deviations; `stddev` is that of what is left, as upstream."""
+    return nn.initializers.truncated_normal(stddev / 0.87962566103423978)
 
 
 class Carry(NamedTuple):
@@ -65,6 +70,25 @@ def silu(x: jax.Array) -> jax.Array:
     return nn.silu(x.astype(jnp.float32)).astype(x.dtype)
 
 
+def product(a: jax.Array, b: jax.Array, dimensions: Any, precision: str) -> jax.Array:
+    """`lax.dot_general` with batch axes, accumulated and returned in float32.
+
+    XLA's CPU backend refuses such products of bfloat16; there the operands are widened, which
+    changes no product of two numbers.
+    """
+    dot = functools.partial(
+        lax.dot_general,
+        dimension_numbers=dimensions,
+        precision=precision,
+        preferred_element_type=jnp.float32,
+    )
+    if a.dtype == jnp.float32:
+        return dot(a, b)
+    return lax.platform_dependent(
+        a, b, cpu=lambda a, b: dot(a.astype(jnp.float32), b.astype(jnp.float32)), default=dot
+    )
+
+
 def rms_norm(x: jax.Array, eps: float, axis: int) -> jax.Array:
     """RMS norm without weights over `axis`, computed in float32, returned in x's dtype."""
     x32 = x.astype(jnp.float32)
@@ -86,8 +110,8 @@ def rotary(x: jax.Array, theta: float) -> jax.Array:
 class Linear(nn.Module):
     """Product with a [in, out] kernel over one axis of x; the result's axis takes its place.
 
-    `axis=0` mixes positions without a transpose: under a vmap over lanes it is one plain matrix
-    product [out, in] x [in, lanes * C].
+    In float32 `axis=0` mixes positions without a transpose: under a vmap over lanes it is one plain
+    matrix product [out, in] x [in, lanes * C].
     """
 
     features: int
@@ -95,7 +119,7 @@ class Linear(nn.Module):
     use_bias: bool = False
     axis: int = -1
     dtype: Any = None
-    kernel_init: Any = _INIT
+    kernel_init: Any = _KERNEL_INIT
     bias_init: Any = nn.initializers.zeros
 
     @nn.compact
@@ -105,14 +129,18 @@ class Linear(nn.Module):
         shape = (x.shape[axis], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         x, kernel = x.astype(dtype), kernel.astype(dtype)
-        product = functools.partial(
+        # Accumulated in float32 whatever the dtype: left to itself, XLA's CPU backend does not use
+        # the processor's bfloat16 instructions, and the result is not PyTorch's.
+        dot = functools.partial(
             lax.dot_general, precision=self.precision.matmul, preferred_element_type=jnp.float32
         )
-        if axis == 0:
-            out = product(kernel, x, (((0,), (0,)), ((), ())))
-        else:
-            assert axis == x.ndim - 1
-            out = product(x, kernel, (((axis,), (0,)), ((), ())))
+        contract = (((axis,), (0,)), ((), ()))
+        if axis == x.ndim - 1:
+            out = dot(x, kernel, contract)
+        elif dtype == jnp.float32:
+            out = dot(kernel, x, (((0,), (axis,)), ((), ())))
+        else:  # the form above, in bfloat16, is one that XLA's CPU backend cannot run
+            out = jnp.moveaxis(dot(x, kernel, contract), -1, axis)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             out = out + bias.astype(dtype).astype(jnp.float32)
@@ -166,17 +194,11 @@ class Attention(nn.Module):
         q, k, v = jnp.split(qkv.reshape(cfg.length, 3 * cfg.num_heads, cfg.head_dim), 3, axis=1)
         if cfg.positions == "rope":
             q, k = rotary(q, cfg.rope_theta), rotary(k, cfg.rope_theta)
-        scores = jnp.einsum(
-            "qhd,khd->hqk", q, k, precision=prec.matmul, preferred_element_type=jnp.float32
-        )
+        # [L, heads, head_dim] each: heads are a batch axis, which dot_general puts first.
+        scores = product(q, k, (((2,), (2,)), ((1,), (1,))), prec.matmul)
         weights = jax.nn.softmax(scores / math.sqrt(cfg.head_dim), axis=-1).astype(x.dtype)
-        out = jnp.einsum(
-            "hqk,khd->qhd",
-            rounded(weights),
-            v,
-            precision=prec.matmul,
-            preferred_element_type=jnp.float32,
-        )
+        out = product(rounded(weights), v, (((2,), (0,)), ((0,), (1,))), prec.matmul)
+        out = jnp.swapaxes(out, 0, 1)  # [L, heads, head_dim]
         out = rounded(out.astype(x.dtype)).reshape(cfg.length, cfg.hidden_size)
         return Linear(cfg.hidden_size, prec, name="o_proj")(out)
 
@@ -269,9 +291,9 @@ class TRM(nn.Module):
 
     def setup(self) -> None:
         cfg, prec = self.config, self.precision
-        init = nn.initializers.truncated_normal(1.0)
+        init = _truncated_normal(1.0)
         # Embeddings are scaled by sqrt(C) after the look-up, so they start at 1 / sqrt(C).
-        scaled = nn.initializers.truncated_normal(1.0 / math.sqrt(cfg.hidden_size))
+        scaled = _truncated_normal(1.0 / math.sqrt(cfg.hidden_size))
         self.embed_tokens = Embedding(cfg.vocab_size, cfg.hidden_size, prec.dtype, scaled)
         if cfg.prefix_len:
             self.puzzle_emb = Embedding(
@@ -321,9 +343,9 @@ class TRM(nn.Module):
             x = jnp.concatenate([row.reshape(cfg.prefix_len, cfg.hidden_size), x])
         # PyTorch multiplies a bfloat16 tensor by a float scalar in float32 and rounds once.
         if cfg.positions == "learned":
-            x = x + self.embed_pos(jnp.arange(cfg.length))
-            x = (x.astype(jnp.float32) * 0.707106781).astype(dtype)
-        return (x.astype(jnp.float32) * math.sqrt(cfg.hidden_size)).astype(dtype)
+            x = rounded(x + self.embed_pos(jnp.arange(cfg.length)))
+            x = rounded((x.astype(jnp.float32) * 0.707106781).astype(dtype))
+        return rounded((x.astype(jnp.float32) * math.sqrt(cfg.hidden_size)).astype(dtype))
 
     def initial_carry(self) -> Carry:
         """H_init and L_init at every position: y and z, [L, C] each."""

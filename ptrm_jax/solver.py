@@ -24,13 +24,14 @@ from jax import lax
 from ptrm_jax import selection
 from ptrm_jax.config import (
     DEFAULT_LANE_TILE,
+    LoopSettings,
     NoiseOn,
     NoiseWhen,
     Save,
     check_choice,
     check_int,
 )
-from ptrm_jax.model import TRM, Carry, Heads, Params, param_shapes, path_name, recur
+from ptrm_jax.model import TRM, Carry, Heads, Params, param_shapes, path_name, recur, rounded
 from ptrm_jax.puzzles import Puzzles, check_puzzles
 
 
@@ -117,7 +118,7 @@ def noise_key(key: jax.Array, index: jax.Array, rollout: jax.Array, t: jax.Array
 
 
 def add_noise(state: jax.Array, eps: jax.Array, sigma: jax.Array | float) -> jax.Array:
-    """state + sigma * eps, summed in float32 and rounded once to the dtype of `state`.
+    """state + sigma * eps: the noise is scaled in float32, cast to the dtype of `state`, added.
 
     Args:
       state: [..., L, C]; its root mean square is 1 after a norm, the unit of sigma.
@@ -126,7 +127,7 @@ def add_noise(state: jax.Array, eps: jax.Array, sigma: jax.Array | float) -> jax
 
     Source: PTRM Figure 4, `z += eps`. The dtype of the noise is unstated in the paper.
     """
-    return (state.astype(jnp.float32) + sigma * eps).astype(state.dtype)
+    return rounded(state + rounded((sigma * eps).astype(state.dtype)))
 
 
 def _perturb(
@@ -338,13 +339,8 @@ def run_lanes(
     key: jax.Array,
     puzzles: Puzzles,
     lanes: Lanes,
-    *,
-    depth: int,
     sigma: jax.Array | float,
-    noise_on: NoiseOn = "z",
-    noise_when: NoiseWhen = "every",
-    lane_tile: int = DEFAULT_LANE_TILE,
-    save: Save = Save(),  # noqa: B008 (frozen)
+    settings: LoopSettings,
 ) -> LaneResults:
     """The loop of Algorithm 1 for any set of (puzzle, rollout) pairs; nothing is checked.
 
@@ -352,9 +348,13 @@ def run_lanes(
     bits in any company. Memory beyond the results is that of one tile.
 
     Args:
+      model: the network.
+      params: its parameters.
+      key: typed threefry key.
       puzzles: B puzzles that `lanes.row` points into.
       lanes: N lanes.
-      Others as `solve`.
+      sigma: scalar noise scale.
+      settings: the rest, static.
     """
     net = _tile_model(model, params)
     sigma = jnp.asarray(sigma, jnp.float32)
@@ -366,19 +366,20 @@ def run_lanes(
         def perturb(carry: Carry, t: jax.Array) -> Carry:
             return jax.vmap(
                 lambda carry, index, rollout: _perturb(
-                    carry, key, index, rollout, t, sigma, noise_on
+                    carry, key, index, rollout, t, sigma, settings.noise_on
                 ),
                 in_axes=(1, 0, 0),
                 out_axes=1,
             )(carry, index, lanes.rollout)
 
         def supervision_step(carry: Carry, t: jax.Array) -> tuple[Carry, Trajectory | None]:
-            if noise_when == "every":
+            if settings.noise_when == "every":
                 carry = perturb(carry, t)
             carry = net.deep_recursion(carry, x)
-            return carry, None if save.nothing else snapshot(carry)
+            return carry, None if settings.save.nothing else snapshot(carry)
 
         def snapshot(carry: Carry) -> Trajectory:
+            save = settings.save
             answers, q_logits, finite = _read(net.heads(carry.y))
             states = _lanes_first(carry) if save.latents else Carry(None, None)
             return Trajectory(
@@ -390,14 +391,14 @@ def run_lanes(
             )
 
         carry = net.initial_carry(lanes.row.shape[0])
-        if noise_when == "first":
+        if settings.noise_when == "first":
             carry = perturb(carry, jnp.int32(1))
         carry, trajectory = lax.scan(
-            supervision_step, carry, jnp.arange(1, depth + 1, dtype=jnp.int32)
+            supervision_step, carry, jnp.arange(1, settings.depth + 1, dtype=jnp.int32)
         )
         return LaneResults(*_read(net.heads(carry.y)), _lanes_first(trajectory))
 
-    return _map_tiles(run_tile, lanes, lane_tile)
+    return _map_tiles(run_tile, lanes, settings.lane_tile)
 
 
 def _read(heads: Heads) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -490,39 +491,15 @@ def solve(
 
     Source: PTRM, arXiv 2605.19943, Algorithm in Figure 4; defaults of Section 5.
     """
-    rollouts = check_solve(
-        model,
-        params,
-        key,
-        puzzles,
-        num_rollouts=num_rollouts,
-        depth=depth,
-        sigma=sigma,
-        noise_on=noise_on,
-        noise_when=noise_when,
-        lane_tile=lane_tile,
-        rollouts=rollouts,
+    settings = LoopSettings(
+        depth=depth, noise_on=noise_on, noise_when=noise_when, save=save, lane_tile=lane_tile
     )
-    return _solve(
-        model,
-        params,
-        key,
-        puzzles,
-        jnp.asarray(rollouts, jnp.int32),
-        jnp.asarray(sigma, jnp.float32),
-        depth=depth,
-        noise_on=noise_on,
-        noise_when=noise_when,
-        select=select,
-        save=save,
-        lane_tile=lane_tile,
-    )
+    rollouts = check_solve(model, params, key, puzzles, sigma, num_rollouts, rollouts)
+    sigma = jnp.asarray(sigma, jnp.float32)
+    return _solve(model, params, key, puzzles, rollouts, sigma, settings, select)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("model", "depth", "noise_on", "noise_when", "select", "save", "lane_tile"),
-)
+@functools.partial(jax.jit, static_argnames=("model", "settings", "select"))
 def _solve(
     model: TRM,
     params: Params,
@@ -530,13 +507,12 @@ def _solve(
     puzzles: Puzzles,
     rollouts: jax.Array,
     sigma: jax.Array,
-    *,
+    settings: LoopSettings,
     select: selection.Selection,
-    **settings: Any,
 ) -> Solution:
     num_puzzles = puzzles.index.shape[0]
     lanes = make_lanes(num_puzzles, rollouts)
-    results = run_lanes(model, params, key, puzzles, lanes, sigma=sigma, **settings)
+    results = run_lanes(model, params, key, puzzles, lanes, sigma, settings)
     return choose(results, num_puzzles, select)
 
 
@@ -574,32 +550,22 @@ def check_solve(
     params: Params,
     key: jax.Array,
     puzzles: Puzzles,
-    *,
-    num_rollouts: int,
-    depth: int,
     sigma: jax.Array | float,
-    noise_on: NoiseOn,
-    noise_when: NoiseWhen,
-    lane_tile: int,
+    num_rollouts: int,
     rollouts: jax.Array | np.ndarray | None,
 ) -> jax.Array | np.ndarray:
-    """Raises ValueError for arguments that `solve` refuses; returns the rollout ids, [K]."""
+    """Raises ValueError for arguments that `solve` refuses; returns the rollout ids, [K] int32."""
     check_key(key)
+    check_sigma(sigma)
     check_params(model, params)
     check_puzzles(model.config, puzzles)
     if rollouts is None:
         check_int("num_rollouts", num_rollouts, 1)
-        rollouts = np.arange(num_rollouts, dtype=np.int32)
-    elif jnp.ndim(rollouts) != 1 or jnp.size(rollouts) == 0:
+        return np.arange(num_rollouts, dtype=np.int32)
+    if jnp.ndim(rollouts) != 1 or jnp.size(rollouts) == 0:
         raise ValueError(f"rollouts must have shape [K], K >= 1; got {list(jnp.shape(rollouts))}")
-    else:
-        _check_at_least("rollouts", rollouts, 0)
-    check_int("depth", depth, 1)
-    check_int("lane_tile", lane_tile, 1)
-    check_sigma(sigma)
-    check_choice("noise_on", noise_on, NoiseOn)
-    check_choice("noise_when", noise_when, NoiseWhen)
-    return rollouts
+    _check_at_least("rollouts", rollouts, 0)
+    return jnp.asarray(rollouts, jnp.int32)
 
 
 _param_shapes = functools.lru_cache(maxsize=64)(param_shapes)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ptrm_jax import checkpoint, mesh, metrics
+from ptrm_jax import checkpoint, data, mesh, metrics
 from ptrm_jax.config import (
     DType,
     MatmulPrecision,
@@ -171,7 +171,7 @@ class Sweep:
     config: SweepConfig
     model: TRM
     params: Params
-    data: Dataset
+    puzzles: Dataset
     devices: tuple[jax.Device, ...]
     lane_tile: int
     provenance: dict[str, Any]
@@ -181,7 +181,7 @@ class Sweep:
         """Supervision steps of single rollouts that the sweep takes."""
         config = self.config
         ptrm = len(config.sigmas) * len(config.seeds) * config.rollouts * config.depth
-        return len(self.data) * (ptrm + config.baseline_depth)
+        return len(self.puzzles) * (ptrm + config.baseline_depth)
 
 
 def prepare(config: SweepConfig) -> Sweep:
@@ -200,16 +200,16 @@ def prepare(config: SweepConfig) -> Sweep:
     model, params = checkpoint.load(config.checkpoint, precision=precision)
     whole = read_dataset(config.data or _data_of(config.checkpoint), split=config.split)
     # Rows whose every label is ignored are padding of the file.
-    data = whole.take(metrics.valid_rows(whole.labels, whole.ignore_label))
-    data = data.head(config.num_puzzles)
-    data.check_fits(model.config)
+    chosen = whole.take(metrics.valid_rows(whole.labels, whole.ignore_label))
+    chosen = chosen.head(config.num_puzzles)
+    chosen.check_fits(model.config)
     lane_tile = config.lane_tile or mesh.default_lane_tile()
     provenance = {
         "checkpoint": {"name": config.checkpoint, "digest": manifest["digest"]},
         "data": {
-            "name": data.name,
-            "digest": data.digest,
-            "num_puzzles": len(data),
+            "name": chosen.name,
+            "digest": chosen.digest,
+            "num_puzzles": len(chosen),
             "of": len(whole),
         },
         "precision": dataclasses.asdict(precision),
@@ -234,18 +234,16 @@ def prepare(config: SweepConfig) -> Sweep:
         },
     }
     return Sweep(
-        config, model, mesh.replicate(params, devices), data, devices, lane_tile, provenance
+        config, model, mesh.replicate(params, devices), chosen, devices, lane_tile, provenance
     )
 
 
-def _data_of(name: str) -> str:
-    from ptrm_jax import data
-
-    if name in data.bundled():
-        return name
+def _data_of(checkpoint_name: str) -> str:
+    if checkpoint_name in data.bundled():
+        return checkpoint_name
     raise ValueError(
-        f"data must be given with a checkpoint of your own; got none for {name!r}; pass a bundled "
-        f"set ({', '.join(data.bundled())}), a CSV file or an upstream folder"
+        f"data must be given with a checkpoint of your own; got none for {checkpoint_name!r}; pass "
+        f"a bundled set ({', '.join(data.bundled())}), a CSV file or an upstream folder"
     )
 
 
@@ -295,10 +293,10 @@ def _run_one(
             lane_tile=sweep.lane_tile,
             devices=sweep.devices,
         )
-        labels = sweep.data.labels[rows]
+        labels = sweep.puzzles.labels[rows]
         num_puzzles = len(labels)
         trajectory = jax.tree.map(lambda x, n=num_puzzles: x[:n], solution.trajectory)
-        parts.append(_record(trajectory, labels, sweep.data.ignore_label))
+        parts.append(_record(trajectory, labels, sweep.puzzles.ignore_label))
         progress(num_puzzles * rollouts * depth, what)
     record = Record(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
     return Run(sigma, seed, record, time.perf_counter() - start)
@@ -307,14 +305,14 @@ def _run_one(
 def _blocks(sweep: Sweep, rollouts: int) -> Iterator[tuple[slice, Puzzles]]:
     """Slices of the data, and their puzzles padded to one block size, so that one program does."""
     lanes = 8 * sweep.lane_tile * len(sweep.devices)  # a few seconds of work on a CPU
-    num_puzzles = len(sweep.data)
+    num_puzzles = len(sweep.puzzles)
     num_blocks = math.ceil(num_puzzles / max(1, lanes // rollouts))
     size = math.ceil(num_puzzles / num_blocks)
     for start in range(0, num_puzzles, size):
         rows = slice(start, min(start + size, num_puzzles))
         # The last block repeats its last puzzle; its results are cut off again.
         padded = np.minimum(np.arange(start, start + size), num_puzzles - 1)
-        yield rows, sweep.data.puzzles.take(padded)
+        yield rows, sweep.puzzles.puzzles.take(padded)
 
 
 def _record(trajectory: Any, labels: np.ndarray, ignore_label: int | None) -> Record:

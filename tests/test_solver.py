@@ -9,7 +9,8 @@ import pytest
 from conftest import random_puzzles, small_model
 
 from ptrm_jax import Precision, Puzzles, Save, best_q, deep_recursion, initial_carry, solve, step
-from ptrm_jax.solver import Solution, _perturb, add_noise, choose, noise_key, run_lanes
+from ptrm_jax.config import LoopSettings
+from ptrm_jax.solver import Lanes, Solution, _perturb, add_noise, choose, noise_key, run_lanes
 
 ALL = Save(answers=True, q_logits=True, latents=True)
 KEY = jax.random.key(7)
@@ -154,13 +155,15 @@ def test_noise_reaches_the_prefix_and_leaves_the_other_state() -> None:
     assert bool(jnp.all(noisy.y != one.y))
 
 
-def test_bfloat16_noise_is_the_float32_draw_rounded_once() -> None:
+def test_bfloat16_noise_is_the_float32_draw_cast() -> None:
     state = jnp.full((4, 8), 3.0, jnp.bfloat16)
     eps = jax.random.normal(KEY, (4, 8), jnp.float32)
-    expected = (3.0 + 0.3 * np.asarray(eps)).astype(jnp.bfloat16)
-    got = add_noise(state, eps, jnp.float32(0.3))
-    assert got.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(np.asarray(got, np.float32), expected.astype(np.float32))
+    noise = (np.float32(0.3) * np.asarray(eps)).astype(jnp.bfloat16)
+    expected = (3.0 + noise.astype(np.float32)).astype(jnp.bfloat16)
+    for add in (add_noise, jax.jit(add_noise)):
+        got = add(state, eps, jnp.float32(0.3))
+        assert got.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(np.asarray(got, np.float32), expected.astype(np.float32))
 
 
 # --- Nothing else changes a bit ------------------------------------------------------------
@@ -441,13 +444,11 @@ def test_step_refuses() -> None:
 
 def test_lanes_of_any_mixture() -> None:
     """run_lanes takes (puzzle, rollout) pairs in any order: what chunks and shards are made of."""
-    from ptrm_jax.solver import Lanes
-
     model, params, puzzles, whole = reference("mlp_t")
     lanes = Lanes(row=jnp.array([4, 0, 4]), rollout=jnp.array([1, 5, 0]))
     arrays = Puzzles(*(jnp.asarray(field) for field in puzzles))
     results = jax.jit(
-        lambda params: run_lanes(model, params, KEY, arrays, lanes, depth=4, sigma=0.3)
+        lambda params: run_lanes(model, params, KEY, arrays, lanes, 0.3, LoopSettings(depth=4))
     )(params)
     same(results.q_logits, whole.rollout_q_logits[lanes.row, lanes.rollout])
     one_each = choose(results, 3)

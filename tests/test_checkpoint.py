@@ -1,0 +1,615 @@
+"""Checkpoints: what is saved is loaded to the bit, and nothing damaged is ever loaded."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ptrm_jax import TRM, CheckpointError, ModelConfig, Precision, checkpoint, load, save
+from ptrm_jax.checkpoint import read_manifest, tree_digest
+from ptrm_jax.model import init_params, param_shapes
+
+CONFIG = ModelConfig(
+    vocab_size=7,
+    seq_len=16,
+    hidden_size=32,
+    num_layers=1,
+    H_cycles=2,
+    L_cycles=3,
+    mlp_width=24,
+    variant="mlp_t",
+    mlp_t_width=20,
+    prefix_len=1,
+    puzzle_emb_ndim=20,
+    num_puzzle_identifiers=3,
+)
+LEAVES = (
+    "H_init",
+    "L_init",
+    "embed_tokens/embedding",
+    "lm_head/kernel",
+    "network/layers_0/mlp/down_proj/kernel",
+    "network/layers_0/mlp/gate_up_proj/kernel",
+    "network/layers_0/mlp_t/down_proj/kernel",
+    "network/layers_0/mlp_t/gate_up_proj/kernel",
+    "puzzle_emb/embedding",
+    "q_head/bias",
+    "q_head/kernel",
+)
+LONGEST_MESSAGE = 1000
+
+
+def nested(leaves: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *folders, last = name.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = leaf
+    return tree
+
+
+def flat_params(seed: int = 0) -> dict[str, np.ndarray]:
+    """Random parameters by path, no leaf constant."""
+    rng = np.random.default_rng(seed)
+    shapes = param_shapes(TRM(CONFIG))
+    assert tuple(sorted(shapes)) == LEAVES
+    return {name: rng.standard_normal(shapes[name].shape, np.float32) for name in LEAVES}
+
+
+def bits(params: Any) -> list[tuple[Any, str, bytes]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [(path, str(leaf.dtype), np.asarray(leaf).tobytes()) for path, leaf in leaves]
+
+
+def resign(directory: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Edits the manifest and signs the result, as a faulty writer would."""
+    path = directory / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["manifest_digest"]
+    edit(manifest)
+    manifest["manifest_digest"] = checkpoint._digest_json(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def sign_files(directory: Path) -> None:
+    digests = checkpoint._digest_files(checkpoint.epath.Path(directory / "params"))
+    resign(directory, lambda manifest: manifest.update(files=digests))
+
+
+def refusal(call: Callable[..., Any], *args: Any, says: tuple[str, ...] = (), **kwargs: Any) -> str:
+    """The message of the CheckpointError that `call` raises: one short line with all of `says`."""
+    with pytest.raises(CheckpointError) as caught:
+        call(*args, **kwargs)
+    message = str(caught.value)
+    assert len(message) < LONGEST_MESSAGE
+    assert "\n" not in message
+    assert [words for words in says if words not in message] == []
+    return message
+
+
+def files_below(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that no test changes."""
+    return save(
+        tmp_path_factory.mktemp("original") / "model",
+        CONFIG,
+        nested(flat_params()),
+        provenance={"source": "random", "seed": 0},
+        parity={"max_error": 0.0},
+        card="# A model\n",
+    )
+
+
+@pytest.fixture
+def copy(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "copy"))
+
+
+# --- Round trip ----------------------------------------------------------------------------------
+
+
+def test_load_returns_the_saved_bits_and_model(original: Path) -> None:
+    model, params = load(original)
+    assert bits(params) == bits(nested(flat_params()))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+    assert model == TRM(CONFIG, Precision(compute_dtype="bfloat16"))
+    assert hash(model) == hash(TRM(CONFIG, Precision(compute_dtype="bfloat16")))
+
+
+def test_bits_that_compare_equal_or_unequal_to_themselves_survive(tmp_path: Path) -> None:
+    """Signed zeros, NaN with a payload, subnormal numbers, infinities, a leaf of zeros only."""
+    leaves = flat_params()
+    leaves["q_head/kernel"] = np.zeros((32, 2), np.float32)
+    leaves["H_init"] = -np.zeros(32, np.float32)
+    odd = np.array([0x80000000, 0x7FC00123, 0x00000001, 0x7F800000, 0xFF800000], np.uint32)
+    leaves["L_init"][:5] = odd.view(np.float32)
+    _, params = load(save(tmp_path / "model", CONFIG, nested(leaves)))
+    assert bits(params) == bits(nested(leaves))
+
+
+def test_fresh_parameters_of_an_attention_model_make_the_round_trip(tmp_path: Path) -> None:
+    config = ModelConfig(
+        vocab_size=5,
+        seq_len=16,
+        hidden_size=32,
+        num_layers=1,
+        H_cycles=1,
+        L_cycles=1,
+        mlp_width=16,
+        variant="attention",
+        num_heads=2,
+        positions="learned",
+        forward_dtype="float32",
+    )
+    params = jax.jit(init_params, static_argnums=0)(TRM(config), jax.random.key(0))
+    model, loaded = load(save(tmp_path / "model", config, params))
+    assert model == TRM(config, Precision())
+    assert bits(loaded) == bits(params)
+
+
+def test_precision_defaults_to_the_trained_dtype_and_can_be_chosen(original: Path) -> None:
+    assert load(original)[0].precision == Precision("bfloat16", "highest")
+    chosen = Precision("float32", "default", q_dtype="bfloat16")
+    assert load(original, precision=chosen)[0] == TRM(CONFIG, chosen)
+
+
+def test_a_relative_directory_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert save("model", CONFIG, nested(flat_params())) == Path("model")
+    assert bits(load("model")[1]) == bits(nested(flat_params()))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_save_writes_what_it_was_told_beside_the_parameters(original: Path) -> None:
+    manifest = read_manifest(original)
+    assert manifest["provenance"] == {"source": "random", "seed": 0}
+    assert manifest["config"] == CONFIG.to_dict()
+    assert tuple(manifest["leaves"]) == LEAVES
+    assert manifest["leaves"]["q_head/bias"]["shape"] == [2]
+    params = [path.relative_to(original / "params") for path in files_below(original / "params")]
+    assert sorted(manifest["files"]) == sorted(path.as_posix() for path in params)
+    assert json.loads((original / "parity.json").read_text()) == {"max_error": 0.0}
+    assert (original / "README.md").read_text() == "# A model\n"
+    assert sorted(path.name for path in original.iterdir()) == [
+        *("README.md", "manifest.json", "params", "parity.json")
+    ]
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        {"note": "σ = 0.1", "error": 1e-7, "rows": (1, 2), "none": None, "nan": float("nan")},
+        pytest.param({1: "a", 2: "b", 10: "c"}),
+    ],
+    ids=["values", "keys"],
+)
+def test_whatever_save_accepts_as_provenance_can_be_loaded(
+    provenance: dict[Any, Any], tmp_path: Path
+) -> None:
+    load(save(tmp_path / "model", CONFIG, nested(flat_params()), provenance=provenance))
+
+
+# --- Identity ------------------------------------------------------------------------------------
+
+
+def test_tree_digest_is_the_manifests(original: Path) -> None:
+    digest = tree_digest(CONFIG, nested(flat_params()))
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+    assert read_manifest(original)["digest"] == digest
+    model, params = load(original)
+    assert tree_digest(model.config, params) == digest
+
+
+def test_tree_digest_does_not_depend_on_storage() -> None:
+    leaves = flat_params()
+    digest = tree_digest(CONFIG, nested(leaves))
+    reordered = {name: leaves[name] for name in reversed(LEAVES)}
+    fortran = {name: np.asfortranarray(leaf) for name, leaf in leaves.items()}
+    strided = {name: np.repeat(leaf, 2, axis=-1)[..., ::2] for name, leaf in leaves.items()}
+    device = {name: jnp.asarray(leaf) for name, leaf in leaves.items()}
+    for same in (reordered, fortran, strided, device):
+        assert tree_digest(CONFIG, nested(same)) == digest
+
+
+def test_tree_digest_depends_on_every_leaf() -> None:
+    digests = {tree_digest(CONFIG, nested(flat_params()))}
+    for name in LEAVES:
+        leaves = flat_params()
+        leaves[name].flat[-1] = np.nextafter(leaves[name].flat[-1], np.float32(9))
+        digests.add(tree_digest(CONFIG, nested(leaves)))
+        leaves = flat_params()
+        leaves[name] = leaves[name][..., ::-1]
+        digests.add(tree_digest(CONFIG, nested(leaves)))
+    assert len(digests) == 1 + 2 * len(LEAVES)
+
+
+def test_tree_digest_depends_on_every_field_of_the_architecture() -> None:
+    fields = CONFIG.to_dict()
+    changed = {
+        **{name: value + 1 for name, value in fields.items() if isinstance(value, int)},
+        "positions": "learned",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10001.0,
+        "forward_dtype": "float32",
+    }
+    params = nested(flat_params())
+    digests = {
+        tree_digest(ModelConfig.from_dict(fields | {name: value}), params)
+        for name, value in changed.items()
+    }
+    attention = fields | {"variant": "attention", "mlp_t_width": 0}
+    digests.add(tree_digest(ModelConfig.from_dict(attention), params))
+    digests.add(tree_digest(CONFIG, params))
+    assert len(digests) == len(fields) + 1  # variant, every other field, and none
+
+
+# --- Damage --------------------------------------------------------------------------------------
+
+
+def vouched(directory: Path) -> list[Path]:
+    """Every file of the parameters, and the manifest."""
+    files = [*files_below(directory / "params"), directory / "manifest.json"]
+    assert len(files) > 2 * len(LEAVES)
+    return files
+
+
+def name_in(directory: Path, file: Path) -> str:
+    inside = file.relative_to(directory)
+    return inside.relative_to("params").as_posix() if inside.parts[0] == "params" else inside.name
+
+
+def test_one_flipped_bit_of_any_file_is_refused(copy: Path) -> None:
+    for file in vouched(copy):
+        intact = file.read_bytes()
+        last = len(intact) - 1
+        for number, position in enumerate(sorted({0, last // 3, last // 2, last})):
+            damaged = bytearray(intact)
+            damaged[position] ^= 1 << (number * 3 % 8)
+            file.write_bytes(damaged)
+            refusal(load, copy, says=(name_in(copy, file),))
+        file.write_bytes(intact)
+    load(copy)  # the damage was the cause
+
+
+def test_no_flipped_bit_changes_what_the_manifest_says(copy: Path) -> None:
+    path = copy / "manifest.json"
+    stated, intact = read_manifest(copy), path.read_bytes()
+    accepted = 0
+    for position in range(0, len(intact), 3):  # every bit of a byte in turn
+        damaged = bytearray(intact)
+        damaged[position] ^= 1 << (position % 8)
+        path.write_bytes(damaged)
+        try:
+            assert read_manifest(copy) == stated
+            accepted += 1
+        except CheckpointError:
+            pass
+    assert accepted <= 1  # "1E-05" is the number "1e-05"
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_a_truncated_file_is_refused(copy: Path, kept: float) -> None:
+    for file in vouched(copy):
+        intact = file.read_bytes()
+        file.write_bytes(intact[: int(len(intact) * kept)])
+        refusal(load, copy, says=(name_in(copy, file),))
+        file.write_bytes(intact)
+    load(copy)
+
+
+def test_a_deleted_file_is_refused(copy: Path) -> None:
+    for file in vouched(copy):
+        intact = file.read_bytes()
+        file.unlink()
+        refusal(load, copy, says=(name_in(copy, file),))
+        file.write_bytes(intact)
+    load(copy)
+
+
+def test_deleted_parameters_are_refused(copy: Path) -> None:
+    shutil.rmtree(copy / "params")
+    refusal(load, copy, says=("params is missing",))
+
+
+@pytest.mark.parametrize("name", ["extra", "H_init/c/1", "new.leaf/zarr.json", ".hidden"])
+def test_an_extra_file_is_refused(copy: Path, name: str) -> None:
+    extra = copy / "params" / name
+    extra.parent.mkdir(parents=True, exist_ok=True)
+    extra.write_bytes(b"")
+    refusal(load, copy, says=(f"{name} does not belong",))
+
+
+def test_files_of_two_leaves_cannot_change_places(copy: Path) -> None:
+    first, second = (copy / "params" / name / "c" / "0" for name in ("H_init", "L_init"))
+    a, b = first.read_bytes(), second.read_bytes()
+    first.write_bytes(b)
+    second.write_bytes(a)
+    refusal(load, copy, says=("H_init/c/0 is damaged", "L_init/c/0 is damaged"))
+    sign_files(copy)
+    refusal(load, copy, says=("H_init, L_init differ",))
+
+
+def test_every_leaf_is_compared_with_its_digest(original: Path, copy: Path) -> None:
+    """Files whose digests agree, holding other numbers than the leaf's digest says."""
+    for name in LEAVES:
+        leaves = flat_params()
+        leaves[name].flat[0] = np.nextafter(leaves[name].flat[0], np.float32(9))
+        shutil.rmtree(copy)
+        save(copy, CONFIG, nested(leaves))
+        stated = read_manifest(original)["leaves"]
+        resign(copy, lambda manifest, stated=stated: manifest.update(leaves=stated))
+        refusal(load, copy, says=(f"{name} differ",))
+
+
+def test_parameters_that_orbax_cannot_read_are_refused_in_one_line(copy: Path) -> None:
+    (copy / "params" / "_METADATA").write_bytes(b"{}")
+    sign_files(copy)
+    refusal(load, copy, says=("params",))
+
+
+def faulty_save(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, leaves: dict[str, np.ndarray]
+) -> None:
+    """A checkpoint whose manifest agrees with its files, though they do not fit the model."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_check_leaves", lambda *args: None)
+        save(directory, CONFIG, nested(leaves))
+
+
+@pytest.mark.parametrize(
+    ("leaf", "says"),
+    [
+        (np.zeros(32, np.float16), "H_init is float16[32], expected float32[32]"),
+        (np.zeros(32, jnp.bfloat16), "H_init is bfloat16[32], expected float32[32]"),
+        (np.zeros(32, np.int32), "H_init is int32[32], expected float32[32]"),
+        (np.zeros(31, np.float32), "H_init is float32[31], expected float32[32]"),
+        (np.zeros((1, 32), np.float32), "H_init is float32[1, 32], expected float32[32]"),
+        (None, "missing H_init"),
+    ],
+    ids=["float16", "bfloat16", "int32", "short", "rank", "missing"],
+)
+def test_a_consistent_checkpoint_that_does_not_fit_the_model_is_refused(
+    leaf: np.ndarray | None, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    leaves = {name: value for name, value in flat_params().items() if name != "H_init"}
+    if leaf is not None:
+        leaves["H_init"] = leaf
+    faulty_save(monkeypatch, tmp_path / "model", leaves)
+    refusal(load, tmp_path / "model", says=(says,))
+
+
+def test_a_consistent_checkpoint_with_an_unexpected_leaf_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    leaves = flat_params() | {"network/layers_1/bias": np.zeros(2, np.float32)}
+    faulty_save(monkeypatch, tmp_path / "model", leaves)
+    refusal(load, tmp_path / "model", says=("unexpected network/layers_1/bias",))
+
+
+# --- The manifest --------------------------------------------------------------------------------
+
+
+def test_a_manifest_of_another_format_is_refused(copy: Path) -> None:
+    resign(copy, lambda manifest: manifest.update(format=2))
+    refusal(load, copy, says=("manifest.json", "format 2", "format 1", "convert"))
+
+
+def test_an_unknown_field_of_the_architecture_is_refused(copy: Path) -> None:
+    resign(copy, lambda manifest: manifest["config"].update(dropout=0.1))
+    refusal(load, copy, says=("manifest.json", "unknown fields ['dropout']"))
+
+
+def test_a_missing_field_of_the_architecture_is_refused(copy: Path) -> None:
+    resign(copy, lambda manifest: manifest["config"].pop("seq_len"))
+    refusal(load, copy, says=("manifest.json", "missing fields ['seq_len']"))
+
+
+def test_an_invalid_field_of_the_architecture_is_refused(copy: Path) -> None:
+    resign(copy, lambda manifest: manifest["config"].update(variant="conv"))
+    refusal(load, copy, says=("manifest.json", "variant", "'conv'"))
+
+
+def test_an_architecture_of_other_shapes_is_refused(copy: Path) -> None:
+    resign(copy, lambda manifest: manifest["config"].update(vocab_size=8))
+    refusal(load, copy, says=("float32[7, 32], expected float32[8, 32]", "lm_head/kernel"))
+
+
+def test_a_stated_identity_that_is_not_the_weights_is_refused(copy: Path) -> None:
+    resign(copy, lambda manifest: manifest.update(digest="0" * 64))
+    refusal(load, copy, says=("digest",))
+
+
+@pytest.mark.parametrize("field", ["config", "files", "leaves"])
+def test_a_manifest_that_lacks_a_field_is_refused(copy: Path, field: str) -> None:
+    resign(copy, lambda manifest: manifest.pop(field))
+    refusal(load, copy, says=("manifest.json", field))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "{}", "[]", "null", "3", '"text"', '{"format": 1}', '{"manifest_digest": "00"}'],
+)
+def test_a_file_that_is_not_a_manifest_is_refused(copy: Path, text: str) -> None:
+    (copy / "manifest.json").write_text(text)
+    refusal(load, copy, says=("manifest.json", "convert"))
+
+
+# --- Names ---------------------------------------------------------------------------------------
+
+
+def test_bundled_names_load_and_an_unknown_name_lists_them(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(original, tmp_path / name)
+    (tmp_path / "puzzles").mkdir()  # an asset that is no checkpoint
+    monkeypatch.setattr(checkpoint, "_ASSETS", checkpoint.epath.Path(tmp_path))
+    assert checkpoint.bundled() == ("first", "second")
+    assert bits(load("second")[1]) == bits(nested(flat_params()))
+    for unknown in ("third", "puzzles", str(tmp_path / "nowhere")):
+        refusal(load, unknown, says=(repr(unknown), "first, second", "python -m convert"))
+
+
+def test_a_directory_without_manifest_is_no_checkpoint(tmp_path: Path) -> None:
+    refusal(load, tmp_path, says=(str(tmp_path), "manifest.json"))
+
+
+# --- Saving --------------------------------------------------------------------------------------
+
+
+def everything_below(directory: Path) -> dict[str, bytes | None]:
+    """Files with their bytes, folders with None."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in directory.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32", "bfloat16", ">f4"])
+def test_parameters_of_another_dtype_are_refused(dtype: str, tmp_path: Path) -> None:
+    leaves = flat_params()
+    leaves["q_head/bias"] = leaves["q_head/bias"].astype(jnp.dtype(dtype))
+    target = tmp_path / "model"
+    refusal(save, target, CONFIG, nested(leaves), says=(f"q_head/bias is {dtype}[2]", "float32[2]"))
+    assert everything_below(tmp_path) == {}
+
+
+def test_every_leaf_that_does_not_fit_is_named_in_one_message(tmp_path: Path) -> None:
+    leaves = flat_params()
+    del leaves["lm_head/kernel"], leaves["H_init"]
+    leaves["extra"] = np.zeros(2, np.float32)
+    leaves["network/layers_1/mlp/down_proj/kernel"] = np.zeros((24, 32), np.float32)
+    leaves["L_init"] = np.zeros(31, np.float32)
+    leaves["q_head/kernel"] = leaves["q_head/kernel"].T
+    leaves["q_head/bias"] = np.zeros(2, np.float16)
+    message = refusal(save, tmp_path / "model", CONFIG, nested(leaves))
+    problems = message.split("do not fit the model: ")[1].split("; ")
+    assert sorted(problems) == [
+        "L_init is float32[31], expected float32[32]",
+        "missing H_init",
+        "missing lm_head/kernel",
+        "q_head/bias is float16[2], expected float32[2]",
+        "q_head/kernel is float32[2, 32], expected float32[32, 2]",
+        "unexpected extra",
+        "unexpected network/layers_1/mlp/down_proj/kernel",
+    ]
+    assert everything_below(tmp_path) == {}
+
+
+def test_an_existing_checkpoint_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "model"
+    save(target, CONFIG, nested(flat_params(0)), parity={"max_error": 0.0}, card="old")
+    before = everything_below(tmp_path)
+    refusal(save, target, CONFIG, nested(flat_params(1)), says=(str(target), "overwrite"))
+    assert everything_below(tmp_path) == before
+    save(target, CONFIG, nested(flat_params(1)), overwrite=True)
+    assert bits(load(target)[1]) == bits(nested(flat_params(1)))
+    # Nothing of the old one stays behind, and no temporary folder.
+    assert [path.name for path in target.parent.iterdir()] == ["model"]
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "params"]
+
+
+def test_overwrite_needs_nothing_to_overwrite(tmp_path: Path) -> None:
+    load(save(tmp_path / "model", CONFIG, nested(flat_params()), overwrite=True))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "file"])
+def test_what_is_not_a_checkpoint_is_never_overwritten(
+    kind: str, overwrite: bool, tmp_path: Path
+) -> None:
+    target = tmp_path / "precious"
+    if kind == "file":
+        target.write_text("data")
+    else:
+        target.mkdir()
+    if kind == "folder":
+        (target / "thesis.txt").write_text("data")
+    before = everything_below(tmp_path)
+    refusal(save, target, CONFIG, nested(flat_params()), overwrite=overwrite, says=(str(target),))
+    assert everything_below(tmp_path) == before
+
+
+class DiskFull(OSError):
+    pass
+
+
+def break_save(monkeypatch: pytest.MonkeyPatch, where: str) -> type[BaseException]:
+    """Makes `save` fail at one of its steps; returns what it then raises."""
+    write_params, write_json, rename = (
+        checkpoint._write_params,
+        checkpoint._write_json,
+        Path.rename,
+    )
+
+    def fail_after(write: Callable[..., Any], when: Callable[[Path], bool]) -> Callable[..., Any]:
+        def failing(path: Path, value: Any) -> Any:
+            if not when(path):
+                return write(path, value)
+            if where != "rename":
+                write(path, value)
+            raise KeyboardInterrupt if where == "interrupt" else DiskFull
+
+        return failing
+
+    always = lambda path: True  # noqa: E731
+    if where in ("params", "interrupt"):
+        monkeypatch.setattr(checkpoint, "_write_params", fail_after(write_params, always))
+    elif where == "rename":  # the last step, when the new checkpoint takes its name
+        when = lambda path: (path / "manifest.json").exists() and path.name[0] == "."  # noqa: E731
+        monkeypatch.setattr(Path, "rename", fail_after(rename, when))
+    else:
+        when = lambda path: path.name == where  # noqa: E731
+        monkeypatch.setattr(checkpoint, "_write_json", fail_after(write_json, when))
+    return KeyboardInterrupt if where == "interrupt" else DiskFull
+
+
+STEPS = ["params", "interrupt", "manifest.json", "parity.json", "rename"]
+
+
+@pytest.mark.parametrize("where", STEPS)
+def test_a_failed_save_leaves_nothing_behind(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        error = break_save(patch, where)
+        with pytest.raises(error):
+            save(tmp_path / "model", CONFIG, nested(flat_params()), parity={"max_error": 0.0})
+    assert everything_below(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        *STEPS[:-1],
+        pytest.param("rename"),
+    ],
+)
+def test_a_failed_overwrite_leaves_the_old_checkpoint(
+    where: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything_below(copy.parent)
+    with monkeypatch.context() as patch:
+        error = break_save(patch, where)
+        with pytest.raises(error):
+            save(copy, CONFIG, nested(flat_params(1)), parity={"max_error": 0.0}, overwrite=True)
+    assert everything_below(copy.parent) == before
+
+
+def test_values_that_json_cannot_hold_leave_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        save(tmp_path / "model", CONFIG, nested(flat_params()), provenance={"path": tmp_path})
+    assert everything_below(tmp_path) == {}
