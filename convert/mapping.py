@@ -1,0 +1,233 @@
+"""The port as a table: upstream's tensor names and layouts against our parameter paths.
+
+The only module that knows upstream's names. Every function takes a state with canonical names,
+that is, without the prefixes that training wrappers put in front (`canonical_name`).
+
+Source: upstream `models/recursive_reasoning/trm.py`, `models/layers.py`,
+`models/sparse_embedding.py` (SamsungSAILMontreal/TinyRecursiveModels).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from ptrm_jax.config import ModelConfig
+from ptrm_jax.model import Params
+
+State = Mapping[str, np.ndarray]
+
+# torch.compile, DistributedDataParallel, the loss head, and the model around the network.
+PREFIXES = ("_orig_mod.", "module.", "model.", "inner.")
+
+H_INIT, L_INIT = "H_init", "L_init"
+EMBED_TOKENS = "embed_tokens.embedding_weight"
+EMBED_POS = "embed_pos.embedding_weight"
+PUZZLE_EMB = "puzzle_emb.weights"
+LM_HEAD = "lm_head.weight"
+Q_WEIGHT, Q_BIAS = "q_head.weight", "q_head.bias"
+LAYERS = "L_level.layers."
+QKV, OUT = "self_attn.qkv_proj", "self_attn.o_proj"
+MLP_T_UP, MLP_T_DOWN = "mlp_t.gate_up_proj", "mlp_t.down_proj"
+MLP_UP, MLP_DOWN = "mlp.gate_up_proj", "mlp.down_proj"
+
+
+class ConversionError(ValueError):
+    """A checkpoint that cannot be converted; says what is wrong with it and what to do."""
+
+
+def layer_weight(i: int, part: str) -> str:
+    """Upstream's name of the weight of `part` in block i."""
+    return f"{LAYERS}{i}.{part}.weight"
+
+
+def canonical_name(name: str) -> str:
+    """`name` without any of `PREFIXES`, in whatever order and number they stand in front."""
+    while prefix := next((p for p in PREFIXES if name.startswith(p)), ""):
+        name = name.removeprefix(prefix)
+    return name
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One tensor of the port.
+
+    Attributes:
+      upstream: canonical upstream name.
+      path: path of our parameter, "/" between the levels.
+      shape: of the upstream tensor; linear weights are (out, in).
+      transpose: our parameter is the transpose, a [in, out] kernel; otherwise a copy.
+    """
+
+    upstream: str
+    path: str
+    shape: tuple[int, ...]
+    transpose: bool = False
+
+
+def table(config: ModelConfig) -> list[Row]:
+    """Every tensor of a model: one row for each of our parameters."""
+    h, length = config.hidden_size, config.length
+    rows = [
+        Row(H_INIT, "H_init", (h,)),
+        Row(L_INIT, "L_init", (h,)),
+        Row(EMBED_TOKENS, "embed_tokens/embedding", (config.vocab_size, h)),
+        Row(LM_HEAD, "lm_head/kernel", (config.vocab_size, h), transpose=True),
+        Row(Q_WEIGHT, "q_head/kernel", (2, h), transpose=True),
+        Row(Q_BIAS, "q_head/bias", (2,)),
+    ]
+    if config.prefix_len:
+        shape = (config.num_puzzle_identifiers, config.puzzle_emb_ndim)
+        rows.append(Row(PUZZLE_EMB, "puzzle_emb/embedding", shape))
+    if config.positions == "learned":
+        rows.append(Row(EMBED_POS, "embed_pos/embedding", (length, h)))
+    if config.variant == "mlp_t":
+        width = config.mlp_t_width
+        parts = {MLP_T_UP: (2 * width, length), MLP_T_DOWN: (length, width)}
+    else:
+        parts = {QKV: (3 * h, h), OUT: (h, h)}
+    parts |= {MLP_UP: (2 * config.mlp_width, h), MLP_DOWN: (h, config.mlp_width)}
+    for i in range(config.num_layers):
+        for part, shape in parts.items():
+            path = f"network/layers_{i}/{part.replace('.', '/')}/kernel"
+            rows.append(Row(layer_weight(i, part), path, shape, transpose=True))
+    return rows
+
+
+def port(state: State, config: ModelConfig) -> Params:
+    """Our parameters with the values of an upstream state; strict in both directions.
+
+    Args:
+      state: canonical name to array; float32, or bfloat16 and float16, which become float32
+        exactly, or float64, which is rounded.
+      config: the architecture.
+
+    Returns:
+      Nested dict of float32 arrays, as `ptrm_jax` takes it.
+
+    Raises:
+      ConversionError: naming every missing, unexpected and misshapen tensor, and every one that
+        holds anything but finite floating point numbers.
+    """
+    rows = {row.upstream: row for row in table(config)}
+    problems = [f"missing {name} {list(rows[name].shape)}" for name in rows.keys() - state.keys()]
+    problems += [f"unexpected {name}" for name in state.keys() - rows.keys()]
+    params: dict[str, Any] = {}
+    for name in rows.keys() & state.keys():
+        row, value = rows[name], state[name]
+        if value.shape != row.shape:
+            problems.append(f"{name} has shape {list(value.shape)}, expected {list(row.shape)}")
+        elif not jnp.issubdtype(value.dtype, np.floating):
+            problems.append(f"{name} must hold floating point numbers; got {value.dtype}")
+        else:
+            with np.errstate(over="ignore"):  # an overflow is reported as not finite
+                value = np.array(value.T if row.transpose else value, np.float32, order="C")
+            if not np.isfinite(value).all():
+                problems.append(f"{name} must be finite in float32; it is not")
+            *parents, leaf = row.path.split("/")
+            level = params
+            for parent in parents:
+                level = level.setdefault(parent, {})
+            level[leaf] = value
+    if problems:
+        raise ConversionError(
+            "the tensors are not those of this architecture: " + "; ".join(sorted(problems))
+        )
+    return params
+
+
+def to_upstream(params: Params, config: ModelConfig) -> dict[str, np.ndarray]:
+    """The inverse of `port`: canonical upstream name to float32 array, linear weights (out, in).
+
+    Args:
+      params: nested dict with the shapes of `config` (`ptrm_jax.solver.check_params`).
+      config: the architecture.
+    """
+
+    def leaf(row: Row) -> np.ndarray:
+        value = params
+        for part in row.path.split("/"):
+            value = value[part]
+        value = np.asarray(value, np.float32)
+        return np.ascontiguousarray(value.T) if row.transpose else value
+
+    return {row.upstream: leaf(row) for row in table(config)}
+
+
+# --- What the tensors say about the architecture -------------------------------------------------
+
+
+def check_architecture(state: State) -> None:
+    """Refuses the states of other architectures by name.
+
+    Raises:
+      ConversionError: no tensors of a TRM, or also those of an HRM.
+    """
+    if any(name.startswith("H_level.") for name in state):
+        raise ConversionError(
+            "this is a Hierarchical Reasoning Model (it has an H_level beside the L_level): its "
+            "two networks are not one TRM network; convert a TRM checkpoint"
+        )
+    if not any(name.startswith(LAYERS) for name in state):
+        names = sorted(state)
+        raise ConversionError(
+            f"this is not a TRM: no tensor is named {LAYERS}<i>...; it has {len(names)} tensors: "
+            + ", ".join(names[:4])
+            + (", ..." if len(names) > 4 else "")
+        )
+
+
+def read_architecture(state: State) -> dict[str, tuple[Any, str]]:
+    """What the tensors alone decide: field to (value, the tensor that shows it).
+
+    The fields are those of `ModelConfig`, and `length`, L = P + S, where a tensor has that many
+    rows. A missing tensor decides nothing, `port` reports it.
+    """
+    facts: dict[str, tuple[Any, str]] = {}
+
+    def fact(field: str, value: Any, *names: str) -> None:
+        facts.setdefault(field, (value, names[0]))
+
+    def matrix(name: str) -> tuple[int, ...] | None:
+        return state[name].shape if name in state and state[name].ndim == 2 else None
+
+    for name in (EMBED_TOKENS, LM_HEAD):
+        if shape := matrix(name):
+            fact("vocab_size", shape[0], name)
+            fact("hidden_size", shape[1], name)
+    layers = [name.removeprefix(LAYERS).split(".")[0] for name in state if name.startswith(LAYERS)]
+    if numbers := [int(layer) for layer in layers if layer.isdecimal()]:
+        fact("num_layers", max(numbers) + 1, f"{LAYERS}{max(numbers)}")
+    if shape := matrix(layer_weight(0, MLP_DOWN)):
+        fact("mlp_width", shape[1], layer_weight(0, MLP_DOWN))
+    if shape := matrix(layer_weight(0, MLP_T_DOWN)):
+        name = layer_weight(0, MLP_T_DOWN)
+        fact("variant", "mlp_t", name)
+        fact("length", shape[0], name)
+        fact("mlp_t_width", shape[1], name)
+    elif layer_weight(0, QKV) in state:
+        fact("variant", "attention", layer_weight(0, QKV))
+        fact("mlp_t_width", 0, layer_weight(0, QKV))
+    if shape := matrix(EMBED_POS):
+        fact("positions", "learned", EMBED_POS)
+        facts["length"] = facts.get("length", (shape[0], EMBED_POS))
+    elif facts.get("variant", ("",))[0] == "mlp_t":
+        # Nothing rotates without attention: rope and none are the same model.
+        fact("positions", "none", f"no {EMBED_POS}, mlp_t")
+    if shape := matrix(PUZZLE_EMB):
+        fact("num_puzzle_identifiers", shape[0], PUZZLE_EMB)
+        fact("puzzle_emb_ndim", shape[1], PUZZLE_EMB)
+    elif PUZZLE_EMB not in state:
+        fact("puzzle_emb_ndim", 0, f"no {PUZZLE_EMB}")
+        fact("prefix_len", 0, f"no {PUZZLE_EMB}")
+    # The initial states are buffers in the forward dtype; the weights are float32 masters. Where
+    # all tensors have one dtype, someone cast the file, and it says nothing.
+    buffers = [state[name].dtype for name in (H_INIT, L_INIT) if name in state]
+    others = {value.dtype for name, value in state.items() if name not in (H_INIT, L_INIT)}
+    bfloat16 = np.dtype(ml_dtypes.bfloat16)
+    if buffers and set(buffers) == {bfloat16} and bfloat16 not in others:
+        fact("forward_dtype", "bfloat16", H_INIT)
+    return facts

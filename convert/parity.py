@@ -1,0 +1,427 @@
+"""Whether converted parameters compute what their source computes, number by number.
+
+One supervision step at a time, from the reference's own state: rounding grows about tenfold per
+step in this recursion, in PyTorch too, so free-running outputs agree for a few steps only.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convert.mapping import ConversionError, State
+from ptrm_jax import selection
+from ptrm_jax.model import TRM, Carry, Params
+from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
+from ptrm_jax.solver import add_noise, deep_recursion, initial_carry
+
+TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 2e-2}
+"""Largest error allowed, as a fraction of the largest magnitude in the reference array."""
+
+ROUNDINGS = 4.0
+"""How many times the reference's own rounding a whole step may differ by, where that is more.
+
+A step passes through hundreds of operations, and the recursion enlarges what each of them rounds:
+in bfloat16 upstream itself is 0.05 (root mean square) from float64 after one small step.
+"""
+
+STEP_RMS_TOLERANCE = 0.1
+"""Largest root mean square error of our float32 step against a reference in bfloat16."""
+
+Q_TOLERANCE = 1e-2
+"""Largest difference of a halt logit after a free run of Algorithm 1 in float32."""
+
+BFLOAT16_AGREEMENT = 0.8
+"""Smallest fraction of equal answer tokens after a free run of Algorithm 1 in bfloat16.
+
+One rounding that differs is enlarged at every step; an untrained model's answers are near ties.
+"""
+
+_STEP_PARTS = ("y", "z", "logits", "q_halt", "q_continue")
+
+Record = dict[str, Any]
+
+
+class _Record:
+    """Comparisons, collected into one JSON-able dict."""
+
+    def __init__(self, model: TRM, against: str) -> None:
+        self.tolerance = TOLERANCE[model.precision.compute_dtype]
+        self._head = {
+            "against": against,
+            "compute_dtype": model.precision.compute_dtype,
+            "matmul": model.precision.matmul,
+            "backend": jax.default_backend(),
+            "tolerance": self.tolerance,
+        }
+        self.comparisons: list[Record] = []
+
+    def compare(self, what: str, got: Any, want: Any, *, exact: Any = None) -> None:
+        """Largest error of one array of ours against the reference's.
+
+        Args:
+          what: name of the comparison.
+          got: ours.
+          want: the reference, of the same shape.
+          exact: what it would be but for rounding; the tolerance is at least `ROUNDINGS` times
+            the error of the reference against it.
+        """
+        tolerance = self.tolerance
+        if exact is not None:
+            tolerance = max(tolerance, ROUNDINGS * _max_error(want, exact)[1])
+        self._add(what, "max", *_max_error(got, want), tolerance)
+
+    def compare_rms(self, what: str, got: Any, want: Any, tolerance: float) -> None:
+        """Root mean square error of one array of ours, relative to that of the reference."""
+        self._add(what, "rms", *_rms_error(got, want), tolerance)
+
+    def _add(
+        self, what: str, measure: str, absolute: float, relative: float, tolerance: float
+    ) -> None:
+        finite = math.isfinite(relative)
+        self.comparisons.append(
+            {
+                "what": what,
+                "measure": measure,
+                "absolute_error": absolute if finite else None,  # JSON has no infinity
+                "relative_error": relative if finite else None,
+                "tolerance": tolerance if math.isfinite(tolerance) else None,
+                "passed": finite and relative <= tolerance,
+            }
+        )
+
+    def result(self, **more: Any) -> Record:
+        def excess(comparison: Record) -> float:
+            if comparison["relative_error"] is None:
+                return math.inf
+            return comparison["relative_error"] / (comparison["tolerance"] or math.inf)
+
+        worst = max(self.comparisons, key=excess)
+        return {
+            **self._head,
+            "worst": worst,  # the largest error, in units of what is allowed there
+            "comparisons": self.comparisons,
+            **more,
+            "passed": all(c["passed"] for c in self.comparisons)
+            and all(run["passed"] for run in more.get("algorithm_1", ())),
+        }
+
+
+def _max_error(got: Any, want: Any) -> tuple[float, float]:
+    """Largest absolute error, and the same over the largest magnitude of `want`; inf for NaN."""
+    return _error(got, want, lambda x: float(np.max(np.abs(x))))
+
+
+def _rms_error(got: Any, want: Any) -> tuple[float, float]:
+    return _error(got, want, lambda x: float(np.sqrt(np.mean(np.square(x)))))
+
+
+def _error(got: Any, want: Any, norm: Callable[[np.ndarray], float]) -> tuple[float, float]:
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    assert got.shape == want.shape, (got.shape, want.shape)
+    absolute = norm(got - want)
+    if not math.isfinite(absolute):
+        return math.inf, math.inf
+    return absolute, absolute / max(norm(want), float(np.finfo(np.float32).tiny))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed(model: TRM, params: Params, puzzles: Puzzles) -> jax.Array:
+    embed = functools.partial(model.apply, {"params": params}, method=TRM.embed)
+    return jax.vmap(embed)(puzzles.inputs, puzzles.puzzle_identifiers)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _block(model: TRM, params: Params, x: jax.Array, i: int) -> jax.Array:
+    """Block i of the network on x [B, L, C]."""
+    block = functools.partial(model.apply, {"params": params}, i=i, method=TRM.block)
+    return jax.jit(jax.vmap(block))(x)
+
+
+def _step(model: TRM, params: Params, carry: Carry, puzzles: Puzzles) -> dict[str, Any]:
+    """What one supervision step makes of a carry of [B, L, C] arrays, by `_STEP_PARTS`."""
+    carry = Carry(*(jnp.asarray(state, model.precision.dtype) for state in carry))
+    carry, heads = deep_recursion(model, params, carry, puzzles)
+    parts = (carry.y, carry.z, heads.logits, heads.q_logits[:, 0], heads.q_logits[:, 1])
+    return dict(zip(_STEP_PARTS, parts, strict=True))
+
+
+# --- Against recorded reference vectors ----------------------------------------------------------
+
+
+def parity_against_reference(
+    model: TRM, params: Params, reference: str | os.PathLike[str]
+) -> Record:
+    """Compares with what another implementation recorded: each step, and Algorithm 1.
+
+    Args:
+      model: the network, in the compute dtype of the reference.
+      params: its parameters.
+      reference: an .npz with `inputs` [B, S], `puzzle_identifiers` [B], `prefix_len` [],
+        `input_embeddings` [B, L, C], and after each of T deterministic steps `det_z_H`, `det_z_L`
+        [T, B, L, C], `det_logits` [T, B, S, V], `det_q_halt`, `det_q_continue` [T, B]. Where it
+        also has `eps` [K, T, B, L, C] and `sigma` [], Algorithm 1 runs with that noise, on each
+        of the states s in z_L, z_H that has `ptrm_<s>_q_halt` [K, T, B], `ptrm_<s>_answers`
+        [K, B, S] and `ptrm_<s>_best_rollout` [B]; `ptrm_<s>_logits` [K, T, B, S, V], optional,
+        show which answers are ties.
+
+    Returns:
+      JSON-able record: `comparisons` (embedding; y, z, logits and Q of each step from the
+      reference's state before it), `algorithm_1` (free running), `passed`.
+
+    Raises:
+      ConversionError: not such a file, or of another architecture.
+    """
+    ref = _read_reference(model, reference)
+    params = jax.tree.map(jnp.asarray, params)
+    puzzles = make_puzzles(ref["inputs"], ref["puzzle_identifiers"])
+    num_steps, num_puzzles = ref["det_q_halt"].shape
+
+    record = _Record(model, "reference")
+    record.compare("embedding", _embed(model, params, puzzles), ref["input_embeddings"])
+    # Every step starts from a known state, so all of them go through as one batch.
+    start = initial_carry(model, params, num_puzzles)
+    before = Carry(
+        *(
+            np.concatenate([np.asarray(first, np.float32)[None], ref[name][:-1]])
+            for first, name in zip(start, ("det_z_H", "det_z_L"), strict=True)
+        )
+    )
+    before = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), before)
+    batch = _repeat(puzzles, num_steps)
+    got = _step(model, params, before, batch)
+    exact = None
+    if model.precision.compute_dtype == "bfloat16":
+        # Nobody recorded the reference's rounding; our own float32 shows it, and must itself be
+        # near, so that a wrong port cannot pass for rounding.
+        precision = dataclasses.replace(model.precision, compute_dtype="float32", q_dtype=None)
+        exact = _step(model.clone(precision=precision), params, before, batch)
+    names = ("det_z_H", "det_z_L", "det_logits", "det_q_halt", "det_q_continue")
+    for t in range(num_steps):
+        rows = slice(t * num_puzzles, (t + 1) * num_puzzles)
+        for part, name in zip(_STEP_PARTS, names, strict=True):
+            what, want = f"step {t + 1} {part}", ref[name][t]
+            ours = None if exact is None else exact[part][rows]
+            record.compare(what, got[part][rows], want, exact=ours)
+            if ours is not None and not part.startswith("q_"):
+                record.compare_rms(f"{what} in float32", ours, want, STEP_RMS_TOLERANCE)
+    return record.result(algorithm_1=_algorithm_1(model, params, puzzles, ref))
+
+
+def _repeat(puzzles: Puzzles, times: int) -> Puzzles:
+    return Puzzles(*(np.concatenate([np.asarray(field)] * times) for field in puzzles))
+
+
+def _algorithm_1(
+    model: TRM, params: Params, puzzles: Puzzles, ref: Mapping[str, np.ndarray]
+) -> list[Record]:
+    """Free runs with the reference's own noise, on z_L and z_H, all lanes in one batch."""
+    targets = [(s, on) for s, on in (("z_L", "z"), ("z_H", "y")) if f"ptrm_{s}_q_halt" in ref]
+    if not targets:
+        return []
+    num_rollouts, num_steps, num_puzzles = ref["eps"].shape[:3]
+    num_runs = num_rollouts * num_puzzles
+    lanes = _repeat(puzzles, len(targets) * num_rollouts)
+    carry = initial_carry(model, params, len(targets) * num_runs)
+    noisy = {
+        state: jnp.asarray(np.repeat([on == state for _, on in targets], num_runs))[:, None, None]
+        for state in Carry._fields
+    }
+    for t in range(num_steps):
+        eps = ref["eps"][:, t].reshape(num_runs, *ref["eps"].shape[3:])
+        eps = jnp.concatenate([jnp.asarray(eps)] * len(targets))
+        perturbed = jax.tree.map(lambda s, eps=eps: add_noise(s, eps, ref["sigma"]), carry)
+        carry = Carry(
+            *(jnp.where(noisy[name], getattr(perturbed, name), getattr(carry, name))
+              for name in Carry._fields)
+        )  # fmt: skip
+        carry, heads = deep_recursion(model, params, carry, lanes)
+    answers = np.asarray(jnp.argmax(heads.logits, axis=-1))
+    q_logits = np.asarray(heads.q_logits[:, 0])
+
+    runs = []
+    for i, (state, noise_on) in enumerate(targets):
+        rows = slice(i * num_runs, (i + 1) * num_runs)
+        got_answers = answers[rows].reshape(num_rollouts, num_puzzles, -1)
+        got_q = q_logits[rows].reshape(num_rollouts, num_puzzles)
+        chosen = selection.best_q(
+            jnp.asarray(got_answers.swapaxes(0, 1)),
+            jnp.asarray(got_q.T),
+            jnp.asarray(np.isfinite(got_q.T)),
+        )
+        equal = got_answers == ref[f"ptrm_{state}_answers"]
+        tied = np.zeros_like(equal)
+        if f"ptrm_{state}_logits" in ref:
+            tied = ~equal & _ties(ref[f"ptrm_{state}_logits"][:, -1], got_answers)
+        q_difference = np.abs(got_q - ref[f"ptrm_{state}_q_halt"][:, -1]).max()
+        run = {
+            "noise_on": noise_on,
+            "num_rollouts": num_rollouts,
+            "depth": num_steps,
+            "answers_equal": bool((equal | tied).all()),
+            "answers_tied": int(tied.sum()),
+            "answers_agreement": float(equal.mean()),
+            "chosen_equal": bool((chosen == ref[f"ptrm_{state}_best_rollout"]).all()),
+            "largest_q_difference": float(q_difference) if np.isfinite(q_difference) else None,
+        }
+        if model.precision.compute_dtype == "bfloat16":
+            run["agreement_tolerance"] = BFLOAT16_AGREEMENT
+            run["passed"] = run["answers_agreement"] >= BFLOAT16_AGREEMENT
+        else:
+            run["q_tolerance"] = Q_TOLERANCE
+            run["passed"] = (
+                run["answers_equal"] and run["chosen_equal"] and bool(q_difference <= Q_TOLERANCE)
+            )
+        runs.append(run)
+    return runs
+
+
+def _ties(logits: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Where the reference's logit of our token is its largest, but for rounding."""
+    taken = np.take_along_axis(logits, answers[..., None], axis=-1)[..., 0]
+    return logits.max(axis=-1) - taken <= TOLERANCE["float32"] * np.abs(logits).max()
+
+
+def _read_reference(model: TRM, path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    cfg = model.config
+    try:
+        with np.load(path) as file:
+            ref = {name: file[name] for name in file.files}
+    except Exception as error:  # OSError, ValueError, BadZipFile, ... as the damage has it
+        raise ConversionError(
+            f"--parity {os.path.basename(path)} is not a readable .npz: {error}"
+        ) from error
+    batch, steps = np.shape(ref.get("inputs", ()))[:1], np.shape(ref.get("det_q_halt", ()))[:1]
+    state, tokens = (cfg.length, cfg.hidden_size), (cfg.seq_len, cfg.vocab_size)
+    shapes = {
+        "inputs": (*batch, cfg.seq_len),
+        "puzzle_identifiers": batch,
+        "prefix_len": (),
+        "input_embeddings": (*batch, *state),
+        "det_z_H": (*steps, *batch, *state),
+        "det_z_L": (*steps, *batch, *state),
+        "det_logits": (*steps, *batch, *tokens),
+        "det_q_halt": (*steps, *batch),
+        "det_q_continue": (*steps, *batch),
+    }
+    if "eps" in ref:
+        noise = ref["eps"].shape[:2]
+        shapes |= {"eps": (*noise, *batch, *state), "sigma": ()}
+        for name in ("ptrm_z_L", "ptrm_z_H"):
+            if f"{name}_q_halt" in ref:
+                shapes |= {
+                    f"{name}_q_halt": (*noise, *batch),
+                    f"{name}_answers": (*noise[:1], *batch, cfg.seq_len),
+                    f"{name}_best_rollout": batch,
+                }
+                if f"{name}_logits" in ref:
+                    shapes[f"{name}_logits"] = (*noise, *batch, *tokens)
+    problems = [
+        f"{name} has shape {list(ref[name].shape)}, expected {list(shape)}"
+        if name in ref
+        else f"{name} is missing"
+        for name, shape in shapes.items()
+        if name not in ref or ref[name].shape != shape
+    ]
+    if not problems and int(ref["prefix_len"]) != cfg.prefix_len:
+        problems.append(f"prefix_len is {int(ref['prefix_len'])}, expected {cfg.prefix_len}")
+    if not problems:
+        try:
+            check_puzzles(cfg, make_puzzles(ref["inputs"], ref["puzzle_identifiers"]))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConversionError(
+            f"--parity {os.path.basename(path)} is not a reference of this architecture: "
+            + "; ".join(problems)
+        )
+    return ref
+
+
+# --- Against PyTorch, here and now ---------------------------------------------------------------
+
+
+def parity_against_torch(
+    model: TRM,
+    params: Params,
+    state: State,
+    *,
+    num_puzzles: int = 4,
+    steps: int = 4,
+    seed: int = 0,
+) -> Record:
+    """Compares with `convert.torch_trm` on random puzzles: embedding, each block, each step.
+
+    Both sides compute in the model's compute dtype. Every block gets PyTorch's input of it, every
+    step PyTorch's state before it. A block must agree to `TOLERANCE`; a whole step to the same, or
+    to `ROUNDINGS` times PyTorch's own rounding in that step, measured against float64.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      state: canonical upstream name to array, the source of the parameters.
+      num_puzzles: random puzzles.
+      steps: supervision steps.
+      seed: of the puzzles.
+
+    Returns:
+      JSON-able record: `comparisons`, with the tolerance of each, `passed`.
+
+    Raises:
+      ImportError: PyTorch is not installed.
+    """
+    import torch
+
+    from convert.torch_trm import TorchTRM
+
+    cfg = model.config
+    rng = np.random.default_rng(seed)
+    puzzles = make_puzzles(
+        rng.integers(0, cfg.vocab_size, (num_puzzles, cfg.seq_len), dtype=np.int32),
+        rng.integers(0, cfg.num_puzzle_identifiers, num_puzzles, dtype=np.int32),
+    )
+    params = jax.tree.map(jnp.asarray, params)
+    oracle = TorchTRM(cfg, state, getattr(torch, model.precision.compute_dtype))
+    exact = TorchTRM(cfg, state, torch.float64)
+    inputs, ids = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.puzzle_identifiers)
+
+    record = _Record(model, "torch")
+    x, exact_x = oracle.embed(inputs, ids), exact.embed(inputs, ids)
+    record.compare("embedding", _embed(model, params, puzzles), _array(x))
+    y, z = oracle.initial_carry(num_puzzles)
+    for name, got, want in zip(
+        Carry._fields, initial_carry(model, params, num_puzzles), (y, z), strict=True
+    ):
+        record.compare(f"initial {name}", got, _array(want))
+
+    hidden = z + (y + x)
+    for i in range(cfg.num_layers):
+        got = _block(model, params, jnp.asarray(_array(hidden), model.precision.dtype), i)
+        hidden = oracle.block(hidden, i)
+        record.compare(f"block {i}", got, _array(hidden))
+
+    for t in range(1, steps + 1):
+        got = _step(model, params, Carry(_array(y), _array(z)), puzzles)
+        truth = exact.deep_recursion(y.double(), z.double(), exact_x)
+        y, z = oracle.deep_recursion(y, z, x)
+        want, truth = _torch_parts(oracle, y, z), _torch_parts(exact, *truth)
+        for part in _STEP_PARTS:
+            record.compare(f"step {t} {part}", got[part], want[part], exact=truth[part])
+    return record.result(num_puzzles=num_puzzles, steps=steps, seed=seed)
+
+
+def _torch_parts(oracle: Any, y: Any, z: Any) -> dict[str, np.ndarray]:
+    logits, q = oracle.heads(y)
+    parts = (y, z, logits, q[:, 0], q[:, 1])
+    return {name: _array(part) for name, part in zip(_STEP_PARTS, parts, strict=True)}
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """float32, or float64 from float64; numpy knows no bfloat16."""
+    return (tensor if tensor.element_size() == 8 else tensor.float()).numpy()
