@@ -110,12 +110,14 @@ def _reading(result: Result) -> list[str]:
     runs = runs_of(result, best.sigma)
     final = [run.record.at(config.depth) for run in runs]
     auc = np.mean([metrics.q_auc(at.correct, at.q_logit, finite=at.finite) for at in final])
-    equal = "equal depth and compute" if config.baseline_depth == config.depth else "equal depth"
+    picked = "Best of these sigmas, picked on these same puzzles (which flatters it)"
+    equal = "equal depth and compute" if config.rollouts == 1 else "equal depth"
     lines = [
         "Differences are paired by puzzle. pass@K needs the labels: it bounds every choice.",
-        f"Best sigma {best.sigma:g}. At {equal} PTRM {_verdict(best.gain_equal_depth)}.",
+        f"{picked if len(config.sigmas) > 1 else 'Sigma'}: {best.sigma:g}.",
+        f"At {equal} PTRM {_verdict(best.gain_equal_depth)}.",
     ]
-    if best.gain_equal_compute is not None and config.baseline_depth > config.depth:
+    if best.gain_equal_compute is not None and config.rollouts > 1:
         lines.append(
             f"At equal compute (TRM for {config.baseline_depth} steps) PTRM "
             f"{_verdict(best.gain_equal_compute)}."
@@ -236,7 +238,7 @@ def _figure(result: Result, columns: int = 1) -> tuple["Figure", Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4 * columns + 2.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(3.8 * columns + 3.6, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
     for ax in axes:
@@ -293,8 +295,9 @@ def _baseline_lines(ax: "Axes", result: Result) -> None:
         )
 
 
-def _legend(ax: "Axes") -> None:
-    ax.legend(fontsize=8, loc="best", framealpha=0.8)
+def _legend(figure: "Figure", ax: "Axes") -> None:
+    """Beside the axes, where it hides nothing."""
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
 
 
 def accuracy_against_width(result: Result) -> "Figure":
@@ -314,7 +317,7 @@ def accuracy_against_width(result: Result) -> "Figure":
         ax.set_xticks(ks, [str(k) for k in ks])
         ax.set_title(f"sigma = {sigma:g}", fontsize=10)
         ax.set_xlabel("k, rollouts")
-    _legend(axes[0])
+    _legend(figure, axes[0])
     return figure
 
 
@@ -338,7 +341,7 @@ def accuracy_against_sigma(result: Result) -> "Figure":
         _points(ax, np.array(order) + shift * (style - 1.5), values, style, label)
     _baseline_lines(ax, result)
     ax.set_xlabel("sigma (root mean squares of the latent)")
-    _legend(ax)
+    _legend(figure, ax)
     return figure
 
 
@@ -370,7 +373,7 @@ def accuracy_against_depth(result: Result) -> "Figure":
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.set_xlabel("D, supervision steps")
-    _legend(ax)
+    _legend(figure, ax)
     return figure
 
 
