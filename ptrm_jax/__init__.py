@@ -7,6 +7,7 @@
 These names are the stable ones; everything else may change between versions.
 """
 
+from ptrm_jax import mesh, metrics
 from ptrm_jax.checkpoint import CheckpointError, load, save
 from ptrm_jax.config import ModelConfig, Precision, Save
 from ptrm_jax.data import DataError, read_dataset
@@ -40,5 +41,8 @@ __all__ = [
     "read_dataset",
     "CheckpointError",
     "DataError",
+    # modules: many devices; what rollouts are worth
+    "mesh",
+    "metrics",
     "__version__",
 ]

@@ -76,7 +76,7 @@ def headline(result: Result) -> list[str]:
         f"{model['name']} ({model['digest'][:8]}) on {data['name']} ({data['digest'][:8]}), "
         f"{data['num_puzzles']} of {data['of']} puzzles",
         f"K={config.rollouts}, D={config.depth}, noise on {config.noise_on} before {when}, "
-        f"seed {seeds}",
+        f"{'seeds' if len(config.seeds) > 1 else 'seed'} {seeds}",
     ]
 
 

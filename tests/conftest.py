@@ -1,5 +1,10 @@
 """Strict JAX for every test, eight CPU devices, and a few small models."""
 
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -55,3 +60,14 @@ def random_puzzles(model: TRM, num_puzzles: int, seed: int = 0) -> Puzzles:
 def variant(request: pytest.FixtureRequest) -> str:
     """Each kind of position mixing in turn."""
     return request.param
+
+
+def load_experiment(name: str) -> ModuleType:
+    """`experiments/<name>.py`, a command, as a module."""
+    path = Path(__file__).parents[1] / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

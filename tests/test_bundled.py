@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from conftest import load_experiment
 
 import ptrm_jax
 from ptrm_jax import checkpoint, mesh, metrics
@@ -48,3 +49,11 @@ def test_ptrm_solves_sudoku9_puzzles_that_trm_does_not() -> None:
     np.testing.assert_array_equal(
         sudoku.satisfies_rules(noisy.answer, data.puzzles.inputs), ptrm
     )  # every puzzle has one solution
+
+
+def test_memory_does_not_grow_with_rollouts() -> None:
+    """Beyond the answers it returns `solve` holds one tile, whatever K is."""
+    footprint = load_experiment("benchmark").footprint
+    narrow, wide = footprint(16), footprint(128)
+    assert wide["returned"] >= 64 * 128 * 81 * 4
+    assert sum(wide.values()) <= 1.1 * (sum(narrow.values()) + wide["returned"])

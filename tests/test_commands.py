@@ -1,6 +1,5 @@
 """Commands as a user meets them: what they print, their exit status, what they leave behind."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import load_experiment
 
 import ptrm_jax.__main__ as ptrm_command
 from ptrm_jax import mesh, read_dataset
@@ -26,13 +26,7 @@ def backend_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def ptrm_sweep() -> ModuleType:
     """The command, as a module."""
-    path = ROOT / "experiments" / "ptrm_sweep.py"
-    spec = importlib.util.spec_from_file_location("ptrm_sweep", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ptrm_sweep"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_experiment("ptrm_sweep")
 
 
 def exit_status(main: object, argv: list[str]) -> int:
