@@ -104,7 +104,8 @@ def rotary(x: jax.Array, theta: float) -> jax.Array:
     cos, sin = (jnp.tile(f(angle), (1, 2))[:, None, :] for f in (jnp.cos, jnp.sin))
     x32 = x.astype(jnp.float32)
     low, high = jnp.split(x32, 2, axis=-1)
-    return (x32 * cos + jnp.concatenate([-high, low], axis=-1) * sin).astype(x.dtype)
+    rotated = x32 * cos + jnp.concatenate([-high, low], axis=-1) * sin
+    return rounded(rotated.astype(x.dtype))
 
 
 class Linear(nn.Module):
@@ -161,7 +162,7 @@ class Embedding(nn.Module):
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
         table = self.param("embedding", self.init, (self.num_rows, self.features), jnp.float32)
-        return table.astype(self.dtype)[ids]
+        return table[ids].astype(self.dtype)  # in this order: a table may have a million rows
 
 
 class SwiGLU(nn.Module):

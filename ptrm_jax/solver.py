@@ -162,10 +162,7 @@ def _map_tiles(fn: Callable[[Any], Any], batch: Any, tile: int) -> Any:
     Padding repeats the last row, so that it costs time but can neither fail nor be seen.
     """
     num_rows = jax.tree.leaves(batch)[0].shape[0]
-    num_tiles = -(-num_rows // tile)
-    # One tile alone would be inlined into the program around it and fused otherwise: its bits
-    # could differ from those of the same tile among others. Two keep the loop a loop.
-    padded = num_tiles * tile
+    padded = -(-num_rows // tile) * tile
 
     def fold(x: jax.Array) -> jax.Array:
         if padded > num_rows:
