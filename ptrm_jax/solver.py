@@ -460,7 +460,7 @@ def solve(
     """PTRM: K noisy rollouts of D supervision steps for each puzzle, and the choice among them.
 
     A pure function, compiled once per shape; it also runs under jit, vmap and scan of the caller.
-    `sigma=0` is the deterministic TRM, bit for bit.
+    `sigma=0` is the deterministic TRM, bit for bit (with one H cycle: to rounding; see `recur`).
 
     Args:
       model: the network.
