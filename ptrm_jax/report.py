@@ -359,7 +359,7 @@ def accuracy_against_depth(result: Result) -> "Figure":
         best = [over_seeds(runs, best_q, config.rollouts, int(d)) for d in steps]
         _band(ax, steps, best, style, f"best-Q@{config.rollouts}, sigma={sigma:g}")
         mean = [over_seeds(runs, pass_at, 1, int(d)).mean() for d in steps]
-        ax.plot(steps, mean, color=_COLOURS[style % 7], linestyle=":", linewidth=1)
+        ax.plot(steps, mean, color=_COLOURS[style % len(_COLOURS)], linestyle=":", linewidth=1)
     ax.plot([], [], color="#444444", linestyle=":", linewidth=1, label="mean rollout of each")
     if config.equal_compute and config.rollouts > 1:
         ax.axvline(config.baseline_depth, color="#444444", linewidth=0.8, linestyle="--")
