@@ -1,9 +1,11 @@
-"""Labelled puzzles: the bundled sets, upstream's `.npy` folders, Sudoku CSV files."""
+"""Labelled puzzles: the bundled sets, upstream's `.npy` folders, CSV files of Sudokus or mazes."""
 
+import csv
 import dataclasses
 import hashlib
 import json
 import os
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from etils import epath
 
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
-from ptrm_jax.tasks import sudoku
+from ptrm_jax.tasks import maze, sudoku
 
 _BUNDLED = epath.Path(__file__).parent / "assets" / "puzzles"
 
@@ -31,6 +33,10 @@ class Dataset:
       ignore_label: label of positions that do not count, or None.
       digest: SHA-256 over inputs, labels and identifiers of the whole set, 64 hex digits.
       vocab_size: V of the data set.
+      puzzle_of: [B] int32, ascending: rows of one puzzle (the examples of an ARC-AGI task, say)
+        share a number; training draws whole puzzles. None where every row is its own.
+      group_of: [B] int32, ascending: puzzles of one group (the augmentations of one original)
+        share a number; training draws one of them. None where every puzzle is its own.
     """
 
     name: str
@@ -39,6 +45,8 @@ class Dataset:
     ignore_label: int | None
     digest: str
     vocab_size: int
+    puzzle_of: np.ndarray | None = None
+    group_of: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,7 +68,13 @@ class Dataset:
 
     def take(self, rows: slice | np.ndarray) -> "Dataset":
         """Some of the rows; each keeps its index, and so its noise."""
-        return dataclasses.replace(self, puzzles=self.puzzles.take(rows), labels=self.labels[rows])
+        return dataclasses.replace(
+            self,
+            puzzles=self.puzzles.take(rows),
+            labels=self.labels[rows],
+            puzzle_of=None if self.puzzle_of is None else self.puzzle_of[rows],
+            group_of=None if self.group_of is None else self.group_of[rows],
+        )
 
     def check_fits(self, config: ModelConfig) -> None:
         """Raises DataError unless the model can read these puzzles."""
@@ -84,9 +98,9 @@ def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Data
     """A data set by bundled name, CSV file or upstream folder.
 
     Args:
-      source: a bundled name ("sudoku6", "sudoku9"); a Sudoku CSV with columns
-        `source,question,answer,rating`; or a folder in upstream's layout, with `dataset.json` in
-        it or in its sub-folder `split`.
+      source: a bundled name ("sudoku6", "sudoku9"); a CSV of Sudokus or of square mazes, with
+        columns `source,question,answer,rating`; or a folder in upstream's layout, with
+        `dataset.json` in it or in its sub-folder `split`.
       split: sub-folder of an upstream folder.
 
     Raises:
@@ -103,12 +117,28 @@ def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Data
         )
     if path.suffix != ".csv":
         raise DataError(f"{name} must be a .csv file or a folder; got suffix {path.suffix!r}")
+    mazes = _holds_mazes(path)
     try:
-        inputs, labels, _, _ = sudoku.read_csv(path)
+        inputs, labels, _, _ = (maze if mazes else sudoku).read_csv(path)
     except ValueError as error:
         raise DataError(str(error)) from error
-    board = sudoku.board_for(inputs.shape[1])
-    return _dataset(name, make_puzzles(inputs), labels, sudoku.PAD, board.vocab_size)
+    vocab_size = maze.VOCAB_SIZE if mazes else sudoku.board_for(inputs.shape[1]).vocab_size
+    return make_dataset(name, inputs, labels, vocab_size)
+
+
+def _holds_mazes(path: epath.Path) -> bool:
+    """Whether the first question of a CSV file has an S or a G; its faults are left to readers."""
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        try:
+            _, (_, question, *_) = islice(csv.reader(file), 2)
+        except (csv.Error, ValueError):  # not two rows, or none of two fields
+            return False
+    return not {"S", "G"}.isdisjoint(question)
+
+
+def make_dataset(name: str, inputs: np.ndarray, labels: np.ndarray, vocab_size: int) -> Dataset:
+    """Puzzles made here, [B, S] int32 each, in our own tasks' alphabets: 0 is padding."""
+    return _dataset(name, make_puzzles(inputs), labels, 0, vocab_size)
 
 
 def _dataset(
@@ -127,8 +157,10 @@ def _read_upstream(name: str, folder: epath.Path, split: str) -> Dataset:
         folder = folder / split
     metadata = _read_metadata(folder / "dataset.json")
     vocab_size = metadata["vocab_size"]
-    parts = [_read_set(folder, name, metadata["seq_len"]) for name in metadata["sets"]]
-    inputs, labels, identifiers = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    parts = [_read_set(folder, set_name, metadata["seq_len"]) for set_name in metadata["sets"]]
+    inputs, labels, identifiers, puzzle_of, group_of = (
+        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+    )
     if not len(inputs):
         raise DataError(f"{folder} holds no puzzles")
     for what, array, limit in (
@@ -143,9 +175,20 @@ def _read_upstream(name: str, folder: epath.Path, split: str) -> Dataset:
             )
     # Only now: a value that does not fit into 32 bits would wrap around into the range.
     inputs, labels, identifiers = (x.astype(np.int32) for x in (inputs, labels, identifiers))
-    return _dataset(
+    # Each set numbers its puzzles and groups from 0; the first row of a set begins a new one.
+    sets = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+    dataset = _dataset(
         name, make_puzzles(inputs, identifiers), labels, metadata["ignore_label_id"], vocab_size
     )
+    return dataclasses.replace(
+        dataset, puzzle_of=_runs(sets, puzzle_of), group_of=_runs(sets, group_of)
+    )
+
+
+def _runs(*numbers: np.ndarray) -> np.ndarray:
+    """[B] int32: rows numbered by the runs in which all of `numbers`, [B] each, stay the same."""
+    changes = np.any([np.diff(array) != 0 for array in numbers], axis=0)
+    return np.concatenate([[0], np.cumsum(changes)]).astype(np.int32)
 
 
 def _read_metadata(path: epath.Path) -> dict[str, Any]:
@@ -182,8 +225,8 @@ def _read_metadata(path: epath.Path) -> dict[str, Any]:
 
 def _read_set(
     folder: epath.Path, set_name: str, seq_len: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """inputs [N, S], labels [N, S], identifiers [N], integers, of one set of a split."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of one set: inputs, labels [N, S]; identifiers, puzzle and group numbers [N]; integers."""
     fields = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices")
     paths = {field: folder / f"{set_name}__{field}.npy" for field in fields}
     missing = [path.name for path in paths.values() if not path.exists()]
@@ -214,7 +257,20 @@ def _read_set(
             f"rows; they go from {indices[0]} to {indices[-1]}"
             + (" and fall in between" if (counts < 0).any() else "")
         )
-    return inputs, labels, np.repeat(identifiers, counts)
+    puzzles = np.arange(len(counts))
+    groups = puzzles  # nothing but training asks for groups: a folder may lack them
+    group_path = folder / f"{set_name}__group_indices.npy"
+    if group_path.exists():
+        bounds = _read_array(group_path).astype(np.int64)
+        if bounds.ndim != 1 or not len(bounds) or (np.diff(bounds) < 0).any():
+            raise DataError(f"{group_path} must be [G + 1] and rise; got shape {bounds.shape}")
+        if bounds[0] != 0 or bounds[-1] != len(counts):
+            raise DataError(
+                f"{group_path} must go from 0 to {len(counts)}, the number of puzzles; it goes "
+                f"from {bounds[0]} to {bounds[-1]}"
+            )
+        groups = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+    return inputs, labels, *(np.repeat(x, counts) for x in (identifiers, puzzles, groups))
 
 
 def _read_array(path: epath.Path) -> np.ndarray:

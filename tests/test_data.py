@@ -427,6 +427,28 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     refusal(DataError, read_dataset, file, says=(str(file), "'.txt'", ".csv"))
 
 
+MAZE = "  S # G  "
+ROUND, BELOW = "ooSo# G  ", "  S #oGoo"
+
+
+def test_a_csv_file_of_mazes_is_read(tmp_path: Path) -> None:
+    """Any shortest path is a label, though a generated one would be BELOW."""
+    file = write_csv(tmp_path / "m.csv", f"a,{MAZE},{ROUND},4", f"b,{MAZE},{BELOW},4")
+    dataset = read_dataset(file)
+    maze = [2, 2, 3, 2, 1, 2, 4, 2, 2]
+    np.testing.assert_array_equal(dataset.puzzles.inputs, [maze, maze])
+    labels = [[5, 5, 3, 5, 1, 2, 4, 2, 2], [2, 2, 3, 2, 1, 5, 4, 5, 5]]
+    np.testing.assert_array_equal(dataset.labels, labels)
+    assert {array.dtype for array in (*dataset.puzzles, dataset.labels)} == {np.dtype(np.int32)}
+    assert (dataset.ignore_label, dataset.vocab_size, len(dataset)) == (0, 6, 2)
+
+
+@pytest.mark.parametrize("row", [f"a,{MAZE},{MAZE},4", f"a,{MAZE},{BELOW[1:]},4", "a,SG,SG,1", "S"])
+def test_a_malformed_csv_file_of_mazes_is_refused_with_its_line(row: str, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "m.csv", f"a,{MAZE},{BELOW},4", row)
+    refusal(DataError, read_dataset, file, says=(f"{file}:3:",))
+
+
 @pytest.mark.parametrize(("name", "seq_len"), [("sudoku6", 36), ("sudoku9", 81)])
 def test_bundled_sets_are_read_by_name(name: str, seq_len: int) -> None:
     dataset = read_dataset(name)

@@ -1,0 +1,578 @@
+"""Mazes on rectangular grids: text, files, rules, labels, symmetries and a generator.
+
+Tokens are those of upstream TRM (``dataset/build_maze_dataset.py``): ``PAD`` 0, then the characters
+``# SGo``: wall, free cell, start, goal, and, in answers, a cell of the path between them. Steps go
+up, down, left and right. A maze is the vector of its cells, row by row. In the shapes below S is
+the number of cells, B the number of mazes. A maze is taken for a square unless `width`, the number
+of its columns, is given.
+
+Everything here runs on the host in numpy. Arrays of any integer type are accepted, token arrays
+returned are int32, and messages call the cell in row 2, column 7 ``r2c7``.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from ptrm_jax.tasks import csv_format
+
+PAD = 0
+WALL = 1
+FREE = 2
+START = 3
+GOAL = 4
+PATH = 5
+VOCAB_SIZE = 6
+
+_CHARSET = "# SGo"  # token 1 and up
+_TOKEN_OF = {char: token for token, char in enumerate(_CHARSET, start=1)}
+_TEST_SHARE = 8  # one maze in 8 belongs to the test split
+_MAX_REDRAWS = 10_000
+_CHUNK = 1024  # answers checked at once, to bound the memory
+
+
+def encode(text: str) -> np.ndarray:
+    """Tokens of a written maze or answer: [S] int32.
+
+    Args:
+        text: S cells out of ``# SGo``, row by row, with or without line breaks. Spaces are cells,
+            at the ends of lines too.
+
+    Raises:
+        ValueError: a foreign character, lines of different lengths, or no cell at all.
+    """
+    lines = text.splitlines()
+    if len({len(line) for line in lines}) != 1 or not lines[0]:
+        raise ValueError(
+            f"a maze must have at least one cell and lines of one length; text has {len(lines)} "
+            f"lines of lengths {sorted({len(line) for line in lines})}; keep the spaces at the "
+            "ends of its lines, they are cells"
+        )
+    for number, line in enumerate(lines, start=1):
+        for column, char in enumerate(line, start=1):
+            if char not in _TOKEN_OF:
+                raise ValueError(
+                    f"a maze must be written in the characters {_CHARSET!r}; text has {char!r} at "
+                    f"line {number}, column {column}; remove or replace it"
+                )
+    return np.array([_TOKEN_OF[char] for line in lines for char in line], np.int32)
+
+
+def decode(tokens: Any) -> str:
+    """One line of S characters: ``# SGo``, and ``?`` for any other token.
+
+    Args:
+        tokens: [S] integer; model outputs may hold any value.
+
+    Raises:
+        ValueError: `tokens` is not one vector of integers.
+    """
+    values = _integers(tokens, "tokens", ndim=1).tolist()
+    return "".join(_CHARSET[token - 1] if 1 <= token < VOCAB_SIZE else "?" for token in values)
+
+
+def draw(tokens: Any, *, clues: Any | None = None, width: int | None = None) -> str:
+    """The maze as lines of text, without a final newline.
+
+    Args:
+        tokens: [S] integer, a maze or an answer.
+        clues: [S] integer, the maze that `tokens` answers. Cells where the answer differs from it,
+            other than by marking a free cell as path, are then drawn as ``!``.
+        width: columns of the maze, where it is not square.
+
+    Raises:
+        ValueError: `tokens` or `clues` is not one maze of integers, or their sizes differ.
+    """
+    array = _integers(tokens, "tokens", ndim=1)
+    height, width = _shape(len(array), width)
+    text = decode(array)
+    if clues is not None:
+        clues = _integers(clues, "clues", ndim=1)
+        if clues.shape != array.shape:
+            raise ValueError(
+                f"clues must belong to the maze drawn; clues has {len(clues)} cells and tokens "
+                f"{len(array)}; pass the maze that tokens answers"
+            )
+        kept = _keeps(array, clues)
+        text = "".join(char if keep else "!" for char, keep in zip(text, kept, strict=True))
+    return "\n".join(text[row * width : (row + 1) * width] for row in range(height))
+
+
+def satisfies_rules(answers: Any, inputs: Any, *, width: int | None = None) -> np.ndarray:
+    """Whether each answer shows a shortest path through its maze: [...] bool.
+
+    True where the answer differs from the maze only in free cells marked ``o``, and these are
+    exactly the cells between S and G of one shortest path. It needs no label: any of the shortest
+    paths will do, while `label` picks one. Of inputs without exactly one S and one G, or without a
+    path, no answer is right.
+
+    Args:
+        answers: [..., S] integer, any leading axes, any token values.
+        inputs: [..., S] integer, the mazes, broadcast to `answers` as numpy does; for rollouts
+            [B, K, S] pass ``inputs[:, None]``.
+        width: columns of the mazes, where they are not square.
+
+    Raises:
+        ValueError: either array is not integer, S does not fit `width`, or `inputs` does not
+            broadcast.
+    """
+    answers, inputs = _integers(answers, "answers"), _integers(inputs, "inputs")
+    height, width = _shape(answers.shape[-1], width)
+    # Which maze each answer belongs to, so that every maze is searched once.
+    maze_of = np.arange(inputs[..., 0].size).reshape(inputs.shape[:-1])
+    fits = inputs.shape[-1] == answers.shape[-1]
+    try:
+        maze_of = np.broadcast_to(maze_of, answers.shape[:-1]).ravel()
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"inputs must broadcast to answers, cell by cell; inputs has shape {inputs.shape} and "
+            f"answers {answers.shape}; for rollouts [B, K, S] pass inputs[:, None]"
+        )
+    leading, answers = answers.shape[:-1], answers.reshape(-1, height * width)
+    inputs = inputs.reshape(-1, height * width)
+
+    distance, _ = _search(inputs, height, width)
+    one_each = ((inputs == START).sum(-1) == 1) & ((inputs == GOAL).sum(-1) == 1)
+    steps = np.where(one_each, distance.max(-1, where=inputs == GOAL, initial=-1), -1)
+    satisfied = np.zeros(len(answers), bool)
+    for first in range(0, len(answers), _CHUNK):
+        rows = np.s_[first : first + _CHUNK]
+        mazes = maze_of[rows]
+        satisfied[rows] = _are_shortest_paths(
+            answers[rows], inputs[mazes], distance[mazes], steps[mazes], height, width
+        )
+    return satisfied.reshape(leading)
+
+
+def label(inputs: Any, *, width: int | None = None) -> np.ndarray:
+    """The mazes with one shortest path marked ``o``: [..., S] int32.
+
+    Of several shortest paths it is the one that reproduces upstream's labels: a breadth-first
+    search from S tries neighbours in the order down, left, right, up; a cell's parent is the cell
+    that discovered it first; the path is read back from G.
+
+    Args:
+        inputs: [..., S] integer, mazes without ``o``.
+        width: columns of the mazes, where they are not square.
+
+    Raises:
+        ValueError: a maze has other tokens than wall, free, S and G, or not one S and one G, or no
+            path from S to G; or S does not fit `width`.
+    """
+    inputs = _integers(inputs, "inputs")
+    height, width = _shape(inputs.shape[-1], width)
+    mazes = _check_mazes(inputs, width)
+    distance, parent = _search(mazes, height, width)
+    goals = np.flatnonzero(mazes == GOAL)
+    closed = np.flatnonzero(distance.ravel()[goals] < 0)
+    if closed.size:
+        raise ValueError(
+            f"a maze must have a path from S to G; inputs has none in maze {closed[0]}; remove it"
+        )
+    labels = mazes.astype(np.int32).ravel()
+    cells = parent.ravel()[goals]
+    while (cells := cells[labels[cells] != START]).size:
+        labels[cells] = PATH
+        cells = parent.ravel()[cells]
+    return labels.reshape(inputs.shape)
+
+
+def generate(
+    height: int,
+    width: int,
+    count: int,
+    seed: int,
+    *,
+    kind: Literal["perfect", "braided"] = "perfect",
+    min_path: int = 1,
+    split: Literal["train", "test"] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random mazes with exactly one shortest path and their labels: each [count, S] int32.
+
+    Rooms are the cells in even rows and columns, counted from 1, as r2c2; corridors of one cell
+    join neighbouring rooms; all else is wall. A perfect maze is a spanning tree of the rooms, made
+    by a depth-first walk that takes random neighbours: its corridors are longer and more winding,
+    and so its paths, than those of a uniform spanning tree (Wilson). A braided maze is a perfect
+    one with loops: half of its dead ends, rounded up, are opened towards a random neighbour, unless
+    opening another has done so. S is a random room, G one of the rooms that exactly one shortest
+    path of at least `min_path` steps joins to S.
+
+    Maze i depends on the arguments other than `count` and on i alone, so a longer run begins with
+    the shorter one. It is drawn from ``SeedSequence(seed, spawn_key=(i, r))`` with r = 0; where the
+    draw has no such G, is of the other split, or equals an earlier maze of the run, it is drawn
+    again with r = 1, 2, .... No maze occurs twice, but symmetric images of one count as distinct.
+
+    Args:
+        height: rows, odd, at least 5.
+        width: columns, odd, at least 5.
+        count: number of mazes.
+        seed: any integer from 0.
+        kind: "perfect" or "braided".
+        min_path: least number of steps from S to G; paths between rooms have an even number.
+        split: keep only mazes of this split; "test" holds those whose `puzzle_keys` are divisible
+            by 8, "train" the others. So runs of different splits share no maze, turned or not,
+            whatever their seeds; they may share walls, with other S and G.
+
+    Raises:
+        ValueError: an argument is out of its range, or mazes such as asked for are too few or too
+            rare.
+    """
+    if min(height, width) < 5 or height % 2 == 0 or width % 2 == 0:
+        raise ValueError(
+            f"height and width must be odd and at least 5; they are {height} and {width}; pass odd "
+            "numbers, with one cell of outer wall on each side"
+        )
+    if kind not in ("perfect", "braided"):
+        raise ValueError(f"kind must be 'perfect' or 'braided'; kind is {kind!r}; pass one of them")
+    if split not in (None, "train", "test"):
+        raise ValueError(f"split must be 'train', 'test' or None; split is {split!r}; pass one")
+    if count < 0 or seed < 0 or min_path < 1:
+        raise ValueError(
+            f"count and seed must be at least 0 and min_path at least 1; count is {count}, seed "
+            f"{seed}, min_path {min_path}; pass values in range"
+        )
+
+    symmetries = dihedral_cells(height, width)
+    mazes: dict[bytes, None] = {}  # in order of insertion
+    for index in range(count):
+        for redraw in range(_MAX_REDRAWS):
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, redraw)))
+            maze = _random_maze(height, width, rng, kind == "braided", min_path)
+            if maze is None or maze in mazes:
+                continue
+            if split is None or split == _split(_key(_least_image(maze, symmetries))):
+                break
+        else:
+            raise ValueError(
+                f"{count} distinct {kind} mazes of {height}x{width} cells with min_path {min_path} "
+                f"and split {split} must exist and not be rare; {_MAX_REDRAWS} draws of maze "
+                f"{index} gave none; pass a smaller count or min_path, or a larger size"
+            )
+        mazes[maze] = None
+    inputs = np.frombuffer(b"".join(mazes), np.uint8).astype(np.int32)
+    inputs = inputs.reshape(count, height * width)
+    return inputs, label(inputs, width=width)
+
+
+def dihedral_cells(height: int, width: int) -> np.ndarray:
+    """The rotations and reflections that keep the shape of a grid: [G, S] int64.
+
+    ``tokens[..., dihedral_cells(height, width)[g]]`` is image g, image 0 the grid itself. G is 8
+    for a square and 4 otherwise.
+    """
+    cells = np.arange(height * width).reshape(height, width)
+    images = [np.rot90(start, turns) for start in (cells, cells.T) for turns in range(4)]
+    return np.stack([image.ravel() for image in images if image.shape == cells.shape])
+
+
+def canonical(inputs: Any, *, width: int | None = None) -> np.ndarray:
+    """The least of each maze's symmetric images, compared token by token: [B, S] int32.
+
+    Args:
+        inputs: [B, S] integer mazes.
+        width: columns of the mazes, where they are not square; see `dihedral_cells`.
+
+    Raises:
+        ValueError: `inputs` is not [B, S], holds what `label` refuses, or S does not fit `width`.
+    """
+    images = _least_images(inputs, width)
+    shape = np.shape(inputs)
+    return np.frombuffer(b"".join(images), np.uint8).astype(np.int32).reshape(shape)
+
+
+def puzzle_keys(inputs: Any, labels: Any = None, *, width: int | None = None) -> np.ndarray:
+    """A number for each maze, the same for all its symmetric images: [B] uint64.
+
+    The 8-byte BLAKE2b hash, read as a little-endian number, of the canonical maze, a byte per cell.
+
+    Args:
+        inputs: [B, S] integer mazes.
+        labels: not used; tasks share this signature.
+        width: columns of the mazes, where they are not square.
+
+    Raises:
+        ValueError: as `canonical`.
+    """
+    return np.array([_key(image) for image in _least_images(inputs, width)], np.uint64)
+
+
+def read_csv(
+    path: str | os.PathLike[str], *, width: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Mazes of a file: inputs [B, S] int32, labels [B, S] int32, ratings [B] float64, B sources.
+
+    Every answer is checked to be a shortest path; that it is the one `label` picks is not.
+
+    Args:
+        path: a UTF-8 CSV file with the columns ``source,question,answer,rating``, all mazes of one
+            size; questions and answers as in `encode`, ratings finite numbers, -1 where unknown.
+        width: columns of the mazes, where they are not square.
+
+    Raises:
+        ValueError: the file has no rows or other columns, a row is malformed or of another size
+            than the first, or an answer is wrong. The message begins ``path:line:``.
+        OSError: the file cannot be read.
+    """
+
+    def encode_maze(text: str) -> np.ndarray:
+        tokens = encode(text)
+        _, columns = _shape(len(tokens), width)
+        _check_mazes(np.where(tokens == PATH, FREE, tokens), columns)
+        return tokens
+
+    return csv_format.read_csv(
+        path, encode_maze, partial(satisfies_rules, width=width), _wrong_answer
+    )
+
+
+def write_csv(
+    path: str | os.PathLike[str],
+    inputs: Any,
+    labels: Any,
+    sources: Sequence[str] | None = None,
+    ratings: Any | None = None,
+    *,
+    width: int | None = None,
+) -> None:
+    """Writes mazes in the format `read_csv` reads; checks everything before it opens the file.
+
+    Args:
+        path: file to write, replaced if it exists.
+        inputs: [B, S] integer mazes, B at least 1.
+        labels: [B, S] integer, the mazes with a shortest path marked.
+        sources: B strings; empty where not given.
+        ratings: [B] finite numbers; -1, unknown, where not given.
+        width: columns of the mazes, where they are not square.
+
+    Raises:
+        ValueError: shapes or lengths disagree, an input is no maze, a label is wrong, or a rating
+            is not finite.
+        OSError: the file cannot be written.
+    """
+    inputs, labels = _integers(inputs, "inputs"), _integers(labels, "labels")
+    _, columns = _shape(inputs.shape[-1], width)
+    csv_format.write_csv(
+        path,
+        inputs,
+        labels,
+        sources,
+        ratings,
+        decode=decode,
+        check_inputs=partial(_check_mazes, width=columns),
+        satisfies_rules=partial(satisfies_rules, width=width),
+        wrong_answer=_wrong_answer,
+    )
+
+
+# Search and generation.
+
+
+def _search(inputs: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Breadth-first search from S through [B, S] mazes: distances and parents: [B, S] each.
+
+    The distance of a cell that S does not reach is -1. A parent is an index into all B * S cells.
+    """
+    # A ring of pads, through which no way leads, spares the tests for the borders.
+    ring = ((0, 0), (1, 1), (1, 1))
+    grid = np.pad(inputs.reshape(-1, height, width), ring)
+    number = np.pad(np.arange(inputs.size).reshape(-1, height, width), ring).ravel()
+    distance = np.full(grid.shape, -1, np.int32)
+    parent = np.full(grid.shape, -1)
+    flat_distance, flat_parent = distance.reshape(-1), parent.reshape(-1)  # views
+    unseen = np.isin(grid, (FREE, GOAL)).ravel()
+    row = width + 2
+    steps = np.array([row, -1, 1, -row])  # down, left, right, up
+
+    # One step of all mazes at once. Within a maze `front` keeps the order of a queue.
+    front, away = np.flatnonzero(grid == START), 0
+    while front.size:
+        flat_distance[front] = away
+        unseen[front] = False
+        reached = (front[:, None] + steps).ravel()
+        discoverer = np.repeat(front, len(steps))
+        fresh = unseen[reached]
+        reached, discoverer = reached[fresh], discoverer[fresh]
+        flat_parent[reached[::-1]] = discoverer[::-1]  # the first discoverer writes last
+        front, away = reached[flat_parent[reached] == discoverer], away + 1
+
+    # Back to numbers of cells without the ring.
+    flat_parent[:] = np.where(flat_parent < 0, -1, number[flat_parent])
+    inner = np.s_[:, 1:-1, 1:-1]
+    return distance[inner].reshape(inputs.shape), parent[inner].reshape(inputs.shape)
+
+
+def _are_shortest_paths(
+    answers: np.ndarray,
+    inputs: np.ndarray,
+    distance: np.ndarray,
+    steps: np.ndarray,
+    height: int,
+    width: int,
+) -> np.ndarray:
+    """Whether answers [N, S] are right, given distances from S and, [N], steps to G; -1 if none."""
+    path = answers == PATH
+    right = _keeps(answers, inputs).all(-1)
+    right &= path.sum(-1) == steps - 1
+    # There are steps + 1 marked cells, S and G among them. If each but S is beside one that is a
+    # step nearer to S, going back from G meets steps + 1 of them, which are all there are.
+    unmarked = -2  # no distance, nor one step nearer than any
+    away = np.where(path | (inputs == START) | (inputs == GOAL), distance, unmarked)
+    away = away.reshape(-1, height, width)
+    ring = np.pad(away, ((0, 0), (1, 1), (1, 1)), constant_values=unmarked)
+    linked = away <= 0
+    for beside in (ring[:, :-2, 1:-1], ring[:, 2:, 1:-1], ring[:, 1:-1, :-2], ring[:, 1:-1, 2:]):
+        linked |= beside == away - 1
+    return right & linked.all((-2, -1))
+
+
+def _random_maze(
+    height: int, width: int, rng: np.random.Generator, braided: bool, min_path: int
+) -> bytes | None:
+    """One draw of `generate`, a byte per cell; None where S has no G to go to."""
+    steps = (width, -1, 1, -width)
+    rooms = [row * width + column for row in range(1, height, 2) for column in range(1, width, 2)]
+    tokens = bytearray([WALL]) * (height * width)
+
+    # Two steps from a room lead to a room or else, over the edge too, to no odd row and column.
+    orders = rng.permuted(np.tile(steps, (len(rooms), 1)), axis=1).tolist()
+    untried = dict(zip(rooms, orders, strict=True))
+    walk = [rooms[rng.integers(len(rooms))]]
+    tokens[walk[0]] = FREE
+    while walk:
+        room = walk[-1]
+        if not untried[room]:
+            walk.pop()
+            continue
+        step = untried[room].pop()
+        other = room + 2 * step
+        if other in untried and tokens[other] == WALL:
+            tokens[room + step] = tokens[other] = FREE
+            walk.append(other)
+
+    if braided:
+        dead_ends = [room for room in rooms if sum(tokens[room + s] == FREE for s in steps) == 1]
+        chosen = rng.permutation(dead_ends)[: math.ceil(len(dead_ends) / 2)]
+        for room in chosen.tolist():
+            closed = [s for s in steps if tokens[room + s] == WALL and room + 2 * s in untried]
+            if sum(tokens[room + s] == FREE for s in steps) == 1:
+                tokens[room + closed[rng.integers(len(closed))]] = FREE
+
+    start = rooms[rng.integers(len(rooms))]
+    goals = _goals(tokens, start, steps, min_path)
+    if not goals:
+        return None
+    tokens[start], tokens[goals[rng.integers(len(goals))]] = START, GOAL
+    return bytes(tokens)
+
+
+def _goals(tokens: bytearray, start: int, steps: Sequence[int], min_path: int) -> list[int]:
+    """The rooms that exactly one shortest path of at least `min_path` steps joins to `start`."""
+    seen = {start}
+    front = {start: 1}  # rooms at one distance, and the number of shortest paths to each
+    goals: list[int] = []
+    distance = 0
+    while front:
+        if distance >= min_path:
+            goals += [room for room, paths in front.items() if paths == 1]
+        distance += 2
+        following: dict[int, int] = {}
+        for room, paths in front.items():
+            for step in steps:
+                other = room + 2 * step
+                if tokens[room + step] == FREE and other not in seen:
+                    following[other] = following.get(other, 0) + paths
+        seen.update(following)
+        front = following
+    return goals
+
+
+def _least_image(maze: bytes, symmetries: np.ndarray) -> bytes:
+    images = np.frombuffer(maze, np.uint8)[symmetries]
+    return min(image.tobytes() for image in images)
+
+
+def _least_images(inputs: Any, width: int | None) -> list[bytes]:
+    """The canonical form of each of [B, S] mazes, a byte per cell."""
+    inputs = _integers(inputs, "inputs", ndim=2)
+    height, width = _shape(inputs.shape[-1], width)
+    mazes = _check_mazes(inputs, width).astype(np.uint8)
+    symmetries = dihedral_cells(height, width)
+    return [_least_image(maze.tobytes(), symmetries) for maze in mazes]
+
+
+def _key(image: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little")
+
+
+def _split(key: int) -> str:
+    return "test" if key % _TEST_SHARE == 0 else "train"
+
+
+# Checks and messages.
+
+
+def _keeps(answers: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Per cell, whether the answer keeps the maze or marks a free cell."""
+    return (answers == inputs) | ((answers == PATH) & (inputs == FREE))
+
+
+def _integers(values: Any, name: str, *, ndim: int | None = None) -> np.ndarray:
+    """`values` as an array of integers with `ndim` axes, or else at least one."""
+    array = np.asarray(values)
+    ndim_fits = array.ndim > 0 if ndim is None else array.ndim == ndim
+    if not ndim_fits or not np.issubdtype(array.dtype, np.integer):
+        axes = "at least one axis" if ndim is None else f"{ndim} axes"
+        raise ValueError(
+            f"{name} must be integer tokens with {axes}, the last of cells; {name} has shape "
+            f"{array.shape} and dtype {array.dtype}; pass tokens, as encode makes them from text"
+        )
+    return array
+
+
+def _shape(num_cells: int, width: int | None) -> tuple[int, int]:
+    """Rows and columns of a maze."""
+    columns = math.isqrt(num_cells) if width is None else width
+    rows = num_cells // max(columns, 1)
+    if min(rows, columns) < 1 or rows * columns != num_cells or (width is None and rows != columns):
+        raise ValueError(
+            f"a maze must be square or have rows of `width` cells; it has {num_cells} cells and "
+            f"width is {width}; pass whole mazes, and width where they are not square"
+        )
+    return rows, columns
+
+
+def _check_mazes(inputs: np.ndarray, width: int) -> np.ndarray:
+    """Refuses what is no maze of walls, free cells, one S and one G; returns `inputs` as [B, S]."""
+    mazes = inputs.reshape(-1, inputs.shape[-1])
+    foreign = np.argwhere((mazes < WALL) | (mazes > GOAL))
+    if foreign.size:
+        maze, cell = foreign[0].tolist()
+        row, column = divmod(cell, width)
+        raise ValueError(
+            f"a maze must hold tokens {WALL} (wall) to {GOAL} (goal); it has {mazes[maze, cell]} "
+            f"in r{row + 1}c{column + 1} of maze {maze}; pass mazes without paths and pads"
+        )
+    for token in (START, GOAL):
+        counts = (mazes == token).sum(-1)
+        wrong = np.flatnonzero(counts != 1)
+        if wrong.size:
+            raise ValueError(
+                f"a maze must have one S and one G; maze {wrong[0]} has {counts[wrong[0]]} "
+                f"{_CHARSET[token - 1]}; correct or remove it"
+            )
+    return mazes
+
+
+def _wrong_answer(answer: np.ndarray) -> str:
+    return (
+        "a question must have no 'o', and its answer keep the maze and mark with 'o' the cells "
+        f"between S and G of one shortest path; this answer, which marks {(answer == PATH).sum()} "
+        "cells, does not; correct or remove the row"
+    )
