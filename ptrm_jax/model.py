@@ -1,7 +1,11 @@
 """The Tiny Recursive Model in Flax Linen, written for ONE rollout of one puzzle.
 
-Batches are `jax.vmap` over these functions. Shape letters: S tokens, P prefix positions,
-L = P + S positions, C channels (upstream hidden_size h), V vocabulary, M inner width.
+Batches are `jax.vmap` over these functions. States may also carry lanes between positions and
+channels, [L, ..., C]: the trainer calls the network so, because under vmap a gradient's products
+would fall apart into one small product per lane.
+
+Shape letters: S tokens, P prefix positions, L = P + S positions, C channels (upstream hidden_size
+h), V vocabulary, M inner width.
 
 Source: TRM, arXiv 2510.04871, and upstream `models/recursive_reasoning/trm.py`,
 `models/layers.py`. Upstream's z_H is the paper's answer embedding y, z_L its latent z.
@@ -74,6 +78,84 @@ def silu(x: jax.Array) -> jax.Array:
     return (x32 / (1.0 + jnp.exp(-x32))).astype(x.dtype)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gated(x: jax.Array, axis: int) -> jax.Array:
+    """silu(gate) * up, where x holds the gate and then the up half along `axis`."""
+    gate, up = jnp.split(x, 2, axis=axis)
+    return rounded(rounded(silu(gate)) * up)
+
+
+def _gated_fwd(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    return gated(x, axis), x
+
+
+def _gated_bwd(axis: int, x: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    # One pass over x that takes one exponential; derived automatically it is several.
+    gate, up = jnp.split(x.astype(jnp.float32), 2, axis=axis)
+    g = g.astype(jnp.float32)
+    sigmoid = 1.0 / (1.0 + jnp.exp(-gate))
+    silu = gate * sigmoid
+    halves = (g * up * (sigmoid + silu * (1.0 - sigmoid)), g * silu)
+    return (jnp.concatenate(halves, axis=axis).astype(x.dtype),)
+
+
+gated.defvjp(_gated_fwd, _gated_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def contract(x: jax.Array, kernel: jax.Array, axis: int, precision: str) -> jax.Array:
+    """Product with a [in, out] kernel over the first or the last axis of x, which it replaces.
+
+    Args:
+      x: [L, ..., C] in the compute dtype.
+      kernel: [in, out], the same dtype.
+      axis: 0 or -1.
+      precision: `jax.lax.Precision` of the product.
+
+    Returns:
+      float32: accumulated so whatever the dtype. Left to itself, XLA's CPU backend does not use the
+      processor's bfloat16 instructions, and the result is not PyTorch's.
+    """
+    dot = _dot(precision)
+    if axis == -1:
+        return dot(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+    if x.dtype == jnp.float32:  # without a transpose
+        return dot(kernel, x, (((0,), (0,)), ((), ())))
+    # The form above, in bfloat16, is one that XLA's CPU backend cannot run.
+    return jnp.moveaxis(dot(x, kernel, (((0,), (0,)), ((), ()))), -1, 0)
+
+
+def _dot(precision: str) -> Callable[..., jax.Array]:
+    return functools.partial(
+        lax.dot_general, precision=precision, preferred_element_type=jnp.float32
+    )
+
+
+def _contract_fwd(
+    x: jax.Array, kernel: jax.Array, axis: int, precision: str
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return contract(x, kernel, axis, precision), (x, kernel)
+
+
+def _contract_bwd(
+    axis: int, precision: str, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # The derivative that JAX would make has the positions last, and XLA then copies every operand.
+    x, kernel = saved
+    g = g.astype(x.dtype)
+    dx = contract(g, kernel.T, axis, precision)
+    if x.dtype == jnp.float32:
+        summed = tuple(range(x.ndim - 1) if axis == -1 else range(1, x.ndim))
+        dkernel = _dot(precision)(x, g, ((summed, summed), ((), ())))
+    else:  # two plain matrices: the one form of bfloat16 that XLA's CPU backend runs well
+        rows, columns = (jnp.moveaxis(a, axis, -1).reshape(-1, a.shape[axis]) for a in (x, g))
+        dkernel = _dot(precision)(rows.T, columns, (((1,), (0,)), ((), ())))
+    return rounded(dx.astype(x.dtype)), rounded(dkernel.astype(kernel.dtype))
+
+
+contract.defvjp(_contract_fwd, _contract_bwd)
+
+
 def product(a: jax.Array, b: jax.Array, dimensions: Any, precision: str) -> jax.Array:
     """`lax.dot_general` with batch axes, accumulated and returned in float32.
 
@@ -113,10 +195,10 @@ def rotary(x: jax.Array, theta: float) -> jax.Array:
 
 
 class Linear(nn.Module):
-    """Product with a [in, out] kernel over one axis of x; the result's axis takes its place.
+    """Product with a [in, out] kernel over the first (0) or the last (-1) axis of x.
 
-    In float32 `axis=0` mixes positions without a transpose: under a vmap over lanes it is one plain
-    matrix product [out, in] x [in, lanes * C].
+    In float32 `axis=0` mixes positions without a transpose: with lanes it is one plain matrix
+    product [out, in] x [in, lanes * C].
     """
 
     features: int
@@ -130,25 +212,13 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         dtype = self.dtype or self.precision.dtype
-        axis = self.axis % x.ndim
-        shape = (x.shape[axis], self.features)
+        shape = (x.shape[self.axis], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        x, kernel = x.astype(dtype), kernel.astype(dtype)
-        # Accumulated in float32 whatever the dtype: left to itself, XLA's CPU backend does not use
-        # the processor's bfloat16 instructions, and the result is not PyTorch's.
-        dot = functools.partial(
-            lax.dot_general, precision=self.precision.matmul, preferred_element_type=jnp.float32
-        )
-        contract = (((axis,), (0,)), ((), ()))
-        if axis == x.ndim - 1:
-            out = dot(x, kernel, contract)
-        elif dtype == jnp.float32:
-            out = dot(kernel, x, (((0,), (axis,)), ((), ())))
-        else:  # the form above, in bfloat16, is one that XLA's CPU backend cannot run
-            out = jnp.moveaxis(dot(x, kernel, contract), -1, axis)
+        out = contract(x.astype(dtype), kernel.astype(dtype), self.axis, self.precision.matmul)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-            out = out + bias.astype(dtype).astype(jnp.float32)
+            bias = bias.astype(dtype).astype(jnp.float32)
+            out = out + jnp.broadcast_to(bias, out.shape)
         return rounded(out.astype(dtype))
 
 
@@ -179,10 +249,8 @@ class SwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         linear = functools.partial(Linear, precision=self.precision, axis=self.axis)
-        gate, up = jnp.split(
-            linear(2 * self.width, name="gate_up_proj")(x), 2, axis=self.axis % x.ndim
-        )
-        return linear(x.shape[self.axis], name="down_proj")(rounded(rounded(silu(gate)) * up))
+        inner = gated(linear(2 * self.width, name="gate_up_proj")(x), self.axis)
+        return linear(x.shape[self.axis], name="down_proj")(inner)
 
 
 class Attention(nn.Module):
@@ -194,22 +262,29 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         cfg, prec = self.config, self.precision
-        # Fused rows are ordered [q heads | k heads | v heads], upstream layers.py.
         qkv = Linear(3 * cfg.hidden_size, prec, name="qkv_proj")(x)
+        attend = self._attend
+        for _ in range(x.ndim - 2):  # lanes attend each to itself
+            attend = jax.vmap(attend, in_axes=1, out_axes=1)
+        return Linear(cfg.hidden_size, prec, name="o_proj")(attend(qkv))
+
+    def _attend(self, qkv: jax.Array) -> jax.Array:
+        """Weighted values [L, C] from the fused projection [L, 3 C] of one rollout."""
+        cfg, prec = self.config, self.precision
+        # Fused rows are ordered [q heads | k heads | v heads], upstream layers.py.
         q, k, v = jnp.split(qkv.reshape(cfg.length, 3 * cfg.num_heads, cfg.head_dim), 3, axis=1)
         if cfg.positions == "rope":
             q, k = rotary(q, cfg.rope_theta), rotary(k, cfg.rope_theta)
         # [L, heads, head_dim] each: heads are a batch axis, which dot_general puts first.
         scores = product(q, k, (((2,), (2,)), ((1,), (1,))), prec.matmul)
-        weights = jax.nn.softmax(scores / math.sqrt(cfg.head_dim), axis=-1).astype(x.dtype)
+        weights = jax.nn.softmax(scores / math.sqrt(cfg.head_dim), axis=-1).astype(qkv.dtype)
         out = product(rounded(weights), v, (((2,), (0,)), ((0,), (1,))), prec.matmul)
         out = jnp.swapaxes(out, 0, 1)  # [L, heads, head_dim]
-        out = rounded(out.astype(x.dtype)).reshape(cfg.length, cfg.hidden_size)
-        return Linear(cfg.hidden_size, prec, name="o_proj")(out)
+        return rounded(out.astype(qkv.dtype)).reshape(cfg.length, cfg.hidden_size)
 
 
 class Block(nn.Module):
-    """One post-norm block of f: x [L, C] -> [L, C]."""
+    """One post-norm block of f: x [L, ..., C] -> [L, ..., C]."""
 
     config: ModelConfig
     precision: Precision
@@ -252,7 +327,8 @@ def recur(
     f: Callable[[jax.Array, jax.Array], jax.Array],
     carry: Carry,
     x: jax.Array,
-    config: ModelConfig,
+    H_cycles: int,
+    L_cycles: int,
 ) -> Carry:
     """One deep recursion without noise: H_cycles x {L_cycles x z = f(z, y + x); y = f(y, z)}.
 
@@ -264,7 +340,8 @@ def recur(
       f: the network.
       carry: y and z.
       x: input embedding, in the layout of the carry.
-      config: for the numbers of cycles.
+      H_cycles: latent recursions, T.
+      L_cycles: updates of z in each, n.
 
     Source: TRM Figure 3, upstream `TinyRecursiveReasoningModel_ACTV1_Inner.forward`.
     """
@@ -275,10 +352,10 @@ def recur(
     def latent_recursion(carry: Carry, _: None) -> tuple[Carry, None]:
         y, z = carry
         injection = rounded(y + x)
-        z, _ = lax.scan(lambda z, _: (f(z, injection), None), z, length=config.L_cycles)
+        z, _ = lax.scan(lambda z, _: (f(z, injection), None), z, length=L_cycles)
         return Carry(f(y, z), z), None
 
-    carry, _ = lax.scan(latent_recursion, carry, length=config.H_cycles)
+    carry, _ = lax.scan(latent_recursion, carry, length=H_cycles)
     return carry
 
 
@@ -364,14 +441,14 @@ class TRM(nn.Module):
         )
 
     def f(self, s: jax.Array, injection: jax.Array) -> jax.Array:
-        """The network: s [L, C], injection [L, C] -> [L, C]."""
+        """The network: s [L, ..., C], injection [L, ..., C] -> [L, ..., C]."""
         return self.network(s, injection)
 
     def heads(self, y: jax.Array) -> Heads:
-        """Output logits of the tokens and Q logits of the first position.
+        """Output logits of the tokens, [S, ..., V], and Q logits of the first position, [..., 2].
 
         Args:
-          y: [L, C].
+          y: [L, ..., C].
         """
         return Heads(
             logits=self.lm_head(y)[self.config.prefix_len :],

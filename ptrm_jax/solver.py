@@ -197,7 +197,9 @@ def _tile_model(model: TRM, params: Params) -> _TileModel:
 
     return _TileModel(
         embed=jax.vmap(functools.partial(apply, method=TRM.embed), out_axes=1),
-        deep_recursion=functools.partial(recur, f, config=model.config),
+        deep_recursion=functools.partial(
+            recur, f, H_cycles=model.config.H_cycles, L_cycles=model.config.L_cycles
+        ),
         heads=jax.vmap(functools.partial(apply, method=TRM.heads), in_axes=1),
         initial_carry=initial_carry,
     )

@@ -606,7 +606,7 @@ def test_recur_in_whole_numbers(H_cycles: int, L_cycles: int) -> None:
     carry = Carry(jnp.array([1.0, 2.0]), jnp.array([3.0, -1.0]))
     x = jnp.array([5.0, -2.0])
     got, expected = (
-        recur(f, carry, x, config),
+        recur(f, carry, x, config.H_cycles, config.L_cycles),
         unrolled(f, Carry(*map(np.asarray, carry)), np.asarray(x), H_cycles, L_cycles),
     )
     np.testing.assert_array_equal(got.y, expected.y)
