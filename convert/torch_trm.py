@@ -2,7 +2,7 @@
 
 The other side of the parity check, and the PyTorch baseline of the benchmark. It takes upstream's
 tensors by upstream's names in upstream's layout, so that nothing of the port is shared with it.
-Inference only: no gradient, no dropout, no halting.
+The network alone: no loss, no halting (`convert.torch_training`).
 
 Source: TRM, arXiv 2510.04871; upstream `models/recursive_reasoning/trm.py`, `models/layers.py`.
 """
@@ -25,6 +25,8 @@ class TorchTRM:
     Attributes:
       config: the architecture.
       dtype: of activations and of the weights at use; float64 is a reference for rounding.
+      weights: canonical upstream name to tensor. Every use casts, so the values may as well be the
+        masters of a training run, which then get the gradients.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class TorchTRM:
         self.config, self.dtype = config, dtype
         # The masters are float32 and would be cast at every use; once gives the same values. The
         # embeddings are cast after the look-up: a table may have a million rows.
-        self._weights = {
+        self.weights = {
             name: torch.from_numpy(np.array(value, np.float32))
             if name in (mapping.EMBED_TOKENS, mapping.PUZZLE_EMB)
             else torch.from_numpy(np.array(value, np.float32)).to(dtype)
@@ -67,20 +69,27 @@ class TorchTRM:
           inputs: [B, S] integer tokens.
           puzzle_identifiers: [B] integer rows of the puzzle embedding.
         """
-        cfg, w = self.config, self._weights
-        x = w[mapping.EMBED_TOKENS][inputs.long()].to(self.dtype)
-        if cfg.prefix_len:
-            rows = w[mapping.PUZZLE_EMB][puzzle_identifiers.long()].to(self.dtype)
+        rows = None
+        if self.config.prefix_len:
+            rows = self.weights[mapping.PUZZLE_EMB][puzzle_identifiers.long()]
+        return self.embed_rows(inputs, rows)
+
+    def embed_rows(self, inputs: Tensor, rows: Tensor | None) -> Tensor:
+        """`embed` with the rows of the puzzle embedding looked up, [B, puzzle_emb_ndim] or None."""
+        cfg = self.config
+        x = F.embedding(inputs.long(), self.weights[mapping.EMBED_TOKENS]).to(self.dtype)
+        if rows is not None:
+            rows = rows.to(self.dtype)
             rows = F.pad(rows, (0, cfg.prefix_len * cfg.hidden_size - cfg.puzzle_emb_ndim))
             x = torch.cat([rows.view(-1, cfg.prefix_len, cfg.hidden_size), x], dim=1)
         if cfg.positions == "learned":
-            x = 0.707106781 * (x + w[mapping.EMBED_POS])
+            x = 0.707106781 * (x + self._weight(mapping.EMBED_POS))
         return math.sqrt(cfg.hidden_size) * x
 
     def initial_carry(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """y and z before the first step, [B, L, C] each."""
         shape = (batch_size, self.config.length, self.config.hidden_size)
-        y, z = (self._weights[name].expand(shape) for name in (mapping.H_INIT, mapping.L_INIT))
+        y, z = (self._weight(name).expand(shape) for name in (mapping.H_INIT, mapping.L_INIT))
         return y, z
 
     def _norm(self, x: Tensor) -> Tensor:
@@ -92,8 +101,11 @@ class TorchTRM:
         gate, value = F.linear(x, self._layer(i, up)).chunk(2, dim=-1)
         return F.linear(F.silu(gate) * value, self._layer(i, down))
 
+    def _weight(self, name: str) -> Tensor:
+        return self.weights[name].to(self.dtype)  # itself, not a copy, in that dtype already
+
     def _layer(self, i: int, part: str) -> Tensor:
-        return self._weights[mapping.layer_weight(i, part)]
+        return self._weight(mapping.layer_weight(i, part))
 
     def _rotate(self, x: Tensor) -> Tensor:
         if self._rotary is None:
@@ -138,14 +150,18 @@ class TorchTRM:
           x: [B, L, C], input embedding.
         """
         for _ in range(self.config.H_cycles):
-            injection = y + x
-            for _ in range(self.config.L_cycles):
-                z = self.f(z, injection)
-            y = self.f(y, z)
+            y, z = self.latent_recursion(y, z, x)
         return y, z
+
+    def latent_recursion(self, y: Tensor, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """One H cycle: `L_cycles` updates of z, then one of y."""
+        injection = y + x
+        for _ in range(self.config.L_cycles):
+            z = self.f(z, injection)
+        return self.f(y, z), z
 
     def heads(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, S, V] in `dtype`; Q logits [B, 2], at least float32, halt first."""
-        logits = F.linear(y[:, self.config.prefix_len :], self._weights[mapping.LM_HEAD])
-        q = F.linear(y[:, 0], self._weights[mapping.Q_WEIGHT], self._weights[mapping.Q_BIAS])
+        logits = F.linear(y[:, self.config.prefix_len :], self._weight(mapping.LM_HEAD))
+        q = F.linear(y[:, 0], self._weight(mapping.Q_WEIGHT), self._weight(mapping.Q_BIAS))
         return logits, q.to(self._at_least_float32)
