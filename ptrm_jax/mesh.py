@@ -6,12 +6,13 @@ its share with its own copy of the parameters, under `jax.pmap`.
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ptrm_jax import selection
 from ptrm_jax.config import DEFAULT_LANE_TILE, LoopSettings, check_int
@@ -19,7 +20,16 @@ from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import LaneResults, Lanes, Solution, check_solve, choose, make_lanes, run_lanes
 
+AXIS = "lane"
+"""Name of the one axis of devices."""
+
 _HOST_DEVICES = "xla_force_host_platform_device_count"
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def use_cpu_cores(num_devices: int | None = None) -> None:
@@ -36,8 +46,7 @@ def use_cpu_cores(num_devices: int | None = None) -> None:
         # What the user has set in the environment stands.
         if "JAX_NUM_CPU_DEVICES" in os.environ or _HOST_DEVICES in os.environ.get("XLA_FLAGS", ""):
             return
-        has_affinity = hasattr(os, "sched_getaffinity")
-        num_devices = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+        num_devices = num_cores()
     check_int("num_devices", num_devices, 1)
     jax.config.update("jax_num_cpu_devices", num_devices)
 
@@ -67,8 +76,40 @@ def default_lane_tile() -> int:
 
 def replicate(params: Params, devices: Sequence[jax.Device]) -> Params:
     """A copy of the parameters on every device, so that no call transfers them again."""
-    mesh = jax.sharding.Mesh(np.array(devices), ("lane",))
-    return jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return jax.device_put(params, sharding(devices, split=False))
+
+
+def sharding(devices: Sequence[jax.Device], *, split: bool) -> NamedSharding:
+    """Placement over devices: whole on each, or its leading axis split over them."""
+    return NamedSharding(Mesh(np.array(devices), (AXIS,)), _spec(split))
+
+
+def _spec(split: bool) -> PartitionSpec:
+    return PartitionSpec(AXIS) if split else PartitionSpec()
+
+
+def data_parallel(
+    fn: Callable[..., Any], devices: Sequence[jax.Device], *, inputs: Any, outputs: Any
+) -> Callable[..., Any]:
+    """`fn` jitted over devices, each with its share of the rows; its first argument is donated.
+
+    Inside, `AXIS` names the devices, for `lax.psum` and the like.
+
+    Args:
+      fn: what one device does.
+      devices: where.
+      inputs: one entry per argument: prefix trees of bool, True where the leading axis is split
+        over the devices, False where every device has the whole.
+      outputs: the same for the result.
+    """
+    mapped = jax.shard_map(
+        fn,
+        mesh=Mesh(np.array(devices), (AXIS,)),
+        in_specs=jax.tree.map(_spec, inputs),
+        out_specs=jax.tree.map(_spec, outputs),
+        check_vma=False,  # a loop's carry starts equal on all devices and then differs
+    )
+    return jax.jit(mapped, donate_argnums=0)
 
 
 def solve(
@@ -131,4 +172,4 @@ def _pmapped(model: TRM, settings: LoopSettings, devices: tuple[jax.Device, ...]
         key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
         return run_lanes(model, params, key, puzzles, lanes, sigma, settings)
 
-    return jax.pmap(run, axis_name="lane", in_axes=(None, None, None, 0, None), devices=devices)
+    return jax.pmap(run, axis_name=AXIS, in_axes=(None, None, None, 0, None), devices=devices)

@@ -1,0 +1,64 @@
+"""The curves of a training run, from its log."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+_EVALUATIONS = {
+    "deterministic": ("TRM", "#0072B2"),
+    "mean": ("one noisy rollout", "#999999"),
+    "best_q": ("PTRM, best-Q", "#D55E00"),
+    "pass": ("PTRM, pass (bound)", "#009E73"),
+}
+"""Colours that the colour-blind tell apart (Okabe and Ito)."""
+
+
+def draw_curves(log: Path, picture: Path) -> None:
+    """Losses, accuracy on the training rows, and evaluations, against optimiser steps.
+
+    Args:
+      log: `log.jsonl` of a run.
+      picture: PNG file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    training = [r for r in records if r["kind"] == "train"]
+    evaluations = [r for r in records if r["kind"] == "eval"]
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, accuracies, scores = figure.subplots(1, 3)
+
+    def line(ax: Any, name: str, label: str, scale: float = 1.0) -> None:
+        points = [(r["step"], r[name] * scale) for r in training if r[name] is not None]
+        ax.plot(*zip(*points, strict=True) if points else ((), ()), label=label, linewidth=1)
+
+    line(losses, "lm_loss", "tokens")
+    line(losses, "q_loss", "Q head")
+    losses.set(yscale="log", ylabel="loss per row", title="Training")
+    line(accuracies, "cell_accuracy", "cells", 100)
+    line(accuracies, "exact_accuracy", "puzzles", 100)
+    line(accuracies, "q_accuracy", "sign of Q", 100)
+    accuracies.set(ylabel="right when a row halts, %", ylim=(0, 100), title="Training")
+    for name, (label, colour) in _EVALUATIONS.items():
+        rows = [(r["step"], *r[name][:3]) for r in evaluations]
+        if rows:
+            steps, mean, low, high = zip(*rows, strict=True)
+            percent = [[100 * x for x in part] for part in (mean, low, high)]
+            scores.plot(steps, percent[0], marker="o", markersize=3, label=label, color=colour)
+            scores.fill_between(steps, percent[1], percent[2], color=colour, alpha=0.15)
+    scores.set(ylabel="solved exactly, %", ylim=(0, 100), title="Evaluation, averaged weights")
+    if evaluations:
+        last = evaluations[-1]
+        scores.set_title(
+            f"Evaluation, averaged weights\nD={last['eval_depth']}, K={last['eval_rollouts']}, "
+            f"sigma {last['eval_sigma']:g}, n={last['deterministic'][3]}, 95 % intervals",
+            fontsize=9,
+        )
+    for ax in (losses, accuracies, scores):
+        ax.set_xlabel("optimiser steps")
+        ax.grid(alpha=0.3)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=8)
+    figure.savefig(picture, dpi=120)

@@ -1,0 +1,201 @@
+"""What a run trains on: sources, what is kept out of them, and in which order they come.
+
+The order is a function of (seed, epoch) alone, so a data position, two integers, is all that a
+resumed run needs. It runs on the host: a data set may be larger than a device.
+"""
+
+import dataclasses
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ptrm_jax import mesh
+from ptrm_jax.data import DataError, Dataset, make_dataset, read_dataset
+from ptrm_jax.tasks import maze, sudoku, symmetry
+from ptrm_jax.tasks.symmetry import Augment
+from ptrm_jax.training.config import Task, TrainConfig
+from ptrm_jax.training.step import Examples
+
+_GENERATE = re.compile(r"generate:(sudoku|maze)(\d+):(\d+)(?::(.*))?")
+
+
+class Position(NamedTuple):
+    """How far the stream of examples has been read.
+
+    Attributes:
+      epoch: from 0.
+      offset: rows of the epoch's order that are used up.
+    """
+
+    epoch: int = 0
+    offset: int = 0
+
+
+def read_source(source: str, *, seed: int) -> Dataset:
+    """Training puzzles of one source.
+
+    Args:
+      source: `generate:<task><size>:<number>[:<name>=<value>,...]`, drawn from the training split
+        of the task's generator; or whatever `read_dataset` takes, its split "train".
+      seed: of the generator, unless the source gives one.
+
+    Raises:
+      DataError: unknown source, or the generator refuses its arguments.
+    """
+    if not source.startswith("generate:"):
+        return read_dataset(source, split="train")
+    match = _GENERATE.fullmatch(source)
+    if match is None:
+        raise DataError(
+            "a generated source must read generate:<task><size>:<number>[:<name>=<value>,...], its "
+            f"task sudoku or maze; got {source!r}"
+        )
+    task, size, count, options = match.groups()
+    try:
+        arguments = _arguments(options) if options else {}
+        if task == "sudoku":
+            arguments = {"seed": seed, "workers": mesh.num_cores()} | arguments
+            inputs, labels = sudoku.generate(int(size), int(count), split="train", **arguments)
+            vocab_size = int(size) + sudoku.FIRST_DIGIT
+        else:
+            arguments = {"seed": seed} | arguments
+            inputs, labels = maze.generate(
+                int(size), int(size), int(count), split="train", **arguments
+            )
+            vocab_size = maze.VOCAB_SIZE
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{source}: {error}") from error
+    return make_dataset(source, inputs, labels, vocab_size)
+
+
+def _arguments(options: str) -> dict[str, Any]:
+    """ "a=1,b=x" as {"a": 1, "b": "x"}."""
+    pairs = [option.partition("=") for option in options.split(",")]
+    return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
+
+
+def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
+    """All sources of a run as one set, without what is to be scored on.
+
+    Raises:
+      DataError: a source cannot be read, does not fit the model or the others, or nothing is left.
+    """
+    sources = [read_source(source, seed=config.seed) for source in config.data]
+    held_out = [read_dataset(source) for source in config.exclude]
+    held_out += [] if evaluation is None else [evaluation]
+    for dataset in (*sources, *held_out):
+        dataset.check_fits(config.model)
+        if dataset.ignore_label != sources[0].ignore_label:
+            raise DataError(
+                f"all data must ignore one label; {sources[0].name} ignores "
+                f"{sources[0].ignore_label} and {dataset.name} {dataset.ignore_label}"
+            )
+    if len(sources) > 1 and any(source.group_of is not None for source in sources):
+        raise DataError("an upstream folder must be the only source; got several")
+    if config.task != "none":
+        forbidden = [puzzle_keys(config.task, dataset) for dataset in held_out]
+        sources = [
+            source.take(~np.isin(puzzle_keys(config.task, source), np.concatenate(forbidden)))
+            if forbidden
+            else source
+            for source in sources
+        ]
+    if len(sources) == 1:
+        merged = sources[0]
+    else:
+        merged = make_dataset(
+            " + ".join(source.name for source in sources),
+            np.concatenate([source.puzzles.inputs for source in sources]),
+            np.concatenate([source.labels for source in sources]),
+            config.model.vocab_size,
+        )
+    if not len(merged):
+        raise DataError("nothing is left to train on: every puzzle is also in the evaluation")
+    return merged
+
+
+def puzzle_keys(task: Task, dataset: Dataset) -> np.ndarray:
+    """[B] uint64, equal for puzzles that a symmetry makes equal, and on 9x9 for equal solutions.
+
+    On 9x9 the solution decides: training shows extra clues at random, and two puzzles of one
+    solution could come to the same. Solved 6x6 boards have but 49 classes, so there it is the
+    puzzle; one with extra clues is not minimal, and never equal to one that is.
+
+    Raises:
+      DataError: the puzzles are not of this task.
+    """
+    inputs, labels = dataset.puzzles.inputs, dataset.labels
+    try:
+        if task == "maze":
+            return maze.puzzle_keys(inputs, labels)
+        return sudoku.puzzle_keys(labels if inputs.shape[1] == 81 else inputs, labels)
+    except ValueError as error:
+        raise DataError(f"{dataset.name} is not data of task {task!r}: {error}") from error
+
+
+def augmentation(config: TrainConfig) -> Augment | None:
+    """The symmetries of a run's puzzles, or None."""
+    if config.task == "none":
+        return None
+    num_cells = config.model.seq_len
+    if config.task == "sudoku":
+        return symmetry.sudoku_augment(sudoku.board_for(num_cells))
+    side = round(num_cells**0.5)
+    if side**2 != num_cells:
+        raise ValueError(f"task 'maze' must have a square grid; got seq_len {num_cells}")
+    return symmetry.dihedral_augment(side, side)
+
+
+@dataclasses.dataclass
+class Stream:
+    """Endless examples, epoch after epoch, each in an order of its own.
+
+    In an epoch each group gives one of its puzzles, drawn at random, with all its rows; upstream's
+    `puzzle_dataset.py` does the same, but ends an epoch at its last full batch.
+    """
+
+    dataset: Dataset
+    seed: int
+    position: Position
+
+    def __post_init__(self) -> None:
+        self._order = self._epoch(self.position.epoch)
+
+    def take(self, count: int) -> Examples:
+        """The next `count` examples as numpy arrays; moves the position."""
+        rows: list[np.ndarray] = []
+        while count:
+            epoch, offset = self.position
+            part = self._order[offset : offset + count]
+            rows.append(part)
+            count -= len(part)
+            self.position = Position(epoch, offset + len(part))
+            if self.position.offset == len(self._order):
+                self.position = Position(epoch + 1, 0)
+                self._order = self._epoch(epoch + 1)
+        chosen = np.concatenate(rows)
+        puzzles = self.dataset.puzzles
+        return Examples(
+            puzzles.inputs[chosen], self.dataset.labels[chosen], puzzles.puzzle_identifiers[chosen]
+        )
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
+        if self.dataset.group_of is None:
+            return rng.permutation(len(self.dataset))
+        # First row of each puzzle, first puzzle of each group; and both ends.
+        first_row = _starts(self.dataset.puzzle_of)
+        first_puzzle = _starts(self.dataset.group_of[first_row[:-1]])
+        chosen = rng.integers(first_puzzle[:-1], first_puzzle[1:])
+        return np.concatenate(
+            [
+                rng.permutation(np.arange(first_row[puzzle], first_row[puzzle + 1]))
+                for puzzle in rng.permutation(chosen)
+            ]
+        )
+
+
+def _starts(numbers: np.ndarray) -> np.ndarray:
+    """Where the runs of equal numbers start, and the length: [runs + 1]."""
+    return np.concatenate([[0], np.flatnonzero(np.diff(numbers)) + 1, [len(numbers)]])

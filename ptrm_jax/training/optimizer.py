@@ -1,0 +1,136 @@
+"""Optimisers of upstream as optax transformations, the schedule, the puzzle embedding's rule.
+
+Weight decay is decoupled and acts on every trained weight, biases and embeddings included, as
+upstream's does.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ptrm_jax.config import check_choice
+from ptrm_jax.training.config import OptimizerName
+
+
+class AdamAtan2State(NamedTuple):
+    """Moments of `scale_by_adam_atan2`.
+
+    Attributes:
+      count: [] int32, updates done.
+      mu: first moments, like the parameters.
+      nu: second moments, like the parameters.
+    """
+
+    count: jax.Array
+    mu: Any
+    nu: Any
+
+
+def scale_by_adam_atan2(b1: float = 0.9, b2: float = 0.95) -> optax.GradientTransformation:
+    """Adam's direction by arctangent: atan2(m, sqrt(v) / sqrt(1 - b2^t)) / (1 - b1^t).
+
+    Bounded, and without epsilon. There are variants with factors inside and outside the
+    arctangent; this is upstream's, without any.
+
+    Source: upstream's `adam-atan2` package; Everett et al., arXiv 2407.05872.
+    """
+
+    def init(params: Any) -> AdamAtan2State:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AdamAtan2State(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: Any, state: AdamAtan2State, params: Any = None) -> tuple[Any, AdamAtan2State]:
+        del params
+        count = optax.safe_increment(state.count)
+        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+        nu = optax.tree.update_moment(grads, state.nu, b2, 2)
+        t = count.astype(jnp.float32)
+        correction1, correction2 = 1.0 - b1**t, jnp.sqrt(1.0 - b2**t)
+        direction = jax.tree.map(
+            lambda m, v: jnp.arctan2(m, jnp.sqrt(v) / correction2) / correction1, mu, nu
+        )
+        return direction, AdamAtan2State(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def schedule(
+    learning_rate: float, warmup_steps: int, total_steps: int, min_ratio: float
+) -> optax.Schedule:
+    """Linear warm-up, then a half cosine down to `min_ratio` of the peak (1: constant).
+
+    The first update has count 0 and already moves: its rate is 1 / warmup_steps of the peak.
+
+    Source: upstream `pretrain.py`, `cosine_schedule_with_warmup_lr_lambda`.
+    """
+
+    def rate(count: jax.Array) -> jax.Array:
+        t = jnp.asarray(count, jnp.float32) + 1.0
+        progress = (t - warmup_steps) / max(1, total_steps - warmup_steps)
+        cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+        decayed = min_ratio + (1.0 - min_ratio) * cosine
+        return learning_rate * jnp.where(t < warmup_steps, t / max(1, warmup_steps), decayed)
+
+    return rate
+
+
+def make_optimizer(
+    name: OptimizerName,
+    learning_rate: optax.Schedule,
+    *,
+    weight_decay: float,
+    betas: tuple[float, float],
+) -> optax.GradientTransformation:
+    """AdamATan2 or AdamW with decoupled weight decay on everything it is given."""
+    check_choice("optimizer", name, OptimizerName)
+    if name == "adam_atan2":
+        direction = scale_by_adam_atan2(*betas)
+    else:
+        direction = optax.scale_by_adam(*betas)
+    return optax.chain(
+        direction,
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def sign_sgd_rows(
+    table: jax.Array,
+    rows: jax.Array,
+    grads: jax.Array,
+    learning_rate: jax.Array,
+    weight_decay: float,
+) -> jax.Array:
+    """Sign SGD on the touched rows of an embedding; the others keep every bit.
+
+    Args:
+      table: [N, E] float32.
+      rows: [B] int32, row that each gradient belongs to, repetitions welcome.
+      grads: [B, E] float32; those of one row are summed before their sign is taken.
+      learning_rate: scalar.
+      weight_decay: decoupled, of the touched rows.
+
+    Returns:
+      The new table.
+
+    Source: upstream `models/sparse_embedding.py`, CastedSparseEmbeddingSignSGD_Distributed.
+    """
+    # Filled up with a row beyond the table, which the write at the end drops.
+    unique, inverse = jnp.unique(
+        rows, size=rows.shape[0], fill_value=table.shape[0], return_inverse=True
+    )
+    summed = jnp.zeros_like(grads).at[inverse].add(grads)
+    old = table.at[unique].get(mode="clip")
+    new = old * (1.0 - learning_rate * weight_decay) - learning_rate * jnp.sign(summed)
+    return table.at[unique].set(new, mode="drop")
+
+
+def ema_decay(step: jax.Array, decay: float, *, warmup: bool) -> jax.Array:
+    """Weight of the old average at update `step` (from 0): `decay`, or less in a warm-up.
+
+    min(decay, (1 + t) / (10 + t)): an average worth having after a few hundred updates.
+    """
+    t = step.astype(jnp.float32)
+    return jnp.minimum(decay, (1.0 + t) / (10.0 + t)) if warmup else jnp.full((), decay)

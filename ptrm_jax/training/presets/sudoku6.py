@@ -1,0 +1,32 @@
+"""6x6 Sudoku, minimal puzzles, 157 thousand values: the smallest model that shows everything.
+
+python experiments/train.py sudoku6
+"""
+
+from ptrm_jax.training.config import TrainConfig
+from ptrm_jax.training.presets import architecture
+
+CONFIG = TrainConfig(
+    model=architecture(
+        variant="mlp_t",
+        vocab_size=8,
+        seq_len=36,
+        hidden_size=64,
+        prefix_len=1,
+        H_cycles=2,
+        L_cycles=3,
+        forward_dtype="float32",
+    ),
+    data=("generate:sudoku6:40000",),
+    evaluation="sudoku6",
+    task="sudoku",
+    steps=1600,
+    batch_size=128,
+    optimizer="adamw",
+    learning_rate=2e-3,
+    warmup_steps=200,
+    ema_warmup=True,
+    micro_batch=8,
+    eval_every=400,
+    eval_puzzles=256,
+)

@@ -1,0 +1,32 @@
+"""9x9 Sudoku, 523 thousand values.
+
+python experiments/train.py sudoku9
+"""
+
+from ptrm_jax.training.config import TrainConfig
+from ptrm_jax.training.presets import architecture
+
+CONFIG = TrainConfig(
+    model=architecture(
+        variant="mlp_t",
+        vocab_size=11,
+        seq_len=81,
+        hidden_size=128,
+        prefix_len=1,
+        H_cycles=2,
+        L_cycles=3,
+        forward_dtype="float32",
+    ),
+    data=("generate:sudoku9:100000",),
+    evaluation="sudoku9",
+    task="sudoku",
+    extra_clues=8,
+    steps=20000,
+    batch_size=128,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    warmup_steps=200,
+    ema_warmup=True,
+    micro_batch=4,
+    eval_every=1000,
+)
