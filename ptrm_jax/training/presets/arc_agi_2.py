@@ -1,0 +1,38 @@
+"""ARC-AGI-2 with ConceptARC, attention with rotary positions.
+
+    python experiments/train.py arc_agi_2 --data DATA --model.num-puzzle-identifiers N --steps STEPS
+
+DATA is the folder that upstream's `dataset/build_arc_dataset.py` writes (N is in its
+`dataset.json`; STEPS is 100,000 epochs x total_groups x mean_puzzle_examples / 768, all there).
+Upstream's own recipe at full size (README and `config/`, commit e7b6871): four H100, about 3
+days, 7.8 % pass@2 in the TRM paper. The step was run at this size on a CPU, once, to see that
+it works; no accelerator was at hand to train it. `micro_batch` is for devices with 16 GiB or
+more; the batch must be a multiple of devices x micro_batch.
+"""
+
+from ptrm_jax.training.config import TrainConfig
+from ptrm_jax.training.presets import architecture
+
+CONFIG = TrainConfig(
+    model=architecture(
+        variant="attention",
+        positions="rope",
+        vocab_size=12,
+        seq_len=900,
+        hidden_size=512,
+        num_heads=8,
+        prefix_len=16,
+        H_cycles=3,
+        L_cycles=4,
+        forward_dtype="bfloat16",
+    ),
+    data=("data/arc2concept-aug-1000",),
+    steps=400_000,  # about; see above
+    puzzle_emb_learning_rate=1e-2,
+    weight_decay=0.1,
+    puzzle_emb_weight_decay=0.1,
+    compute_dtype="bfloat16",
+    micro_batch=96,
+    checkpoint_every=1000,
+    eval_every=40_000,
+)

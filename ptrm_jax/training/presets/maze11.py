@@ -1,0 +1,33 @@
+"""11x11 mazes with loops, attention with rotary positions.
+
+python experiments/train.py maze11
+"""
+
+from ptrm_jax.training.config import TrainConfig
+from ptrm_jax.training.presets import architecture
+
+CONFIG = TrainConfig(
+    model=architecture(
+        variant="attention",
+        positions="rope",
+        num_heads=4,
+        vocab_size=6,
+        seq_len=121,
+        hidden_size=64,
+        prefix_len=1,
+        H_cycles=2,
+        L_cycles=3,
+        forward_dtype="float32",
+    ),
+    data=("generate:maze11:40000:kind=braided,min_path=20",),
+    evaluation="maze11",
+    task="maze",
+    steps=2000,
+    batch_size=128,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    warmup_steps=200,
+    ema_warmup=True,
+    micro_batch=4,
+    eval_every=400,
+)
