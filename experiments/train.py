@@ -26,8 +26,8 @@ class Arguments:
     """Train a TRM."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    output: Path | None = None
-    """Folder of the run, to start or to go on; by default runs/train-<preset>."""
+    output: Path
+    """Folder of the run, to start or to go on."""
     devices: int | None = None
     """How many local devices to use; by default as many as divide the batch."""
 
@@ -41,17 +41,25 @@ def main(argv: list[str] | None = None) -> int:
         if not argv or argv[0] in ("-h", "--help"):
             console.print(__doc__, markup=False, highlight=False)
             for name in presets.names():
-                console.print(f"{name:24} {presets.describe(name).splitlines()[0]}", markup=False)
+                what = presets.describe(name).splitlines()[0]
+                console.print(f"{name:24} {what}", markup=False, highlight=False, soft_wrap=True)
+            console.print("\nThe flags: python experiments/train.py PRESET --help", highlight=False)
             return 0
         preset = argv[0]
         default = Arguments(presets.load(preset), Path("runs") / f"train-{preset}")
         arguments = tyro.cli(
-            Arguments, args=argv[1:], default=default, description=presets.describe(preset)
+            Arguments,
+            prog=f"experiments/train.py {preset}",
+            args=argv[1:],
+            default=default,
+            description=presets.describe(preset),
         )
         run = loop.prepare(arguments.config, arguments.output, num_devices=arguments.devices)
     except loop.INPUT_ERRORS as error:
         _print_error(errors, error)
         return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: stopped.append(number))
@@ -68,7 +76,9 @@ def main(argv: list[str] | None = None) -> int:
         task = bar.add_task("compiling", total=run.config.steps, left="")
 
         def show(record: dict[str, Any]) -> None:
-            if record["kind"] == "train":
+            if record["kind"] == "start":
+                bar.update(task, completed=record["step"])
+            elif record["kind"] == "train":
                 left = record["seconds_left"] / 60
                 bar.update(
                     task,

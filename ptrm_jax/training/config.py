@@ -34,8 +34,8 @@ class TrainConfig:
     then `:name=value,...`, arguments of the task's generator), a Sudoku or maze CSV file, an
     upstream folder. Several are mixed, a row each as likely."""
     evaluation: str | None = None
-    """Labelled puzzles to score on: a bundled set, a CSV file or an upstream folder. Nothing in it
-    is trained on, nor anything equivalent by symmetry."""
+    """Labelled puzzles to score on: a bundled set, a CSV file or an upstream folder. With a task,
+    nothing in it is trained on, nor anything equivalent by symmetry."""
     exclude: tuple[str, ...] = ()
     """More sets whose puzzles, and all that are equivalent to them, must not be trained on."""
     task: Task = "none"
@@ -142,6 +142,12 @@ class TrainConfig:
             raise ValueError(
                 f"extra_clues is for task 'sudoku'; got {self.extra_clues} with {self.task!r}"
             )
+        if self.exclude and self.task == "none":
+            raise ValueError(
+                f"exclude needs a task, whose symmetries say what is equivalent; got {self.exclude}"
+            )
+        if self.seed >= 2**32:
+            raise ValueError(f"seed must be below 2**32; got {self.seed}")
         if self.model.forward_dtype != self.compute_dtype:
             raise ValueError(
                 "model.forward_dtype is what the checkpoint will say it was trained in, so it must "

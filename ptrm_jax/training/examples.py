@@ -72,7 +72,9 @@ def read_source(source: str, *, seed: int) -> Dataset:
 def _arguments(options: str) -> dict[str, Any]:
     """ "a=1,b=x" as {"a": 1, "b": "x"}."""
     pairs = [option.partition("=") for option in options.split(",")]
-    return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
+    return {
+        name: int(value) if re.fullmatch("-?[0-9]+", value) else value for name, _, value in pairs
+    }
 
 
 def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
@@ -94,11 +96,11 @@ def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
     if len(sources) > 1 and any(source.group_of is not None for source in sources):
         raise DataError("an upstream folder must be the only source; got several")
     if config.task != "none":
-        forbidden = [puzzle_keys(config.task, dataset) for dataset in held_out]
+        nothing = np.zeros(0, np.uint64)
+        forbidden = [nothing, *(puzzle_keys(config.task, dataset) for dataset in held_out)]
+        # Without any the keys still are what refuses data of another task.
         sources = [
             source.take(~np.isin(puzzle_keys(config.task, source), np.concatenate(forbidden)))
-            if forbidden
-            else source
             for source in sources
         ]
     if len(sources) == 1:

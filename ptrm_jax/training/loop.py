@@ -11,12 +11,16 @@ The state, the position in the data and the seed decide everything that follows.
 killed, at any moment, ends with the bits of one that was not.
 """
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import os
 import platform
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +44,7 @@ from ptrm_jax.training.step import (
     init_state,
     make_model,
     make_step,
+    place,
 )
 from ptrm_jax.version import __version__
 
@@ -48,6 +53,10 @@ _MAY_CHANGE = (
     *("eval_puzzles", "eval_depth", "eval_rollouts", "eval_sigma"),
 )
 """Settings that a run may go on with otherwise than it began: they do not touch the weights."""
+
+
+_DIGESTS = "digests.json"
+"""In the folder of a saved state: SHA-256 of its files."""
 
 
 class TrainingError(Exception):
@@ -109,22 +118,24 @@ def prepare(
     """
     directory = Path(directory)
     _check_writable(directory)
+    model, devices = make_model(config), _devices(config, num_devices)
+    # Builds, and so checks, without compiling.
+    make_step(model, config, augmentation(config), None, devices)
     evaluation = None
     if config.evaluation is not None:
         evaluation = read_dataset(config.evaluation)
         evaluation = evaluation.take(metrics.valid_rows(evaluation.labels, evaluation.ignore_label))
         evaluation.check_fits(config.model)
     initial = None if config.start_from is None else _load_initial(config)
-    augmentation(config)  # refuses what has no symmetries
     examples = read_examples(config, evaluation)
     run = Run(
         config,
         directory,
-        make_model(config),
+        model,
         examples,
         evaluation and evaluation.head(min(config.eval_puzzles, len(evaluation))),
         initial,
-        _devices(config, num_devices),
+        devices,
     )
     _check_same_run(run)
     return run
@@ -164,10 +175,15 @@ def _check_writable(directory: Path) -> None:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise TrainingError(f"{directory} cannot be written: {parent} is no writable folder")
-    if directory.exists() and any(directory.iterdir()) and not _config_path(directory).exists():
-        raise TrainingError(
-            f"{directory} holds something other than a training run; pass another output"
-        )
+    if not directory.exists() or _config_path(directory).exists():
+        return
+    # A run may have been killed before it had its first file.
+    if {path.name for path in directory.iterdir()} - {_temporary(_config_path(directory)).name}:
+        raise TrainingError(_foreign(directory))
+
+
+def _foreign(directory: Path) -> str:
+    return f"{directory} holds something other than a training run; pass another output"
 
 
 def _config_path(directory: Path) -> Path:
@@ -180,9 +196,11 @@ def _check_same_run(run: Run) -> None:
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        old, new = (dict(_flatten(identity)) for identity in (before, run.identity))
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise TrainingError(f"{path} cannot be read: {error}; pass another output") from error
+    if not isinstance(before, dict) or before.keys() != run.identity.keys():
+        raise TrainingError(_foreign(run.directory))
+    old, new = (dict(_flatten(identity)) for identity in (before, run.identity))
     may_change = {f"config.{name}" for name in _MAY_CHANGE}
     if run.config.min_learning_rate_ratio == 1.0:
         may_change.add("config.steps")  # without a schedule towards its end a run may be longer
@@ -195,6 +213,12 @@ def _check_same_run(run: Run) -> None:
         raise TrainingError(
             f"{run.directory} holds another run: {'; '.join(different)}; pass another output, or "
             "the settings it was started with"
+        )
+    done = max(_saved_steps(run.directory), default=0)
+    if run.config.steps < done:
+        raise TrainingError(
+            f"{run.directory} has done {done} steps, more than the {run.config.steps} asked for; "
+            "pass another output, or more steps"
         )
 
 
@@ -226,11 +250,15 @@ def train(
       Whether the run is complete.
 
     Raises:
-      TrainingError: the loss is no longer finite; or the saved state is damaged.
-      OSError: something cannot be written; the state saved last stays.
+      TrainingError: the loss is no longer finite; the saved state is damaged; or something cannot
+        be written. The state saved last stays.
+      OSError: something cannot be written; the same.
     """
     config = run.config
     run.directory.mkdir(parents=True, exist_ok=True)
+    for pattern in (".model.*", "snapshots/.step_*"):  # what a killed export left
+        for litter in run.directory.glob(pattern):
+            shutil.rmtree(litter)
     _write_json(_config_path(run.directory), run.identity)
     with _States(run) as states:
         state, position, seconds = states.restore()
@@ -248,6 +276,15 @@ def train(
             meter.flush(log, done)
             states.save(state, stream.position, meter.seconds)
 
+        def evaluate_when_due() -> None:
+            """Also of a run that was killed between saving its state and this."""
+            if config.eval_every and 0 < done < config.steps and done % config.eval_every == 0:
+                meter.flush(log, done)
+                with meter.pause():
+                    export(run, averaged(state), run.directory / f"snapshots/step_{done:06d}", done)
+                    _evaluate_and_log(run, averaged(state), done, log)
+
+        evaluate_when_due()
         while done < config.steps:
             batch = Examples(*(jax.device_put(x, rows) for x in stream.take(config.batch_size)))
             state, step_metrics = step(state, batch)
@@ -258,34 +295,35 @@ def train(
             stopping = stop()
             if stopping or done % config.checkpoint_every == 0 or done == config.steps:
                 save()
-            if config.eval_every and done % config.eval_every == 0 and done < config.steps:
-                meter.flush(log, done)
-                with meter.pause():
-                    export(run, averaged(state), run.directory / f"snapshots/step_{done:06d}", done)
-                    _evaluate_and_log(run, averaged(state), done, log)
             if stopping and done < config.steps:
                 return False
+            evaluate_when_due()
         with meter.pause():
             export(run, averaged(state), run.directory / "model", done)
-            if not log.has("eval", done):
-                _evaluate_and_log(run, averaged(state), done, log)
+            _evaluate_and_log(run, averaged(state), done, log)
             draw_curves(log.path, run.directory / "curves.png")
     return True
 
 
 def export(run: Run, params: Params, directory: Path, step: int) -> None:
-    """A checkpoint of these weights, as `ptrm_jax.load` reads it."""
-    checkpoint.save(
-        directory,
-        run.config.model,
-        jax.tree.map(np.asarray, params),
-        provenance={"trained_by": "ptrm_jax", "step": step, **run.identity, **_provenance(run)},
-        overwrite=True,
-    )
+    """A checkpoint of these weights, as `ptrm_jax.load` reads it.
+
+    Raises:
+      TrainingError, OSError: it cannot be written.
+    """
+    with _writing(directory):
+        checkpoint.save(
+            directory,
+            run.config.model,
+            jax.tree.map(np.asarray, params),
+            provenance={"trained_by": "ptrm_jax", "step": step, **run.identity, **_provenance(run)},
+            overwrite=True,
+        )
 
 
 def _provenance(run: Run) -> dict[str, Any]:
     return {
+        "commit": _commit(),
         "versions": {
             "ptrm_jax": __version__,
             "jax": jax.__version__,
@@ -300,6 +338,21 @@ def _provenance(run: Run) -> dict[str, Any]:
             "machine": platform.machine(),
         },
     }
+
+
+def _commit() -> str | None:
+    """The commit this package was checked out at, or None; "+" for uncommitted changes."""
+    here = Path(__file__).parent
+    try:
+        head, changes = (
+            subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changes else "")
 
 
 # --- Evaluation ----------------------------------------------------------------------------------
@@ -346,7 +399,7 @@ def evaluate(run: Run, params: Params) -> dict[str, Any]:
 
 
 def _evaluate_and_log(run: Run, params: Params, step: int, log: "_Log") -> None:
-    if run.evaluation is None:
+    if run.evaluation is None or log.has("eval", step):
         return
     start = time.perf_counter()
     scores = evaluate(run, params)
@@ -437,10 +490,7 @@ class _Meter:
         bad = ~(np.isfinite(sums.loss) & np.isfinite(sums.grad_norm))
         if bad.any():
             at = self._step + int(np.argmax(bad)) + 1
-            raise TrainingError(
-                f"the loss or its gradient is not finite at step {at}; the state saved last is "
-                "kept; lower learning_rate, or go on from a snapshot by start_from"
-            )
+            raise TrainingError(_not_finite("the loss or its gradient", at))
         count = len(fetched)
         halted = float(sums.halted.sum())
         per_halted = 1.0 / halted if halted else math.nan
@@ -490,7 +540,9 @@ class _States:
         self._manager = ocp.CheckpointManager(
             epath.Path(run.directory.absolute() / "state"),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=run.config.keep, enable_async_checkpointing=False
+                max_to_keep=run.config.keep,
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=True,  # what a killed save left
             ),
         )
 
@@ -501,15 +553,30 @@ class _States:
         self._manager.close()
 
     def save(self, state: TrainState, position: Position, seconds: float) -> None:
-        """Saves the state, unless it is saved already."""
+        """Saves the state, unless it is saved already.
+
+        Raises:
+          TrainingError: it is not finite; or it cannot be written.
+          OSError: it cannot be written.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        leaves = jax.tree.leaves(state)
+        if not all(np.isfinite(leaf).all() for leaf in leaves):
+            raise TrainingError(_not_finite("the state", step))
+        folder = self._run.directory / "state" / str(step)
+        # Orbax says so too, but not in one line.
+        if shutil.disk_usage(folder.parent).free < sum(leaf.nbytes for leaf in leaves):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         args = self._ocp.args
         notes = {"position": list(position), "seconds": seconds, "digest": _digest(state)}
-        self._manager.save(
-            step, args=args.Composite(state=args.StandardSave(state), notes=args.JsonSave(notes))
-        )
+        with _writing(folder):
+            self._manager.save(
+                step,
+                args=args.Composite(state=args.StandardSave(state), notes=args.JsonSave(notes)),
+            )
+        _write_json(folder / _DIGESTS, _file_digests(folder))
 
     def restore(self) -> tuple[TrainState, Position, float]:
         """The newest state, its data position and the seconds behind it; or the beginning.
@@ -518,7 +585,7 @@ class _States:
           TrainingError: it is damaged.
         """
         run = self._run
-        fresh = self._placed(init_state(run.model, run.config, run.initial))
+        fresh = place(init_state(run.model, run.config, run.initial), run.devices)
         step = self._manager.latest_step()
         if step is None:
             return fresh, Position(), 0.0
@@ -526,31 +593,22 @@ class _States:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh
         )
-        folder = f"{run.directory}/state/{step}"
+        folder = run.directory / "state" / str(step)
+        remedy = "delete it to go on from the state before"
+        # Orbax reads on past a flipped bit, or raises with pages of text.
+        if damaged := _damaged_files(folder):
+            raise TrainingError(f"{folder} is damaged: {damaged[0]} has changed; {remedy}")
         try:
             restored = self._manager.restore(
                 step,
                 args=args.Composite(state=args.StandardRestore(abstract), notes=args.JsonRestore()),
             )
-        # Orbax raises whatever its layers raise, with pages of text.
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise TrainingError(
-                f"{folder} cannot be read: {reason}; delete it to go on from the state before"
-            ) from error
-        if _digest(restored.state) != restored.notes["digest"]:
-            raise TrainingError(
-                f"{folder} is damaged: its digest does not match; delete it to go on from the "
-                "state before"
-            )
+            raise TrainingError(f"{folder} cannot be read: {_line(error)}; {remedy}") from error
         notes = restored.notes
+        if _digest(restored.state) != notes.get("digest"):
+            raise TrainingError(f"{folder} is damaged: its digest does not match; {remedy}")
         return restored.state, Position(*notes["position"]), notes["seconds"]
-
-    def _placed(self, state: TrainState) -> TrainState:
-        devices = self._run.devices
-        whole, split = (mesh.sharding(devices, split=s) for s in (False, True))
-        rows = jax.device_put(state.rows, split)
-        return TrainState(*jax.device_put(state[:-1], whole), rows)
 
 
 def _digest(state: TrainState) -> str:
@@ -560,15 +618,71 @@ def _digest(state: TrainState) -> str:
     return digest.hexdigest()
 
 
+def _file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a saved state, by its name in the folder."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _DIGESTS:
+            with path.open("rb") as file:
+                name = path.relative_to(folder).as_posix()
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _damaged_files(folder: Path) -> list[str]:
+    """What is not as the digests say; nothing if the run was killed before it wrote them."""
+    path = folder / _DIGESTS
+    if not path.exists():
+        return []
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return [_DIGESTS]
+    found = _file_digests(folder)
+    return sorted(n for n in stated.keys() | found.keys() if stated.get(n) != found.get(n))
+
+
+def _saved_steps(directory: Path) -> list[int]:
+    return [int(path.name) for path in directory.glob("state/*") if path.name.isdecimal()]
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Makes one line of what Orbax raises, which is whatever its layers raise."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise TrainingError(
+            f"{path} cannot be written: {_line(error)}; the state saved last is kept"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _not_finite(what: str, step: int) -> str:
+    return (
+        f"{what} is not finite at step {step}; the state saved last is kept; lower learning_rate, "
+        "or go on from a snapshot by start_from"
+    )
+
+
 def _write_json(path: Path, value: Any) -> None:
     _write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 INPUT_ERRORS = (*sweep.INPUT_ERRORS, DataError, TrainingError)

@@ -89,12 +89,10 @@ def row_losses(
     right = mask & (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels)
     num_right = jnp.sum(right, axis=-1)
     exact = num_right == count
-    target = exact.astype(jnp.float32)
-    # BCE with logits: max(q, 0) - q t + log(1 + exp(-|q|)).
-    q_loss = jnp.maximum(q_halt, 0.0) - q_halt * target + jnp.log1p(jnp.exp(-jnp.abs(q_halt)))
     return RowLosses(
         lm=jnp.sum(jnp.where(mask, token_loss, 0.0), axis=-1) / divisor,
-        q_halt=q_loss,
+        # -log sigmoid(q) or -log(1 - sigmoid(q))
+        q_halt=jax.nn.softplus(jnp.where(exact, -q_halt, q_halt)),
         cell_accuracy=num_right.astype(jnp.float32) / divisor,
         exact=exact,
         counted=count > 0,

@@ -148,6 +148,12 @@ def init_state(model: TRM, config: TrainConfig, params: Params | None = None) ->
     )
 
 
+def place(state: TrainState, devices: Sequence[jax.Device]) -> TrainState:
+    """The state on devices: weights whole on each, rows split over them."""
+    whole, split = (mesh.sharding(devices, split=s) for s in (False, True))
+    return TrainState(*jax.device_put(state[:-1], whole), jax.device_put(state.rows, split))
+
+
 def _learning_rate(config: TrainConfig, peak: float) -> optax.Schedule:
     return schedule(peak, config.warmup_steps, config.steps, config.min_learning_rate_ratio)
 
