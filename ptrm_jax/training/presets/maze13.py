@@ -1,6 +1,6 @@
-"""11x11 mazes with loops, attention with rotary positions.
+"""13x13 mazes with loops, attention with rotary positions.
 
-python experiments/train.py maze11
+python experiments/train.py maze13
 """
 
 from ptrm_jax.training.config import TrainConfig
@@ -12,15 +12,15 @@ CONFIG = TrainConfig(
         positions="rope",
         num_heads=4,
         vocab_size=6,
-        seq_len=121,
+        seq_len=169,
         hidden_size=64,
         prefix_len=1,
         H_cycles=2,
         L_cycles=3,
         forward_dtype="float32",
     ),
-    data=("generate:maze11:40000:kind=braided,min_path=20",),
-    evaluation="maze11",
+    data=("generate:maze13:40000:kind=braided,min_path=24",),
+    evaluation="maze13",
     task="maze",
     steps=2000,
     batch_size=128,
