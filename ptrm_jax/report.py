@@ -15,14 +15,18 @@ import numpy as np
 from ptrm_jax import metrics
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import (
+    Record,
     Result,
     Row,
+    Run,
+    SweepConfig,
     baselines,
     best_q,
     mode_at,
     over_seeds,
     pass_at,
     run_metrics,
+    run_name,
     runs_of,
     summary,
     widths,
@@ -143,7 +147,7 @@ def write(result: Result, directory: str | os.PathLike[str]) -> Path:
     """Writes everything a sweep leaves; the folder appears whole or not at all.
 
     config.json, results.jsonl (one record per sigma and seed, the deterministic run first),
-    summary.csv, table.txt, rollouts/*.npz (a `Record` each), and the three pictures.
+    summary.csv, table.txt, rollouts/*.npz (a `Record` each), and the pictures.
 
     Args:
       result: of `sweep.run`.
@@ -164,6 +168,29 @@ def write(result: Result, directory: str | os.PathLike[str]) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return directory
+
+
+def read(directory: str | os.PathLike[str]) -> Result:
+    """The result of a sweep that `write` wrote, without the time its runs took.
+
+    Raises:
+      FileNotFoundError: it is not one, or not whole.
+    """
+    directory = Path(directory)
+    stored = json.loads((directory / "config.json").read_text())
+    fields = stored["config"] | {
+        name: tuple(stored["config"][name]) for name in ("sigmas", "seeds")
+    }
+    config = SweepConfig(**fields)
+
+    def run(name: str, sigma: float, seed: int) -> Run:
+        with np.load(directory / "rollouts" / f"{name}.npz") as arrays:
+            return Run(sigma, seed, Record(**arrays), math.nan)
+
+    runs = tuple(
+        run(run_name(sigma, seed), sigma, seed) for sigma in config.sigmas for seed in config.seeds
+    )
+    return Result(config, stored["provenance"], run("deterministic", 0.0, 0), runs)
 
 
 def check_output(directory: str | os.PathLike[str]) -> None:
@@ -377,8 +404,35 @@ def accuracy_against_depth(result: Result) -> "Figure":
     return figure
 
 
+def q_of_right_and_wrong(result: Result) -> "Figure":
+    """Halt logits of right and wrong rollouts after the last step (PTRM Figure 3)."""
+    config = result.config
+    figure, axes = _figure(result, len(config.sigmas))
+    for ax, sigma in zip(axes, config.sigmas, strict=True):
+        ends = [run.record.at(config.depth) for run in runs_of(result, sigma)]
+        q = np.concatenate([at.q_logit[at.finite] for at in ends])
+        right = np.concatenate([at.correct[at.finite] for at in ends])
+        bins = np.histogram_bin_edges(q, bins=40) if len(q) else 40
+        for style, (label, chosen) in enumerate({"right": right, "wrong": ~right}.items()):
+            weights = np.full(chosen.sum(), 1 / max(len(q), 1))
+            ax.hist(
+                *(q[chosen], bins),
+                weights=weights,
+                color=_COLOURS[style],
+                alpha=0.7,
+                label=f"rollout {label}",
+            )
+        ax.axvline(0, color="#444444", linewidth=0.8, linestyle=":", label="halts from here")
+        ax.set_title(f"sigma = {sigma:g}", fontsize=10)
+        ax.set_xlabel("Q (logit)")
+    axes[0].set_ylabel("rollouts (%)")
+    _legend(figure, axes[0])
+    return figure
+
+
 PICTURES = {
     "accuracy_against_width": accuracy_against_width,
     "accuracy_against_sigma": accuracy_against_sigma,
     "accuracy_against_depth": accuracy_against_depth,
+    "q_of_right_and_wrong": q_of_right_and_wrong,
 }

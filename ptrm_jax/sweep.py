@@ -126,6 +126,11 @@ class Record(NamedTuple):
         return Record(*(field[:, :, depth - 1] for field in self))
 
 
+def run_name(sigma: float, seed: int) -> str:
+    """What files call a run."""
+    return f"sigma{sigma:g}_seed{seed}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One (sigma, seed) of a sweep; the deterministic one has sigma 0 and one rollout.
@@ -144,7 +149,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return f"sigma{self.sigma:g}_seed{self.seed}"
+        return run_name(self.sigma, self.seed)
 
 
 @dataclasses.dataclass(frozen=True)
