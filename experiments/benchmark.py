@@ -1,6 +1,7 @@
-"""Speed and memory of `solve`, as ratios measured side by side in one run.
+"""Speed and memory of `solve`, speed of training, as ratios measured side by side in one run.
 
     python experiments/benchmark.py speed     # needs torch: pip install -e ".[convert]"
+    python experiments/benchmark.py training  # too, and a C++ compiler for torch.compile
     python experiments/benchmark.py memory
 
 `speed`: rollout-steps per second at the full TRM-MLP size (random weights; 25.6 GFLOP each) against
@@ -8,13 +9,17 @@ this machine's float32 matrix product and against the plain PyTorch statement of
 `convert/torch_trm.py`, eager, float32 and bfloat16. All take turns in every round; the medians of
 the ratios count. About three minutes on two CPU cores; nothing else should run.
 
+`training`: samples per second of one optimiser step of the preset `sudoku9` (a sample is one row
+for one supervision step) against the matrix product and against the PyTorch statement of the same
+step in `convert/torch_training.py`, eager and compiled, float32 and bfloat16.
+
 `memory`: the buffers XLA assigns to `solve` on the bundled model, 64 puzzles, for K = 16 and 128.
 """
 
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
@@ -26,6 +31,9 @@ import ptrm_jax
 from ptrm_jax import mesh
 from ptrm_jax.config import swiglu_width
 from ptrm_jax.model import init_params
+from ptrm_jax.training import presets
+from ptrm_jax.training.examples import augmentation
+from ptrm_jax.training.step import Examples, init_state, make_model, make_step, place
 
 # Sudoku-Extreme, mlp_t: the published configuration.
 FULL = ptrm_jax.ModelConfig(
@@ -45,12 +53,12 @@ FULL = ptrm_jax.ModelConfig(
 )
 
 
-def flops_per_rollout_step(config: ptrm_jax.ModelConfig) -> int:
-    """Multiplications and additions of the matrix products of one supervision step (mlp_t only)."""
+def flops_per_cycle(config: ptrm_jax.ModelConfig) -> int:
+    """Multiplications and additions of the matrix products of one H cycle (mlp_t only)."""
     assert config.variant == "mlp_t"
     length, size = config.length, config.hidden_size
     block = 6 * length * size * (config.mlp_t_width + config.mlp_width)
-    return config.H_cycles * (config.L_cycles + 1) * config.num_layers * block
+    return (config.L_cycles + 1) * config.num_layers * block
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -99,38 +107,132 @@ def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int)
 
         return run
 
+    flops = FULL.H_cycles * flops_per_cycle(FULL)
+    print(
+        f"TRM-MLP, {flops / 1e9:.1f} GFLOP per rollout-step, float32\n"
+        f"{_jax_line(devices)}, tile {lane_tile}, {lanes} lanes x {depth} steps\n"
+        f"{_torch_line()}, batch {torch_batch}"
+    )
+    race(
+        {
+            "solve": (solve, lanes * depth),
+            "float32 GEMM": gemm(flops),
+            "PyTorch float32": (torch_step(torch.float32), torch_batch),
+            "PyTorch bfloat16": (torch_step(torch.bfloat16), torch_batch),
+        },
+        "rollout-steps",
+        flops,
+        rounds,
+    )
+
+
+def training(rounds: int) -> None:
+    """Prints samples per second of one optimiser step of every side, and the ratios."""
+    import torch
+
+    from convert import mapping
+    from convert.torch_training import Batch, TorchTrainer
+
+    devices = mesh.local_devices()
+    config = presets.load("sudoku9")
+    cfg, num_rows = config.model, config.batch_size
+    model = make_model(config)
+    data = ptrm_jax.read_dataset("sudoku9").head(num_rows)
+    inputs, labels = data.puzzles.inputs, data.labels
+    identifiers = data.puzzles.puzzle_identifiers
+    state = init_state(model, config)
+    weights = mapping.to_upstream(state.params, cfg)
+    state = place(state, devices)
+    batch = jax.device_put(
+        Examples(inputs, labels, identifiers), mesh.sharding(devices, split=True)
+    )
+    step = make_step(model, config, augmentation(config), data.ignore_label, devices)
+
+    def ours() -> object:
+        nonlocal state
+        state, metrics = step(state, batch)
+        return metrics
+
+    def theirs(dtype: torch.dtype, compiled: bool) -> Callable[[], object]:
+        trainer = TorchTrainer(
+            cfg,
+            weights,
+            dtype=dtype,
+            optimizer=config.optimizer,
+            weight_decay=config.weight_decay,
+            compile=compiled,
+        )
+        draws = (torch.zeros(num_rows, dtype=torch.bool), torch.full((num_rows,), 2))
+        return lambda: trainer.step(
+            Batch(inputs, labels, identifiers),
+            lr=1e-4,
+            puzzle_emb_lr=1e-4,
+            explore=draws[0],
+            min_steps=draws[1],
+            ema_decay=0.999,
+        )
+
+    # Forward through every cycle; backward, twice that, through the last.
+    flops = (cfg.H_cycles + 2) * flops_per_cycle(cfg)
+    print(
+        f"sudoku9, one optimiser step of {num_rows} rows, {flops / 1e9:.2f} GFLOP each; "
+        f"{config.optimizer}, float32\n"
+        f"{_jax_line(devices)}, micro-batch {config.micro_batch}\n"
+        f"{_torch_line()}"
+    )
+    sides = {"train step": (ours, num_rows), "float32 GEMM": gemm(flops)}
+    for dtype in (torch.float32, torch.bfloat16):
+        for compiled in (False, True):
+            name = str(dtype).removeprefix("torch.") + (" compiled" if compiled else "")
+            sides[f"PyTorch {name}"] = (theirs(dtype, compiled), num_rows)
+    race(sides, "samples", flops, rounds)
+
+
+def gemm(flops: int) -> tuple[Callable[[], object], float]:
+    """The float32 matrix product as a side of a race: its worth by its arithmetic."""
     a = jnp.ones((2048, 2048), jnp.float32)
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
-    flops = flops_per_rollout_step(FULL)
-    # What one call does, in rollout-steps; the matrix product's worth by its arithmetic.
-    sides: dict[str, tuple[Callable[[], object], float]] = {
-        "solve": (solve, lanes * depth),
-        "float32 GEMM": (lambda: [product(a) for _ in range(16)], 16 * 2 * 2048**3 / flops),
-        "PyTorch float32": (torch_step(torch.float32), torch_batch),
-        "PyTorch bfloat16": (torch_step(torch.bfloat16), torch_batch),
-    }
+    return lambda: [product(a) for _ in range(16)], 16 * 2 * 2048**3 / flops
+
+
+def race(
+    sides: dict[str, tuple[Callable[[], object], float]], unit: str, flops: int, rounds: int
+) -> None:
+    """Lets every side take turns and prints rates, and ratios of the first side to the others.
+
+    Args:
+      sides: name to (one call, what it does in units).
+      unit: name of the work.
+      flops: of one unit.
+      rounds: turns of every side.
+    """
     for run, _ in sides.values():
-        seconds(run)  # compiles, warms up
+        seconds(run)  # compiles
+        seconds(run)  # warms up
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, (run, work) in sides.items():
             rates[name].append(work / seconds(run))
-
-    print(
-        f"TRM-MLP, {flops / 1e9:.1f} GFLOP per rollout-step, float32\n"
-        f"jax {jax.__version__}, {len(devices)} x {devices[0].device_kind}, tile {lane_tile}, "
-        f"{lanes} lanes x {depth} steps\n"
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {torch_batch}\n"
-        f"{rounds} rounds; medians, and of ratios [lowest, highest]\n"
-    )
-    print(f"{'':18}{'rollout-steps/s':>16}{'GFLOP/s':>9}{'solve against it':>30}")
+    first = next(iter(sides))
+    print(f"{rounds} rounds; medians, and of ratios [lowest, highest]\n")
+    print(f"{'':25}{unit + '/s':>16}{'GFLOP/s':>9}{first + ' against it':>30}")
     for name, own in rates.items():
-        ratios = sorted(s / r for s, r in zip(rates["solve"], own, strict=True))
+        ratios = sorted(s / r for s, r in zip(rates[first], own, strict=True))
         versus = f"{statistics.median(ratios):.2f}  [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
         rate = statistics.median(own)
         print(
-            f"{name:18}{rate:16.2f}{rate * flops / 1e9:9.0f}{versus if name != 'solve' else '':>30}"
+            f"{name:25}{rate:16.2f}{rate * flops / 1e9:9.0f}{versus if name != first else '':>30}"
         )
+
+
+def _jax_line(devices: Sequence[jax.Device]) -> str:
+    return f"jax {jax.__version__}, {len(devices)} x {devices[0].device_kind}"
+
+
+def _torch_line() -> str:
+    import torch
+
+    return f"torch {torch.__version__}, {torch.get_num_threads()} threads"
 
 
 def footprint(num_rollouts: int, num_puzzles: int = 64, depth: int = 16) -> dict[str, int]:
@@ -166,7 +268,7 @@ def memory() -> None:
 
 
 def main(
-    what: tyro.conf.Positional[Literal["speed", "memory"]],
+    what: tyro.conf.Positional[Literal["speed", "training", "memory"]],
     rounds: int = 5,
     lanes: int = 16,
     depth: int = 4,
@@ -186,6 +288,8 @@ def main(
     mesh.use_cpu_cores()
     if what == "speed":
         speed(rounds, lanes, depth, lane_tile, torch_batch)
+    elif what == "training":
+        training(rounds)
     else:
         memory()
 
