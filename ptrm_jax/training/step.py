@@ -253,7 +253,7 @@ def _step(
         rows=Rows(carry, steps, halted, rows.examples),
     )
     metrics = _metrics(config, losses, q_halt, steps, halted)
-    return new_state, metrics._replace(grad_norm=optax.global_norm(grads))
+    return new_state, metrics._replace(grad_norm=optax.tree.norm(grads))
 
 
 # --- New puzzles ---------------------------------------------------------------------------------
