@@ -7,7 +7,6 @@ answers themselves, and all metrics are computed from that, on the host.
 
 import dataclasses
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -29,9 +28,9 @@ from ptrm_jax.config import (
 from ptrm_jax.data import DataError, Dataset, read_dataset
 from ptrm_jax.metrics import Interval
 from ptrm_jax.model import TRM, Params
+from ptrm_jax.provenance import environment
 from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import check_sigma
-from ptrm_jax.version import __version__
 
 INPUT_ERRORS = (ValueError, OSError, checkpoint.CheckpointError, DataError)
 """What bad input raises before anything is compiled; commands turn them into exit status 2."""
@@ -224,19 +223,7 @@ def prepare(config: SweepConfig) -> Sweep:
             "draw_dtype": "float32",
             "jax_threefry_partitionable": bool(jax.config.jax_threefry_partitionable),
         },
-        "versions": {
-            "ptrm_jax": __version__,
-            "jax": jax.__version__,
-            "jaxlib": jax.lib.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "platform": {
-            "backend": devices[0].platform,
-            "device_kind": devices[0].device_kind,
-            "devices": len(devices),
-            "machine": platform.machine(),
-        },
+        **environment(devices),
     }
     return Sweep(
         config, model, mesh.replicate(params, devices), chosen, devices, lane_tile, provenance

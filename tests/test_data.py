@@ -464,7 +464,7 @@ def test_bundled_sets_are_read_by_name(name: str, seq_len: int) -> None:
 
 
 def test_an_unknown_name_lists_the_names_and_the_layout(tmp_path: Path) -> None:
-    assert data.bundled() == ("sudoku6", "sudoku9")
+    assert data.bundled() == ("maze13", "sudoku6", "sudoku9")
     for unknown in ("sudoku7", str(tmp_path / "nowhere.csv")):
         refusal(
             DataError,

@@ -697,7 +697,7 @@ def test_read_csv_passes_on_a_missing_file(tmp_path):
     ("changes", "message"),
     [
         ({"inputs": solved(4)}, r"inputs has shape \(16,\)"),
-        ({"inputs": np.ones((0, 16), int), "labels": np.ones((0, 16), int)}, "at least one puzzle"),
+        ({"inputs": np.ones((0, 16), int), "labels": np.ones((0, 16), int)}, "at least 1"),
         ({"labels": np.ones((1, 16), int)}, r"shape \(2, 16\) and labels \(1, 16\)"),
         ({"inputs": np.zeros((2, 16), int)}, r"inputs\[0\] has 0 in r1c1"),
         ({"labels": np.stack([solved(4), solved(4) % 4 + 2])}, "row 1: .* answer 3412"),

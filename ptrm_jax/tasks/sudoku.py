@@ -9,8 +9,6 @@ int32, and messages call the cell in row 2, column 7 ``r2c7``. The solver, the g
 canonical forms are compiled by numba, which is imported when one of them is first called.
 """
 
-import csv
-import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +19,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ptrm_jax.tasks import csv_format
+
 PAD = 0
 BLANK = 1
 FIRST_DIGIT = 2  # the token of digit 1
-
-CSV_COLUMNS = ("source", "question", "answer", "rating")
-UNKNOWN_RATING = -1.0
 
 _BLANK_CHARACTERS = ".0_"
 _TOKEN_OF = dict.fromkeys(_BLANK_CHARACTERS, BLANK) | {str(d): d + 1 for d in range(1, 10)}
@@ -467,47 +464,7 @@ def read_csv(
             ``path:line:``.
         OSError: the file cannot be read.
     """
-    lines: list[int] = []  # where each row ends
-    sources: list[str] = []
-    inputs: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    ratings: list[float] = []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            _check_header(next(reader, []))
-            for row in reader:
-                source, question, answer, rating = _parse_row(row)
-                num_cells = len(inputs[0]) if inputs else len(question)
-                if not len(question) == len(answer) == num_cells:
-                    raise ValueError(
-                        f"all boards of a file must have one size, here {num_cells} cells; "
-                        f"question has {len(question)} and answer {len(answer)}; use one file per "
-                        "size"
-                    )
-                lines.append(reader.line_num)
-                sources.append(source)
-                inputs.append(question)
-                labels.append(answer)
-                ratings.append(rating)
-            if not inputs:
-                raise ValueError(
-                    "a puzzle file must hold at least one puzzle; it has 0 rows below its header; "
-                    "add rows or pass another path"
-                )
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{os.fspath(path)}:{max(reader.line_num, 1)}: a puzzle file must be CSV in UTF-8; "
-                f"reading stopped here with {str(error)!r}; correct the quotes or the encoding"
-            ) from error
-        except ValueError as error:
-            raise ValueError(f"{os.fspath(path)}:{max(reader.line_num, 1)}: {error}") from None
-
-    puzzles, answers = np.stack(inputs), np.stack(labels)
-    wrong = np.flatnonzero(~satisfies_rules(answers, puzzles))
-    if wrong.size:
-        raise ValueError(f"{os.fspath(path)}:{lines[wrong[0]]}: {_wrong_answer(answers[wrong[0]])}")
-    return puzzles, answers, np.array(ratings, np.float64), sources
+    return csv_format.read_csv(path, encode, satisfies_rules, _wrong_answer)
 
 
 def write_csv(
@@ -531,37 +488,17 @@ def write_csv(
             solve its puzzle, or a rating is not finite.
         OSError: the file cannot be written.
     """
-    _, inputs, labels = _solved_puzzles(inputs, labels)
-    if not len(inputs):
-        raise ValueError(
-            "a puzzle file must hold at least one puzzle; inputs has shape "
-            f"{inputs.shape}; pass one row per puzzle"
-        )
-    if sources is None:
-        sources = [""] * len(inputs)
-    if ratings is None:
-        ratings = np.full(len(inputs), UNKNOWN_RATING)
-    ratings = np.asarray(ratings, np.float64)
-    if len(sources) != len(inputs) or ratings.shape != inputs.shape[:1]:
-        raise ValueError(
-            f"sources and ratings must have one entry per puzzle; there are {len(inputs)} puzzles, "
-            f"{len(sources)} sources and ratings of shape {ratings.shape}; pass matching rows"
-        )
-    if not np.isfinite(ratings).all():
-        row = int(np.flatnonzero(~np.isfinite(ratings))[0])
-        raise ValueError(
-            f"ratings must be finite; row {row} has rating {ratings[row]}; pass {UNKNOWN_RATING:g} "
-            "where it is unknown"
-        )
-
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(CSV_COLUMNS)
-        for source, puzzle, answer, rating in zip(
-            sources, inputs, labels, ratings.tolist(), strict=True
-        ):
-            number = int(rating) if rating.is_integer() else rating
-            writer.writerow([source, decode(puzzle), decode(answer), number])
+    csv_format.write_csv(
+        path,
+        _integers(inputs, "inputs"),
+        _integers(labels, "labels"),
+        sources,
+        ratings,
+        decode=decode,
+        check_inputs=_check_puzzles,
+        satisfies_rules=satisfies_rules,
+        wrong_answer=_wrong_answer,
+    )
 
 
 def _kernels() -> ModuleType:
@@ -620,15 +557,21 @@ def _solved_puzzles(inputs: Any, labels: Any) -> tuple[Board, np.ndarray, np.nda
             f"inputs and labels must have one shape [B, S]; inputs has shape {inputs.shape} and "
             f"labels {labels.shape}; pass one row per puzzle"
         )
+    board = _check_puzzles(inputs)
+    wrong = np.flatnonzero(~satisfies_rules(labels, inputs))
+    if wrong.size:
+        raise ValueError(f"row {wrong[0]}: {_wrong_answer(labels[wrong[0]])}")
+    return board, np.ascontiguousarray(inputs, np.int32), np.ascontiguousarray(labels, np.int32)
+
+
+def _check_puzzles(inputs: np.ndarray) -> Board:
+    """The board of puzzles [B, S], all blanks and digits."""
     board = board_for(inputs.shape[1])
     foreign = ((inputs < BLANK) | (inputs >= board.vocab_size)).any(axis=1)
     if foreign.any():
         row = int(foreign.argmax())
         _check_alphabet(board, inputs[row].tolist(), f"inputs[{row}]")
-    wrong = np.flatnonzero(~satisfies_rules(labels, inputs))
-    if wrong.size:
-        raise ValueError(f"row {wrong[0]}: {_wrong_answer(labels[wrong[0]])}")
-    return board, np.ascontiguousarray(inputs, np.int32), np.ascontiguousarray(labels, np.int32)
+    return board
 
 
 def _check_alphabet(board: Board, values: list[int], name: str) -> None:
@@ -639,39 +582,6 @@ def _check_alphabet(board: Board, values: list[int], name: str) -> None:
                 f"{board.vocab_size - 1} (digit {board.size}); {name} has {token} in "
                 f"{_name(board, cell)}; note that digit d is token d + 1"
             )
-
-
-def _check_header(header: list[str]) -> None:
-    if tuple(header) != CSV_COLUMNS:
-        raise ValueError(
-            f"a puzzle file must begin with the columns {','.join(CSV_COLUMNS)}; its header is "
-            f"{','.join(header)!r}; add the header or pass another path"
-        )
-
-
-def _parse_row(row: list[str]) -> tuple[str, np.ndarray, np.ndarray, float]:
-    if len(row) != len(CSV_COLUMNS):
-        raise ValueError(
-            f"a row must have the {len(CSV_COLUMNS)} fields {','.join(CSV_COLUMNS)}; it has "
-            f"{len(row)}; add or remove fields"
-        )
-    source, question, answer, rating = row
-    try:
-        number = float(rating)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(
-            f"a rating must be a finite number; rating is {rating!r}; write {UNKNOWN_RATING:g} "
-            "where it is unknown"
-        )
-    boards = []
-    for column, text in (("question", question), ("answer", answer)):
-        try:
-            boards.append(encode(text))
-        except ValueError as error:
-            raise ValueError(f"{column}: {error}") from None
-    return source, boards[0], boards[1], number
 
 
 def _wrong_answer(answer: np.ndarray) -> str:

@@ -18,9 +18,7 @@ import hashlib
 import json
 import math
 import os
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +31,7 @@ from etils import epath
 from ptrm_jax import checkpoint, mesh, metrics, sweep
 from ptrm_jax.data import DataError, Dataset, read_dataset
 from ptrm_jax.model import TRM, Params
+from ptrm_jax.provenance import environment
 from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.curves import draw_curves
 from ptrm_jax.training.examples import Position, Stream, augmentation, read_examples
@@ -46,7 +45,6 @@ from ptrm_jax.training.step import (
     make_step,
     place,
 )
-from ptrm_jax.version import __version__
 
 _MAY_CHANGE = (
     *("log_every", "checkpoint_every", "keep", "eval_every"),
@@ -264,7 +262,7 @@ def train(
         state, position, seconds = states.restore()
         done = int(state.step)
         log = _Log(run.directory / "log.jsonl", done, progress)
-        log.write({"kind": "start", "step": done, **_provenance(run)})
+        log.write({"kind": "start", "step": done, **environment(run.devices)})
         step = make_step(
             run.model, config, augmentation(config), run.examples.ignore_label, run.devices
         )
@@ -316,43 +314,14 @@ def export(run: Run, params: Params, directory: Path, step: int) -> None:
             directory,
             run.config.model,
             jax.tree.map(np.asarray, params),
-            provenance={"trained_by": "ptrm_jax", "step": step, **run.identity, **_provenance(run)},
+            provenance={
+                "trained_by": "ptrm_jax",
+                "step": step,
+                **run.identity,
+                **environment(run.devices),
+            },
             overwrite=True,
         )
-
-
-def _provenance(run: Run) -> dict[str, Any]:
-    return {
-        "commit": _commit(),
-        "versions": {
-            "ptrm_jax": __version__,
-            "jax": jax.__version__,
-            "jaxlib": jax.lib.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "platform": {
-            "backend": run.devices[0].platform,
-            "device_kind": run.devices[0].device_kind,
-            "devices": len(run.devices),
-            "machine": platform.machine(),
-        },
-    }
-
-
-def _commit() -> str | None:
-    """The commit this package was checked out at, or None; "+" for uncommitted changes."""
-    here = Path(__file__).parent
-    try:
-        head, changes = (
-            subprocess.run(
-                ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changes else "")
 
 
 # --- Evaluation ----------------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""What a result was made with: code, versions, platform."""
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ptrm_jax.version import __version__
+
+
+def environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """Commit, versions and platform, as JSON.
+
+    Args:
+      devices: those that the work runs on.
+    """
+    return {
+        "commit": commit(),
+        "versions": {
+            "ptrm_jax": __version__,
+            "jax": jax.__version__,
+            "jaxlib": jax.lib.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "platform": {
+            "backend": devices[0].platform,
+            "device_kind": devices[0].device_kind,
+            "devices": len(devices),
+            "machine": platform.machine(),
+        },
+    }
+
+
+def commit() -> str | None:
+    """The commit this package was checked out at; None outside a checkout; "+" for changes."""
+    try:
+        # Where it lies in another repository's environment, it is not that repository's.
+        if not _git("ls-files", Path(__file__).name):
+            return None
+        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
