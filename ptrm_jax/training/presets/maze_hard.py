@@ -4,9 +4,9 @@
 
 DATA is the folder that upstream's `dataset/build_maze_dataset.py` writes. Upstream's own recipe
 at full size (README and `config/`, commit e7b6871): four L40S, below 24 hours, 85.3 % in the
-TRM paper. The step was run at this size on a CPU, once, to see that it works; no accelerator
-was at hand to train it. `micro_batch` is for devices with 16 GiB or more; the batch must be a
-multiple of devices x micro_batch.
+TRM paper. Here three steps were run at this size on a CPU, in batches of 4, to see that they
+work; no accelerator was at hand to train it. `micro_batch` is for devices with 16 GiB or more;
+the batch must be a multiple of devices x micro_batch.
 """
 
 from ptrm_jax.training.config import TrainConfig
