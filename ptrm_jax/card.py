@@ -101,12 +101,14 @@ def _facts(manifest: dict[str, Any], log: str | os.PathLike[str] | None, command
         + _hours(log, provenance["step"]),
         "seed": str(config["seed"]),
         "commit": f"`{provenance['commit'] or 'unknown'}`",
-        "versions": "" + ", ".join(f"{k} {v}" for k, v in provenance["versions"].items()),
+        "versions": ", ".join(f"{k} {v}" for k, v in provenance["versions"].items()),
     }
     if config["start_from"]:
         rows["started from"] = f"`{Path(config['start_from']).name}`"
     table = "".join(f"| {name} | {text} |\n" for name, text in rows.items())
-    table += "| hardware | " + ", ".join(map(str, provenance["platform"].values())) + " |\n"
+    platform = provenance["platform"]
+    hardware = f"{platform['devices']} x {platform['device_kind']} ({platform['machine']})"
+    table += f"| hardware | {hardware} |\n"
     text = f"| | |\n|---|---|\n{table}"
     if command:
         text += f"\n    {command}\n"
@@ -220,6 +222,8 @@ def _q_head(result: Result) -> str:
         right, wrong = at.correct & at.finite, ~at.correct & at.finite
         means = [f"{at.q_logit[rows].mean():+.1f}" if rows.any() else "" for rows in (right, wrong)]
         ends = f"{area.mean:.3f} [{area.low:.3f}, {area.high:.3f}]"
+        if not (right.any() and wrong.any()):
+            ends = "none wrong" if right.any() else "none right"
         text += f"| {run.sigma:g} | {ends} | {100 * sign:.1f} % | " + " | ".join(means) + " |\n"
     return text
 
