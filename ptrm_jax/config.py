@@ -17,6 +17,7 @@ Variant = Literal["attention", "mlp_t"]
 Positions = Literal["rope", "learned", "none"]
 NoiseOn = Literal["z", "y", "both"]
 NoiseWhen = Literal["every", "first"]
+Backend = Literal["pmap", "mesh"]
 
 DEFAULT_LANE_TILE = 8
 """Rollouts that the solver carries through the network together, unless told otherwise.

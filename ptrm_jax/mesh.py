@@ -1,7 +1,8 @@
 """Devices: how many, and how lanes are spread over them. Nothing else knows them.
 
 Lanes are independent, so spreading them needs no communication: each device runs `run_lanes` on
-its share with its own copy of the parameters, under `jax.pmap`.
+its share with its own copy of the parameters. There are two ways to say that to JAX, `jax.pmap` and
+`jax.jit` of `jax.shard_map` over a mesh; the programs of a device, and so the bits, are the same.
 """
 
 import functools
@@ -15,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ptrm_jax import selection
-from ptrm_jax.config import DEFAULT_LANE_TILE, LoopSettings, check_int
+from ptrm_jax.config import DEFAULT_LANE_TILE, Backend, LoopSettings, check_choice, check_int
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import LaneResults, Lanes, Solution, check_solve, choose, make_lanes, run_lanes
@@ -123,6 +124,7 @@ def solve(
     select: selection.Selection = selection.best_q,
     rollouts: np.ndarray | None = None,
     devices: Sequence[jax.Device] | None = None,
+    backend: Backend = "pmap",
     **settings: Any,
 ) -> Solution:
     """`ptrm_jax.solve` on several devices of this process: the same bits, sooner.
@@ -131,6 +133,7 @@ def solve(
 
     Args:
       devices: where to run; all local devices by default.
+      backend: "pmap", or "mesh" (jit of shard_map, what JAX recommends today).
       **settings: `depth`, `noise_on`, `noise_when`, `save`, `lane_tile`.
       Others as `ptrm_jax.solve`.
 
@@ -141,35 +144,62 @@ def solve(
       ValueError: as `ptrm_jax.solve`.
     """
     devices = tuple(devices) if devices is not None else local_devices()
+    check_choice("backend", backend, Backend)
     loop = LoopSettings(**settings)
     rollouts = check_solve(model, params, key, puzzles, sigma, num_rollouts, rollouts)
     num_puzzles = len(puzzles.index)
     lanes = jax.tree.map(np.asarray, make_lanes(num_puzzles, rollouts))
     num_lanes = len(lanes.row)
-    results = _pmapped(model, loop, devices)(
+    results = _spread(model, loop, devices, backend)(
         params,
         jax.random.key_data(key),
         Puzzles(*(jnp.asarray(field, jnp.int32) for field in puzzles)),
         _split(lanes, len(devices), loop.lane_tile),
         jnp.float32(sigma),
     )
-    results = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:num_lanes], results)
+    results = jax.tree.map(lambda x: np.asarray(x)[:num_lanes], results)
     return jax.tree.map(np.asarray, choose(results, num_puzzles, select))
 
 
 def _split(lanes: Lanes, num_devices: int, lane_tile: int) -> Lanes:
-    """[N] lanes as [devices, N / devices], whole tiles each, the last lane repeated as padding."""
-    share = -(-len(lanes.row) // (num_devices * lane_tile)) * lane_tile
-    padding = (0, share * num_devices - len(lanes.row))
-    return Lanes(*(np.pad(x, padding, mode="edge").reshape(num_devices, share) for x in lanes))
+    """Whole tiles for every device: N lanes, the last one repeated as padding."""
+    unit = num_devices * lane_tile
+    padding = (0, -len(lanes.row) % unit)
+    return Lanes(*(np.pad(x, padding, mode="edge") for x in lanes))
 
 
 @functools.lru_cache(maxsize=32)
-def _pmapped(model: TRM, settings: LoopSettings, devices: tuple[jax.Device, ...]) -> Any:
+def _spread(
+    model: TRM, settings: LoopSettings, devices: tuple[jax.Device, ...], backend: Backend
+) -> Callable[..., LaneResults]:
+    """`run_lanes` over devices, an equal share of the lanes each."""
+
     def run(
         params: Params, key_data: jax.Array, puzzles: Puzzles, lanes: Lanes, sigma: jax.Array
     ) -> LaneResults:
         key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
         return run_lanes(model, params, key, puzzles, lanes, sigma, settings)
 
-    return jax.pmap(run, axis_name=AXIS, in_axes=(None, None, None, 0, None), devices=devices)
+    if backend == "mesh":
+        whole, split = _spec(False), _spec(True)
+        return jax.jit(
+            jax.shard_map(
+                run,
+                mesh=Mesh(np.array(devices), (AXIS,)),
+                in_specs=(whole, whole, whole, split, whole),
+                out_specs=split,
+                check_vma=False,  # a rollout starts equal on all devices and then differs
+            )
+        )
+    mapped = jax.pmap(run, axis_name=AXIS, in_axes=(None, None, None, 0, None), devices=devices)
+
+    def fold(lanes: Lanes) -> Lanes:
+        return Lanes(*(x.reshape(len(devices), -1) for x in lanes))
+
+    def call(
+        params: Params, key_data: jax.Array, puzzles: Puzzles, lanes: Lanes, sigma: jax.Array
+    ) -> LaneResults:
+        results = mapped(params, key_data, puzzles, fold(lanes), sigma)
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), results)
+
+    return call

@@ -16,6 +16,7 @@ import numpy as np
 
 from ptrm_jax import checkpoint, data, mesh, metrics
 from ptrm_jax.config import (
+    Backend,
     DType,
     MatmulPrecision,
     NoiseOn,
@@ -76,7 +77,9 @@ class SweepConfig:
     lane_tile: int | None = None
     """Rollouts that go through the network together; by default what suits the backend."""
     devices: int | None = None
-    """How many local devices to use; by default all."""
+    """How many local devices to use; by default all. Without effect on the result."""
+    backend: Backend = "pmap"
+    """How work is spread over them: pmap, or mesh (jit of shard_map). Without effect as well."""
 
     def __post_init__(self) -> None:
         check_int("rollouts", self.rollouts, 1)
@@ -86,6 +89,7 @@ class SweepConfig:
                 check_int(name, getattr(self, name), 1)
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
+        check_choice("backend", self.backend, Backend)
         for name, values in (("sigmas", self.sigmas), ("seeds", self.seeds)):
             if not values:
                 raise ValueError(f"{name} must hold at least one value; got none")
@@ -284,6 +288,7 @@ def _run_one(
             save=Save(answers=True, q_logits=True),
             lane_tile=sweep.lane_tile,
             devices=sweep.devices,
+            backend=sweep.config.backend,
         )
         labels = sweep.puzzles.labels[rows]
         num_puzzles = len(labels)

@@ -8,6 +8,7 @@ import pytest
 from conftest import random_puzzles, small_model
 
 from ptrm_jax import Save, mesh, solve
+from ptrm_jax.config import Backend
 
 KEY = jax.random.key(7)
 
@@ -22,13 +23,19 @@ def reference() -> tuple:
     return model, params, puzzles, settings | {"save": save}, alone
 
 
+@pytest.mark.parametrize("backend", ["pmap", "mesh"])
 @pytest.mark.parametrize("num_devices", [1, 2, 3, 8])
-def test_devices_change_no_bit(num_devices: int) -> None:
+def test_devices_change_no_bit(num_devices: int, backend: Backend) -> None:
     """35 lanes in tiles of 2: whole shares, ragged shares, and devices with only padding."""
     model, params, puzzles, settings, alone = reference()
     devices = mesh.local_devices(num_devices)
     solution = mesh.solve(
-        model, mesh.replicate(params, devices), KEY, puzzles, **settings, devices=devices
+        model,
+        mesh.replicate(params, devices),
+        *(KEY, puzzles),
+        **settings,
+        devices=devices,
+        backend=backend,
     )
     for got, expected in zip(jax.tree.leaves(solution), jax.tree.leaves(alone), strict=True):
         assert isinstance(got, np.ndarray)
@@ -49,8 +56,8 @@ def test_batches_around_the_number_of_devices(num_puzzles: int) -> None:
 
 def test_all_devices_are_used() -> None:
     lanes = mesh._split(jax.tree.map(np.asarray, mesh.make_lanes(7, np.arange(5))), 8, 2)
-    assert lanes.row.shape == lanes.rollout.shape == (8, 6)
-    pairs = list(zip(lanes.row.ravel().tolist(), lanes.rollout.ravel().tolist(), strict=True))
+    assert lanes.row.shape == lanes.rollout.shape == (8 * 6,)
+    pairs = list(zip(lanes.row.tolist(), lanes.rollout.tolist(), strict=True))
     assert pairs[:35] == [(b, k) for b in range(7) for k in range(5)]
     assert set(pairs[35:]) == {(6, 4)}
 
@@ -63,3 +70,5 @@ def test_bad_devices_are_refused() -> None:
     model, params, puzzles, settings, _ = reference()
     with pytest.raises(ValueError, match="sigma must be finite"):
         mesh.solve(model, params, KEY, puzzles, **settings | {"sigma": -1.0})
+    with pytest.raises(ValueError, match="backend must be one of pmap, mesh; got 'pjit'"):
+        mesh.solve(model, params, KEY, puzzles, **settings, backend="pjit")  # type: ignore
