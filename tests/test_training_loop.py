@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,8 @@ from ptrm_jax import ModelConfig, checkpoint, mesh
 from ptrm_jax.model import param_shapes
 from ptrm_jax.tasks import sudoku
 from ptrm_jax.training import TrainConfig, loop, presets
-from ptrm_jax.training.step import init_state, make_model
+from ptrm_jax.training.examples import augmentation, read_source
+from ptrm_jax.training.step import TrainState, averaged, init_state, make_model, make_step
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,15 +74,19 @@ def puzzles(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def config(puzzles: str) -> TrainConfig:
-    """A run of a second, its intervals all different."""
+    """A run of a second, its intervals all different.
+
+    Rows halt and epochs end within it: otherwise the position in the data would decide nothing.
+    """
     return TrainConfig(
         model=MODEL,
-        data=("generate:sudoku4:100",),
+        data=("generate:sudoku4:40",),
         evaluation=puzzles,
         task="sudoku",
         steps=STEPS,
         batch_size=8,
         micro_batch=4,
+        halt_max_steps=3,
         learning_rate=1e-3,
         warmup_steps=5,
         ema=0.9,
@@ -114,6 +120,34 @@ def after(steps: int) -> Callable[[], bool]:
     """Says stop after so many steps of this process."""
     left = iter(range(steps - 1, -1, -1))
     return lambda: next(left) == 0
+
+
+def flags(config: TrainConfig) -> list[str]:
+    """What `experiments/train.py` is called with for this run."""
+    settings, default = config.to_dict(), presets.load("sudoku6").to_dict()
+    pairs = [(name, value, default[name]) for name, value in settings.items() if name != "model"]
+    pairs += [(f"model.{k}", v, default["model"][k]) for k, v in settings["model"].items()]
+    argv = ["sudoku6"]
+    for name, value, preset in pairs:
+        if value != preset:
+            values = value if isinstance(value, tuple) else (value,)
+            if isinstance(value, bool):
+                argv.append(f"--{'' if value else 'no-'}{name.replace('_', '-')}")
+            else:
+                argv += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return argv
+
+
+def saved(config: TrainConfig, directory: Path) -> TrainState:
+    """The newest state of a run."""
+    with loop._States(loop.prepare(config, directory, num_devices=1)) as states:
+        return states.restore()[0]
+
+
+def losses_of(directory: Path) -> list[tuple[int, float]]:
+    """Step and loss of every line of training."""
+    records = loop.read_log(directory / "log.jsonl")
+    return [(r["step"], r["loss"]) for r in records if r["kind"] == "train"]
 
 
 def steps_of(directory: Path, kind: str) -> list[int]:
@@ -168,42 +202,95 @@ def test_what_it_exports_loads_and_says_where_it_is_from(whole: Path, config: Tr
         said = checkpoint.read_manifest(whole / name)["provenance"]
         assert said["step"] == step and said["trained_by"] == "ptrm_jax"
         assert said["config"]["seed"] == 0 and said["data"]["num_examples"] <= 100
-        assert len(said["data"]["digest"]) == 64 and said["commit"]
+        assert len(said["data"]["digest"]) == 64 and "commit" in said
         assert said["versions"]["jax"] == jax.__version__
         digests.add(checkpoint.tree_digest(model.config, params))
     assert len(digests) == 3
 
 
-def test_what_it_exports_is_averaged(config: TrainConfig, tmp_path: Path) -> None:
-    """With an average that never moves, the weights at the start; with one of no memory, the
-    weights at the end, which have moved."""
-    short = dataclasses.replace(config, steps=2, evaluation=None, eval_every=0)
-    start = init_state(make_model(short), short).params
-    for ema, moved in ((1.0, False), (0.0, True)):
-        directory = tmp_path / str(ema)
-        assert train(dataclasses.replace(short, ema=ema), directory)
-        _, params = ptrm_jax.load(directory / "model")
-        kernel = params["lm_head"]["kernel"]
-        assert (not np.array_equal(kernel, start["lm_head"]["kernel"])) == moved
+def test_every_export_is_the_average_in_the_state(config: TrainConfig, tmp_path: Path) -> None:
+    """Every leaf of it, also of the snapshots; the weights themselves are elsewhere."""
+    directory = tmp_path / "run"
+    sharp = dataclasses.replace(config, checkpoint_every=5, keep=3, evaluation=None)
+    assert train(sharp, directory)
+    for name in ("model", "snapshots/step_000010", "snapshots/step_000005"):
+        state = saved(sharp, directory)
+        _, exported = ptrm_jax.load(directory / name)
+        jax.tree.map(np.testing.assert_array_equal, exported, averaged(state))
+        weights_now = {part: state.params[part] for part in state.ema}
+        moved = jax.tree.map(lambda x, y: bool((x != y).any()), state.ema, weights_now)
+        assert all(jax.tree.leaves(moved))
+        shutil.rmtree(directory / "state" / str(int(state.step)))
 
 
-def test_it_learns(config: TrainConfig, tmp_path: Path) -> None:
-    """Digits of a 4x4 board, from guessing (log 4 = 1.39 at the best without looking) to better."""
+@pytest.fixture(scope="module")
+def learned(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> loop.Run:
+    """A run until it solves most of 48 puzzles, with an evaluation half-way."""
+    path = tmp_path_factory.mktemp("learned")
+    sudoku.write_csv(path / "test.csv", *sudoku.generate(4, 48, seed=5, split="test"))
     longer = dataclasses.replace(
         config,
-        steps=200,
-        learning_rate=1e-2,
-        loss="softmax",
-        evaluation=None,
-        eval_every=0,
-        log_every=40,
-        checkpoint_every=200,
+        **{
+            "data": ("generate:sudoku4:100",),
+            "steps": 800,
+            "learning_rate": 1e-2,
+            "weight_decay": 0.0,
+            "ema": 0.99,
+        },
+        **{"loss": "softmax", "halt_max_steps": 4, "evaluation": str(path / "test.csv")},
+        **{"log_every": 40, "checkpoint_every": 800, "eval_every": 400, "eval_puzzles": 48},
     )
-    train(longer, tmp_path / "run")
-    losses = [
-        r["lm_loss"] for r in loop.read_log(tmp_path / "run/log.jsonl") if r["kind"] == "train"
-    ]
-    assert losses[-1] < 0.75 * losses[0] and losses[-1] < 1.2
+    run = loop.prepare(longer, path / "run", num_devices=1)
+    assert loop.train(run)
+    return run
+
+
+def test_evaluations_are_of_what_is_exported(learned: loop.Run) -> None:
+    """Line and checkpoint of one step belong together."""
+    log = loop.read_log(learned.directory / "log.jsonl")
+    lines = {r["step"]: r for r in log if r["kind"] == "eval"}
+    assert list(lines) == [400, 800]
+    scores = {
+        step: json.loads(json.dumps(loop.evaluate(learned, ptrm_jax.load(path)[1])))
+        for step, path in (
+            (400, learned.directory / "snapshots/step_000400"),
+            (800, learned.directory / "model"),
+        )
+    }
+    for step, line in lines.items():
+        assert scores[step] == {name: line[name] for name in scores[step]}
+        assert line["by_depth"][-1] == round(line["deterministic"][0], 4)
+        assert line["pass"][0] >= max(line["best_q"][0], line["mean"][0])
+        assert 0 <= line["q_auc"] <= 1
+    assert scores[400] != scores[800]
+
+
+def test_provenance_has_the_digest_of_the_data(whole: Path, config: TrainConfig) -> None:
+    said = checkpoint.read_manifest(whole / "model")["provenance"]
+    assert said["data"]["digest"] == read_source(config.data[0], seed=config.seed).digest
+    assert said["evaluation"] == ptrm_jax.read_dataset(config.evaluation).digest
+    assert json.loads(json.dumps(config.to_dict())) == said["config"]
+
+
+def test_it_learns(learned: loop.Run) -> None:
+    """4x4 boards, from guessing to solving most of those it has never seen, turned or not."""
+    log = loop.read_log(learned.directory / "log.jsonl")
+    losses = [r["lm_loss"] for r in log if r["kind"] == "train"]
+    assert losses[-1] < 0.5 * losses[0]
+    early, late = (r["deterministic"][0] for r in log if r["kind"] == "eval")
+    assert late > early and late > 0.5
+
+
+def test_a_run_may_start_from_a_checkpoint(
+    whole: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    """Weights and their average; steps, moments and data begin anew."""
+    going_on = dataclasses.replace(config, start_from=str(whole / "model"))
+    state = saved(going_on, tmp_path / "run")
+    _, params = ptrm_jax.load(whole / "model")
+    jax.tree.map(np.testing.assert_array_equal, state.params, params)
+    jax.tree.map(np.testing.assert_array_equal, averaged(state), params)
+    assert int(state.step) == 0 and all(not np.any(x) for x in jax.tree.leaves(state.opt_state))
 
 
 # --- What it survives ----------------------------------------------------------------------------
@@ -235,6 +322,42 @@ def test_intervals_do_not_touch_the_weights(
     assert train(other, tmp_path / "run")
     assert weights(tmp_path / "run") == weights(whole)
     assert [path.name for path in (tmp_path / "run/state").glob("[0-9]*")] == ["12"]
+
+
+def test_a_stopped_run_logs_every_loss_once_and_the_same(
+    whole: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    """Bit for bit; and a line of several steps is their mean."""
+    each = dataclasses.replace(config, log_every=1, evaluation=None, eval_every=0)
+    assert train(each, tmp_path / "once")
+    for stop in (3, 6):
+        assert not train(each, tmp_path / "run", stop=after(stop))
+    assert train(each, tmp_path / "run")
+    once = losses_of(tmp_path / "once")
+    assert [step for step, _ in once] == list(range(1, STEPS + 1))
+    assert losses_of(tmp_path / "run") == once
+    before = 0
+    for step, loss in losses_of(whole):
+        assert loss == pytest.approx(np.mean([x for _, x in once[before:step]]), rel=1e-12)
+        before = step
+
+
+def test_two_devices_end_with_the_same_bits_and_nearly_those_of_one(
+    whole: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    """The layout is the user's: it may change the last digits, but not from run to run."""
+    quiet = dataclasses.replace(config, evaluation=None, eval_every=0)
+
+    def go(name: str, **arguments: Any) -> bool:
+        return loop.train(loop.prepare(quiet, tmp_path / name, num_devices=2), **arguments)
+
+    assert go("once")
+    assert not go("run", stop=after(7))
+    assert go("run")
+    assert weights(tmp_path / "run") == weights(tmp_path / "once")
+    assert loop.read_log(tmp_path / "run/log.jsonl")[0]["platform"]["devices"] == 2
+    one, two = (ptrm_jax.load(path / "model")[1] for path in (whole, tmp_path / "once"))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5), one, two)
 
 
 def test_a_finished_run_does_nothing_again(whole: Path, config: TrainConfig, copy: Path) -> None:
@@ -284,38 +407,28 @@ def test_a_run_may_become_longer(config: TrainConfig, copy: Path, tmp_path: Path
 
 
 def test_commands_killed_and_stopped_end_with_the_same_bits(
-    tmp_path: Path, compiled_once: Path
+    learned: loop.Run, tmp_path: Path, compiled_once: Path
 ) -> None:
     """SIGKILL, SIGTERM, SIGINT, each somewhere in the middle, then to the end."""
-    command = [
-        *(sys.executable, str(ROOT / "experiments" / "train.py"), "sudoku6"),
-        *("--data", "generate:sudoku4:100", "--evaluation", "None", "--eval-every", "0"),
-        *("--model.seq-len", "16", "--model.vocab-size", "6", "--model.hidden-size", "16"),
-        *("--model.mlp-width", "16", "--model.mlp-t-width", "16", "--model.puzzle-emb-ndim", "16"),
-        *("--model.L-cycles", "1", "--model.num-layers", "1", "--batch-size", "8"),
-        *("--steps", "400", "--checkpoint-every", "40", "--log-every", "5"),
-    ]
+    output = tmp_path / "run"
+    config = dataclasses.replace(learned.config, checkpoint_every=40, log_every=5)
+    command = [sys.executable, str(ROOT / "experiments" / "train.py"), *flags(config)]
     environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(jax.local_device_count()),
         "JAX_COMPILATION_CACHE_DIR": str(compiled_once),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
 
-    def start(output: Path) -> subprocess.Popen[str]:
+    def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*command, "--output", str(output)],
+            [*command, "--devices", "1", "--output", str(output)],
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
             env=environment,
         )
 
-    process = start(whole)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert "puzzles to train on" in out and "written to" in out
-
     for number, least in ((signal.SIGKILL, 50), (signal.SIGTERM, 150), (signal.SIGINT, 250)):
-        process = start(broken)
-        while max(steps_of(broken, "train"), default=0) < least:
+        process = start()
+        while max(steps_of(output, "train"), default=0) < least:
             assert process.poll() is None, process.communicate()
             time.sleep(0.005)
         process.send_signal(number)
@@ -325,13 +438,16 @@ def test_commands_killed_and_stopped_end_with_the_same_bits(
         else:
             assert process.returncode == 128 + number, err
             assert "stopped and saved; the same command goes on" in out
-    process = start(broken)
-    _, err = process.communicate()
+    process = start()
+    out, err = process.communicate()
     assert process.returncode == 0, err
-    assert weights(broken) == weights(whole)
-    starts = steps_of(broken, "start")
-    assert starts[0] == 0 and starts[1] % 40 == 0 and starts == sorted(starts)
-    assert len(starts) == 4 and 0 < starts[1] < starts[2] < starts[3] < 400
+    assert "puzzles to train on" in out and "written to" in out
+    assert weights(output) == weights(learned.directory)
+    starts = steps_of(output, "start")
+    assert starts[0] == 0 and starts[1] % 40 == 0
+    assert len(starts) == 4 and 0 < starts[1] < starts[2] < starts[3] < 800
+    logged = steps_of(output, "train")
+    assert logged == sorted(set(logged)) and set(logged) >= set(range(5, 801, 5))
 
 
 # --- What it refuses -----------------------------------------------------------------------------
@@ -366,6 +482,24 @@ def refused(
         return " ".join(err.split())
 
     return run
+
+
+def test_nothing_is_compiled_before_a_run_is_checked(config: TrainConfig, tmp_path: Path) -> None:
+    """A mistake in a flag is told at once."""
+    compiled: list[str] = []
+
+    def note(event: str, seconds: float, **_: object) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        loop.prepare(config, tmp_path / "run", num_devices=1)
+        assert compiled == [] and list(tmp_path.iterdir()) == []
+        jax.jit(lambda x: x * 0.123456)(np.ones(3, np.float32))
+        assert compiled  # so the listener hears of it
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
 
 
 SUDOKU6 = ("sudoku6", "--data", "generate:sudoku6:20")
@@ -408,7 +542,7 @@ def test_a_checkpoint_of_another_model_is_refused(
     assert "is a checkpoint of another model" in said
     for field in ("hidden_size is 16 there and 64 here", "seq_len is 16 there and 36 here"):
         assert field in said
-    assert "puzzle_emb_len" not in said and "H_cycles" not in said
+    assert "H_cycles" not in said  # it is the same
     assert list(tmp_path.iterdir()) == []
 
 
@@ -530,6 +664,95 @@ def test_a_loss_that_is_not_finite_stops_the_run(config: TrainConfig, tmp_path: 
     assert not (tmp_path / "run" / "model").exists()
 
 
+# --- The command -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def status_of(command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Exit status of the command for a run, in this process."""
+    monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def status(config: TrainConfig, directory: Path) -> int:
+        return command.main([*flags(config), "--devices", "1", "--output", str(directory)])
+
+    yield status
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_the_command_is_the_run_and_prints_its_evaluations(
+    status_of: Callable[..., int],
+    whole: Path,
+    config: TrainConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert status_of(config, tmp_path / "run") == 0
+    assert weights(tmp_path / "run") == weights(whole)
+    said = [" ".join(stream.split()) for stream in capsys.readouterr()]
+    assert f"written to {tmp_path / 'run' / 'model'}" in said[0]
+    for step in (5, 10, 12):
+        assert re.search(
+            rf"step {step}: TRM D=3 [\d.]+ % \[[\d.]+, [\d.]+\], PTRM best-Q@2 sigma 0.3 [\d.]+ %",
+            said[1],
+        )
+    assert "Q AUC" in said[1] and "n=8" in said[1]
+
+
+def full(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(directory)
+    shutil.rmtree(directory / "state" / "12")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+
+
+def damaged(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = directory / "state" / "12" / "notes" / "metadata"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def no_folder(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(directory / "state")
+    (directory / "state").write_text("a file")
+
+
+def no_checkpoint(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(directory / "model")
+    (directory / "model").mkdir()
+    (directory / "model" / "mine").write_text("a file")
+
+
+def no_log(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "log.jsonl").unlink()
+    (directory / "log.jsonl").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (full, "No space left on device"),
+        (damaged, "notes/metadata has changed; delete it to go on from the state before"),
+        (no_folder, "state"),
+        (no_checkpoint, "model is not a checkpoint; it will not be overwritten"),
+        (no_log, "log.jsonl"),
+    ],
+)
+def test_a_run_that_breaks_off_is_one_error_and_status_1(
+    spoil: Callable[..., None],
+    message: str,
+    status_of: Callable[..., int],
+    config: TrainConfig,
+    copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spoil(copy, monkeypatch)
+    assert status_of(config, copy) == 1
+    err = capsys.readouterr().err
+    assert err.count("error: ") == 1 and "Traceback" not in err
+    assert message in " ".join(err.split())
+
+
 # --- Presets -------------------------------------------------------------------------------------
 
 
@@ -545,6 +768,21 @@ def test_presets_build(name: str) -> None:
     assert f"python experiments/train.py {name}" in described
     assert config.batch_size % config.micro_batch == 0
     assert config.steps >= 1000
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_presets_can_begin(name: str, tmp_path: Path) -> None:
+    """The state has its shapes, the batch splits, and what is generated fits the model."""
+    config = presets.load(name)
+    state = jax.eval_shape(lambda: init_state(make_model(config), config))
+    assert state.rows.carry.y.shape[0] == config.batch_size
+    make_step(make_model(config), config, augmentation(config), None, mesh.local_devices(1))
+    if config.data[0].startswith("generate:"):
+        data = tuple(re.sub(r":\d+", ":20", source, count=1) for source in config.data)
+        few = dataclasses.replace(config, data=data)
+        run = loop.prepare(few, tmp_path / "run", num_devices=1)
+        assert len(run.examples) == 20 * len(data)
+        assert run.evaluation is not None and len(run.evaluation) == config.eval_puzzles
 
 
 def test_the_command_lists_the_presets(
