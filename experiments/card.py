@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from ptrm_jax import card, report, sweep
+from ptrm_jax import card, store, sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         text = card.model_card(
             arguments.name,
             arguments.model,
-            [report.read(directory) for directory in arguments.sweeps],
+            [store.read(directory) for directory in arguments.sweeps],
             log=run / "log.jsonl",
             command=arguments.command or f"python experiments/train.py {arguments.name}",
             notes=arguments.notes.read_text(encoding="utf-8") if arguments.notes else "",
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         card.write_card(arguments.model, text, run=run, sweep=arguments.sweeps[0])
     except StopIteration:
         error: Exception = ValueError(f"no log.jsonl above {arguments.model}; pass --run")
-    except sweep.INPUT_ERRORS as caught:
+    except (*sweep.INPUT_ERRORS, store.StoreError) as caught:
         error = caught
     else:
         print(text)

@@ -2,13 +2,19 @@
 
     python experiments/ptrm_sweep.py
     python experiments/ptrm_sweep.py --checkpoint DIR --data DATA --sigmas 0.1 0.3 --rollouts 100
+    python experiments/ptrm_sweep.py --distributed                  # a process of many: TPU, Slurm
+    python experiments/ptrm_sweep.py --shard 0/4                    # or one that knows no other
+    python experiments/ptrm_sweep.py merge DIR [DIR ...]            # what shards have left
 
 Without arguments: the bundled `sudoku9` model on the first 64 of its bundled puzzles, about two
-minutes on two CPU cores. Prints one table and writes configuration, records and pictures.
+minutes on two CPU cores. Prints one table; writes settings, journals and pictures. Broken off at
+any moment, the same command goes on where it was, with any number of devices and processes.
 """
 
 import dataclasses
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +24,17 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-from ptrm_jax import mesh, report, sweep
+from ptrm_jax import mesh, report, store, sweep
+
+_ERRORS = (*sweep.INPUT_ERRORS, store.StoreError, store.JournalError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,42 +42,194 @@ class Arguments:
     """What noise and width buy a trained TRM."""
 
     config: Annotated[sweep.SweepConfig, tyro.conf.arg(name="")]
-    output: Path | None = None
-    """Folder to write; must not exist. By default runs/<checkpoint>-NNN."""
+    output: str | None = None
+    """Folder of the sweep, to start or to go on; by default runs/<checkpoint>."""
+    new: bool = False
+    """Start anew beside what is there: runs/<checkpoint>-002 and so on."""
+    dry_run: bool = False
+    """Say what it would cost, and stop."""
+    shard: str | None = None
+    """i/n: do every n-th work unit, from the i-th on, knowing no other process."""
+    distributed: bool = False
+    """One of several processes that find each other as their platform says (TPU, Slurm)."""
+    coordinator: str | None = None
+    """address:port of process 0, where no platform says; with the next two."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+    compilation_cache: str | None = None
+    """Folder to keep compiled programs in. Whoever can write there can run code here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge:
+    """Report on finished shards."""
+
+    directories: tyro.conf.Positional[tuple[str, ...]]
+    """Folders of one sweep."""
+    output: str | None = None
+    """Folder for the report; by default the first one."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status, 2 for bad input."""
-    console, errors = Console(), Console(stderr=True)
+    """Runs the command; returns its exit status: 2 for bad input, 3 where units are missing."""
+    console, errors = Console(soft_wrap=True), Console(stderr=True)
+    argv = sys.argv[1:] if argv is None else argv
     mesh.use_cpu_cores()
     try:
+        if argv[:1] == ["merge"]:
+            return _merge(tyro.cli(Merge, args=argv[1:]), console)
         arguments = tyro.cli(Arguments, args=argv, description=__doc__)
-        output = arguments.output or report.free_output(
-            "runs", Path(arguments.config.checkpoint).name
-        )
-        report.check_output(output)
+        if arguments.compilation_cache:
+            mesh.use_compilation_cache(arguments.compilation_cache)
+        shard = _shard(arguments)
         prepared = sweep.prepare(arguments.config)
-    except sweep.INPUT_ERRORS as error:
+        place = store.Store(_output(arguments), prepared)
+        finished, damaged = place.read()
+    except _ERRORS as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
-    with Progress(
+    for where in damaged:
+        errors.print(f"damaged, will be done again: {where}", style="yellow", soft_wrap=True)
+    mine = [unit for unit in prepared.units[shard.index :: shard.count] if unit not in finished]
+    if shard.index == 0:
+        _say_cost(prepared, mine, finished, console)
+    if arguments.dry_run:
+        return 0
+
+    stopped: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # The first ends the sweep after the unit in flight, the second at once.
+        signal.signal(number, lambda number, frame: _stop(number, stopped))
+    place.create()
+    try:
+        with place.writer(shard) as keeper, _progress(errors, disable=shard.index > 0) as bar:
+            task = bar.add_task("", total=sum(unit.rollout_steps for unit in mine))
+            sweep.work(
+                prepared,
+                finished=finished,
+                keep=keeper.keep,
+                shard=shard,
+                progress=lambda steps, what: bar.update(task, advance=steps, description=what),
+                stop=lambda: bool(stopped),
+            )
+    except store.JournalError as error:
+        errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    if stopped:
+        console.print(f"stopped; the same command goes on: {place.directory}", highlight=False)
+        return 128 + stopped[0]
+    if arguments.shard is None:
+        mesh.wait_for_all()
+        if shard.index > 0:
+            return 0
+    return _report([str(place.directory)], str(place.directory), console)
+
+
+def _output(arguments: Arguments) -> str:
+    if arguments.output is not None:
+        return arguments.output
+    name = Path(arguments.config.checkpoint).name
+    return str(store.free_output("runs", name) if arguments.new else Path("runs") / name)
+
+
+def _shard(arguments: Arguments) -> sweep.Shard:
+    given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    explicit = [value is not None for value in given]
+    if any(explicit) and not all(explicit):
+        raise ValueError("coordinator, num_processes and process_id must be given together")
+    if (arguments.distributed or any(explicit)) and arguments.shard is not None:
+        raise ValueError("shard is for processes that know no other; leave out the other flags")
+    if arguments.shard is not None:
+        return sweep.Shard.parse(arguments.shard)
+    if arguments.distributed or any(explicit):
+        return sweep.Shard(*mesh.join(*given))
+    return sweep.Shard()
+
+
+def _say_cost(prepared: sweep.Sweep, units: list, finished: dict, console: Console) -> None:
+    """What is to be done, and how long it will take here."""
+    left = sweep.cost(prepared, units)
+    text = f"{left.units} of {len(prepared.units)} work units to do"
+    text += f", {len(finished)} are there" if finished else ""
+    if units:
+        start = time.perf_counter()
+        rate = sweep.calibrate(prepared)
+        took = time.perf_counter() - start
+        text += (
+            f": {left.rollout_steps:,} rollout-steps, {left.flops / 1e12:,.3g} TFLOP, about "
+            f"{_duration(left.rollout_steps / rate)} on {len(prepared.devices)} x "
+            f"{prepared.devices[0].device_kind} at {rate:,.0f} per second "
+            f"(tried for {took:.0f} s), at most {_size(left.output_bytes)} of journal"
+        )
+    console.print(text, highlight=False)
+    if left.grid_ratio is not None:
+        config = prepared.config
+        points = len(config.grid_rollouts) * len(config.grid_depths)
+        console.print(
+            f"the grid of {points} widths and depths is part of this run: {left.grid_ratio:.3f} of "
+            "what its points would cost one by one",
+            highlight=False,
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+def _progress(console: Console, *, disable: bool) -> Progress:
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("rollout-steps"),
+        _Rate(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=errors,
-    ) as bar:
-        task = bar.add_task("", total=prepared.rollout_steps)
-        result = sweep.run(
-            prepared,
-            progress=lambda steps, what: bar.update(task, advance=steps, description=what),
-        )
+        console=console,
+        disable=disable,
+    )
+
+
+def _stop(number: int, stopped: list[int]) -> None:
+    if stopped:
+        raise SystemExit(128 + number)
+    stopped.append(number)
+
+
+def _merge(arguments: Merge, console: Console) -> int:
+    if not arguments.directories:
+        raise ValueError("merge needs the folder of a sweep, or those of its shards")
+    return _report(arguments.directories, arguments.output or arguments.directories[0], console)
+
+
+def _report(directories: list[str] | tuple[str, ...], output: str, console: Console) -> int:
+    try:
+        result = store.read(*directories)
+    except store.IncompleteError as error:
+        console.print(f"not complete yet: {error}", highlight=False)
+        return 3
     report.write(result, output)
-    console.print(report.table(result), highlight=False, markup=False, soft_wrap=True)
-    console.print(f"written to {output}", highlight=False)
+    console.print(report.table(result), highlight=False, markup=False)
+    runs = (result.deterministic, *result.runs)
+    ran, compiled = (sum(getattr(r, name) for r in runs) for name in ("seconds", "compile_seconds"))
+    console.print(
+        f"written to {output}; {_duration(ran)} of work, {_duration(compiled)} of compilation",
+        highlight=False,
+    )
     return 0
 
 

@@ -52,6 +52,34 @@ def use_cpu_cores(num_devices: int | None = None) -> None:
     jax.config.update("jax_num_cpu_devices", num_devices)
 
 
+def join(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> tuple[int, int]:
+    """Joins the processes of a distributed run; call before any computation.
+
+    Args:
+      coordinator: address:port of process 0; all None where the platform says (TPU, Slurm).
+      num_processes: how many there are.
+      process_id: which this is.
+
+    Returns:
+      This process's number and how many there are.
+
+    Raises:
+      ValueError, RuntimeError: the platform does not say, or process 0 cannot be reached.
+    """
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+    return jax.process_index(), jax.process_count()
+
+
+def wait_for_all() -> None:
+    """Returns when every process of a distributed run has called this."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("ptrm_jax: done")
+
+
 def local_devices(count: int | None = None) -> tuple[jax.Device, ...]:
     """The first `count` devices of this process, or all of them.
 
@@ -68,6 +96,32 @@ def local_devices(count: int | None = None) -> tuple[jax.Device, ...]:
             f"process; got {count}"
         )
     return devices[:count]
+
+
+_compiled = 0.0
+
+
+def _count_compilation(event: str, seconds: float, **_: object) -> None:
+    global _compiled
+    if event == "/jax/core/compile/backend_compile_duration":
+        _compiled += seconds
+
+
+jax.monitoring.register_event_duration_secs_listener(_count_compilation)
+
+
+def compile_seconds() -> float:
+    """Time that this process has spent compiling, or reading programs from a cache."""
+    return _compiled
+
+
+def use_compilation_cache(directory: str | os.PathLike[str]) -> None:
+    """Keeps compiled programs, for later processes; call before any computation.
+
+    Whoever can write there can run code in these processes, so it is nobody's default.
+    """
+    jax.config.update("jax_compilation_cache_dir", os.fspath(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def default_lane_tile() -> int:

@@ -475,3 +475,16 @@ def param_shapes(model: TRM) -> dict[str, jax.ShapeDtypeStruct]:
 def path_name(path: Any) -> str:
     """ "a/b/c" for a key path of a nested dict."""
     return "/".join(str(entry.key) for entry in path)
+
+
+def flops_per_rollout_step(config: ModelConfig) -> int:
+    """Multiplications and additions of the matrix products of one supervision step of a rollout."""
+    length, size = config.length, config.hidden_size
+    block = 6 * length * size * config.mlp_width
+    if config.variant == "mlp_t":
+        block += 6 * length * size * config.mlp_t_width
+    else:
+        # Queries, keys, values and output; scores and their weighted sum.
+        block += 8 * length * size**2 + 4 * length**2 * size
+    recursions = config.H_cycles * (config.L_cycles + 1)
+    return recursions * config.num_layers * block + 2 * config.seq_len * size * config.vocab_size

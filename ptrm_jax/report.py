@@ -1,32 +1,27 @@
 """What a sweep leaves behind: a table to read, files to compute with, pictures to look at."""
 
 import csv
-import dataclasses
+import io
 import json
 import math
 import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from etils import epath
 
 from ptrm_jax import metrics
 from ptrm_jax.metrics import Interval
+from ptrm_jax.store import write_bytes
 from ptrm_jax.sweep import (
-    Record,
     Result,
     Row,
-    Run,
-    SweepConfig,
     baselines,
     best_q,
     mode_at,
     over_seeds,
     pass_at,
     run_metrics,
-    run_name,
     runs_of,
     summary,
     widths,
@@ -67,7 +62,26 @@ def table(result: Result) -> str:
         cells = [row[0].ljust(sizes[0])]
         cells += [cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=False)]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, "", *_reading(result)]) + "\n"
+    return "\n".join([*lines, "", *_reading(result), *_grid(result)]) + "\n"
+
+
+def _grid(result: Result) -> list[str]:
+    """Best-Q by width and depth, a block per sigma; nothing where no grid was asked for."""
+    config = result.config
+    lines: list[str] = []
+    if not (config.grid_rollouts and config.grid_depths):
+        return lines
+    for sigma in config.sigmas:
+        runs = runs_of(result, sigma)
+        lines += ["", f"best-Q by width and depth, sigma {sigma:g}, solved %"]
+        lines.append(
+            "".join(f"{title:>22}" for title in ["K", *(f"D={d}" for d in config.grid_depths)])[16:]
+        )
+        for k in config.grid_rollouts:
+            cells = [metrics.interval(over_seeds(runs, best_q, k, d)) for d in config.grid_depths]
+            texts = [f"{100 * cell.mean:.1f} {_ends(cell)}" for cell in cells]
+            lines.append(f"{k:>6}" + "".join(f"{text:>22}" for text in texts))
+    return lines
 
 
 def headline(result: Result) -> list[str]:
@@ -143,86 +157,32 @@ def _verdict(gain: Interval | None) -> str:
 # --- Files ---------------------------------------------------------------------------------------
 
 
-def write(result: Result, directory: str | os.PathLike[str]) -> Path:
-    """Writes everything a sweep leaves; the folder appears whole or not at all.
+def write(result: Result, directory: str | os.PathLike[str]) -> epath.Path:
+    """Writes the report of a sweep into a folder, each file whole or not at all.
 
-    config.json, results.jsonl (one record per sigma and seed, the deterministic run first),
-    summary.csv, table.txt, rollouts/*.npz (a `Record` each), and the pictures.
+    results.jsonl (one record per sigma and seed, the deterministic run first), summary.csv,
+    table.txt, and the pictures.
 
     Args:
-      result: of `sweep.run`.
-      directory: must not exist.
-
-    Raises:
-      FileExistsError: it does.
+      result: of `sweep.collect`.
+      directory: made if need be; files of these names are replaced.
     """
-    directory = Path(directory)
-    check_output(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        _write_into(result, temporary)
-        temporary.chmod(0o755)  # mkdtemp's folder is its owner's alone
-        temporary.rename(directory)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return directory
-
-
-def read(directory: str | os.PathLike[str]) -> Result:
-    """The result of a sweep that `write` wrote, without the time its runs took.
-
-    Raises:
-      FileNotFoundError: it is not one, or not whole.
-    """
-    directory = Path(directory)
-    stored = json.loads((directory / "config.json").read_text())
-    fields = stored["config"] | {
-        name: tuple(stored["config"][name]) for name in ("sigmas", "seeds")
-    }
-    config = SweepConfig(**fields)
-
-    def run(name: str, sigma: float, seed: int) -> Run:
-        with np.load(directory / "rollouts" / f"{name}.npz") as arrays:
-            return Run(sigma, seed, Record(**arrays), math.nan)
-
-    runs = tuple(
-        run(run_name(sigma, seed), sigma, seed) for sigma in config.sigmas for seed in config.seeds
-    )
-    return Result(config, stored["provenance"], run("deterministic", 0.0, 0), runs)
-
-
-def check_output(directory: str | os.PathLike[str]) -> None:
-    """Raises FileExistsError for an output folder that is there already."""
-    if Path(directory).exists():
-        raise FileExistsError(f"output {os.fspath(directory)} exists; choose another --output")
-
-
-def free_output(parent: str | os.PathLike[str], name: str) -> Path:
-    """parent/name-001, or the first number not taken."""
-    number = 1
-    while (path := Path(parent) / f"{name}-{number:03d}").exists():
-        number += 1
-    return path
-
-
-def _write_into(result: Result, directory: Path) -> None:
-    config = {"config": dataclasses.asdict(result.config), "provenance": result.provenance}
-    (directory / "config.json").write_text(_json(config, indent=1) + "\n")
+    directory = epath.Path(directory)
+    # All is made before anything is written.
     runs = (result.deterministic, *result.runs)
-    (directory / "results.jsonl").write_text(
-        "".join(_json(run_metrics(result, run)) + "\n" for run in runs)
-    )
-    _write_csv(summary(result), directory / "summary.csv")
-    (directory / "table.txt").write_text(table(result))
-    (directory / "rollouts").mkdir()
-    for run in runs:
-        name = "deterministic" if run is result.deterministic else run.name
-        np.savez_compressed(directory / "rollouts" / f"{name}.npz", **run.record._asdict())
+    files = {
+        "results.jsonl": "".join(_json(run_metrics(result, run)) + "\n" for run in runs).encode(),
+        "summary.csv": _csv(summary(result)).encode(),
+        "table.txt": table(result).encode(),
+    }
     for name, draw in PICTURES.items():
-        figure = draw(result)
-        figure.savefig(directory / f"{name}.png", dpi=150)
+        buffer = io.BytesIO()
+        draw(result).savefig(buffer, format="png", dpi=150)
+        files[f"{name}.png"] = buffer.getvalue()
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        write_bytes(directory / name, data)
+    return directory
 
 
 def _json(value: Any, indent: int | None = None) -> str:
@@ -238,23 +198,24 @@ def _json(value: Any, indent: int | None = None) -> str:
     return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
-def _write_csv(rows: list[Row], path: Path) -> None:
+def _csv(rows: list[Row]) -> str:
     columns = ["method", "sigma", "choice", "rollouts", "depth", "seed_spread"]
     intervals = ["accuracy", "gain_equal_depth", "gain_equal_compute"]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [*columns, "num_puzzles"]
-            + [f"{name}{end}" for name in intervals for end in ("", "_low", "_high")]
-        )
-        for row in rows:
-            values = [getattr(row, name) for name in columns]
-            values[-1] = "" if math.isnan(values[-1]) else values[-1]
-            values.append(row.accuracy.num_puzzles)
-            for name in intervals:
-                interval = getattr(row, name)
-                values += ["", "", ""] if interval is None else interval[:3]
-            writer.writerow(values)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [*columns, "num_puzzles"]
+        + [f"{name}{end}" for name in intervals for end in ("", "_low", "_high")]
+    )
+    for row in rows:
+        values = [getattr(row, name) for name in columns]
+        values[-1] = "" if math.isnan(values[-1]) else values[-1]
+        values.append(row.accuracy.num_puzzles)
+        for name in intervals:
+            interval = getattr(row, name)
+            values += ["", "", ""] if interval is None else interval[:3]
+        writer.writerow(values)
+    return text.getvalue()
 
 
 # --- Pictures ------------------------------------------------------------------------------------

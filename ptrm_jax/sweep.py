@@ -3,12 +3,17 @@
 Rollouts and steps nest: the run at the largest K and D holds every smaller k and d, so curves cost
 nothing beyond it. What the rollouts did is kept per rollout and step (`Record`), without the
 answers themselves, and all metrics are computed from that, on the host.
+
+The work falls into units (`ptrm_jax.units`). Given a folder, each finished one goes into a journal
+there, and the same sweep goes on from what it holds, on any number of devices and processes.
 """
 
 import dataclasses
+import functools
+import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,10 +33,10 @@ from ptrm_jax.config import (
 )
 from ptrm_jax.data import DataError, Dataset, read_dataset
 from ptrm_jax.metrics import Interval
-from ptrm_jax.model import TRM, Params
+from ptrm_jax.model import TRM, Params, flops_per_rollout_step
 from ptrm_jax.provenance import environment
-from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import check_sigma
+from ptrm_jax.units import Finished, Unit, assemble, measure, plan
 
 INPUT_ERRORS = (ValueError, OSError, checkpoint.CheckpointError, DataError)
 """What bad input raises before anything is compiled; commands turn them into exit status 2."""
@@ -76,6 +81,15 @@ class SweepConfig:
     """Dtype of the Q head; by default the compute dtype, as upstream."""
     lane_tile: int | None = None
     """Rollouts that go through the network together; by default what suits the backend."""
+    unit_steps: int | None = None
+    """Rollout-steps of a work unit, about: what a failure can cost. By default what suits the
+    backend, some seconds of work."""
+    keep_answers: bool = False
+    """Keep every answer at every step, not only its digest: S bytes each, before compression."""
+    grid_rollouts: tuple[int, ...] = ()
+    """Also report these widths, each with every depth of `grid_depths`; they cost nothing more."""
+    grid_depths: tuple[int, ...] = ()
+    """Also report these depths."""
     devices: int | None = None
     """How many local devices to use; by default all. Without effect on the result."""
     backend: Backend = "pmap"
@@ -84,7 +98,7 @@ class SweepConfig:
     def __post_init__(self) -> None:
         check_int("rollouts", self.rollouts, 1)
         check_int("depth", self.depth, 1)
-        for name in ("num_puzzles", "lane_tile", "devices"):
+        for name in ("num_puzzles", "lane_tile", "unit_steps", "devices"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), 1)
         check_choice("noise_on", self.noise_on, NoiseOn)
@@ -95,6 +109,14 @@ class SweepConfig:
                 raise ValueError(f"{name} must hold at least one value; got none")
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} must differ from each other; got {values}")
+        for grid, name in (("grid_rollouts", "rollouts"), ("grid_depths", "depth")):
+            for value in getattr(self, grid):
+                check_int(grid, value, 1)
+                if value > getattr(self, name):
+                    raise ValueError(
+                        f"{grid} must be at most {name} ({getattr(self, name)}), whose parts they "
+                        f"are; got {value}; raise {name}"
+                    )
         for sigma in self.sigmas:
             check_sigma(sigma)
         for seed in self.seeds:
@@ -116,6 +138,7 @@ class Record(NamedTuple):
       q_logit: [B, K, D] float32 logits.
       finite: [B, K, D] bool.
       answer_id: [B, K, D] int32, lowest rollout with the identical answer at that step.
+      answer: [B, K, D] uint64, digest of the answer (`units.answer_digest`).
     """
 
     correct: np.ndarray
@@ -123,6 +146,7 @@ class Record(NamedTuple):
     q_logit: np.ndarray
     finite: np.ndarray
     answer_id: np.ndarray
+    answer: np.ndarray
 
     def at(self, depth: int) -> "Record":
         """The record after step `depth` (1..D): fields [B, K]."""
@@ -142,13 +166,15 @@ class Run:
       sigma: noise scale.
       seed: the user's integer.
       record: what happened.
-      seconds: wall time, compilation included.
+      seconds: wall time of its units, summed, without compilation.
+      compile_seconds: time of compilation.
     """
 
     sigma: float
     seed: int
     record: Record
     seconds: float
+    compile_seconds: float = 0.0
 
     @property
     def name(self) -> str:
@@ -184,12 +210,70 @@ class Sweep:
     lane_tile: int
     provenance: dict[str, Any]
 
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the bits of the result, and nothing else, as JSON."""
+        config, source = self.config, self.provenance
+        names = ("sigmas", "seeds", "rollouts", "depth", "equal_compute")
+        names += ("noise_on", "noise_when", "keep_answers")
+        identity = {
+            "checkpoint": source["checkpoint"]["digest"],
+            "data": {name: source["data"][name] for name in ("digest", "num_puzzles")},
+            "settings": {name: getattr(config, name) for name in names},
+            "unit_steps": self.unit_steps,
+            "precision": source["precision"],
+            "lane_tile": self.lane_tile,
+            "key": source["key"],
+            "versions": {n: source["versions"][n] for n in ("ptrm_jax", "jax", "jaxlib")},
+            "platform": {n: source["platform"][n] for n in ("backend", "device_kind", "machine")},
+        }
+        return json.loads(json.dumps(identity))
+
+    @property
+    def unit_steps(self) -> int:
+        """Rollout-steps of a work unit, about."""
+        return unit_steps(self.config, self.lane_tile)
+
+    @functools.cached_property
+    def runs(self) -> list[list[Unit]]:
+        """As `plan_runs`."""
+        return plan_runs(self.config, len(self.puzzles), self.lane_tile)
+
+    @property
+    def units(self) -> list[Unit]:
+        """All work, in order."""
+        return list(dict.fromkeys(unit for run in self.runs for unit in run))
+
     @property
     def rollout_steps(self) -> int:
         """Supervision steps of single rollouts that the sweep takes."""
-        config = self.config
-        ptrm = len(config.sigmas) * len(config.seeds) * config.rollouts * config.depth
-        return len(self.puzzles) * (ptrm + config.baseline_depth)
+        return sum(unit.rollout_steps for unit in self.units)
+
+
+def unit_steps(config: SweepConfig, lane_tile: int) -> int:
+    """Rollout-steps of a work unit, about."""
+    return config.unit_steps or 512 * lane_tile
+
+
+def plan_runs(config: SweepConfig, num_puzzles: int, lane_tile: int) -> list[list[Unit]]:
+    """The units of every run: the deterministic TRM, then PTRM by sigma as asked, then seed."""
+    runs = [(0.0, 0, config.baseline_depth, 1)]
+    runs += [
+        (sigma, seed, config.depth, config.rollouts)
+        for sigma in config.sigmas
+        for seed in config.seeds
+    ]
+    return [
+        plan(
+            sigma=sigma,
+            seed=seed,
+            depth=depth,
+            rollouts=rollouts,
+            num_puzzles=num_puzzles,
+            lanes=max(8 * lane_tile, unit_steps(config, lane_tile) // depth),
+        )
+        for sigma, seed, depth, rollouts in runs
+    ]
 
 
 def prepare(config: SweepConfig) -> Sweep:
@@ -243,88 +327,216 @@ def _data_of(checkpoint_name: str) -> str:
     )
 
 
-def run(sweep: Sweep, *, progress: Callable[[int, str], None] = lambda steps, what: None) -> Result:
-    """Runs a prepared sweep.
+class Incomplete(Exception):
+    """A sweep some units of which are missing."""
+
+
+class Shard(NamedTuple):
+    """Which part of the units a process does: every `count`-th, from the `index`-th on."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Of "i/n".
+
+        Raises:
+          ValueError: it is not, or i is not in 0..n-1.
+        """
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            raise ValueError(f"shard must be i/n with i in 0..n-1; got {text!r}")
+        return cls(int(index), int(count))
+
+
+class Cost(NamedTuple):
+    """What a sweep takes.
+
+    Attributes:
+      units: work units.
+      rollout_steps: supervision steps of single rollouts.
+      flops: multiplications and additions of their matrix products.
+      output_bytes: of the journals at the most, before compression.
+      grid_ratio: rollout-steps of one PTRM run over those of every (width, depth) of the grid run
+        by itself; None without a grid.
+    """
+
+    units: int
+    rollout_steps: int
+    flops: int
+    output_bytes: int
+    grid_ratio: float | None
+
+
+def cost(sweep: Sweep, units: Sequence[Unit] | None = None) -> Cost:
+    """The cost of units; of all, unless given."""
+    config = sweep.config
+    units = sweep.units if units is None else units
+    steps = sum(unit.rollout_steps for unit in units)
+    each = sum(np.dtype(kind).itemsize for kind in ("bool", "f4", "f4", "bool", "u8"))
+    if config.keep_answers:
+        tokens = np.min_scalar_type(sweep.model.config.vocab_size - 1)
+        each += tokens.itemsize * sweep.model.config.seq_len
+    ratio = None
+    if config.grid_rollouts and config.grid_depths:
+        whole = config.rollouts * config.depth
+        ratio = whole / (sum(config.grid_rollouts) * sum(config.grid_depths))
+    flops = steps * flops_per_rollout_step(sweep.model.config)
+    return Cost(len(units), steps, flops, steps * each, ratio)
+
+
+def calibrate(sweep: Sweep) -> float:
+    """Rollout-steps per second of this machine on this model, from a few of them.
+
+    Compiles a shallow program; nothing of it is kept.
+    """
+    lanes, depth = 2 * sweep.lane_tile * len(sweep.devices), 4
+    unit = Unit(0.0, 0, depth, (0, 1), (0, lanes), (1, lanes))
+    _run_unit(sweep, unit)
+    return unit.rollout_steps / _run_unit(sweep, unit).seconds
+
+
+def work(
+    sweep: Sweep,
+    *,
+    finished: Mapping[Unit, Finished] | None = None,
+    keep: Callable[[Finished], None] = lambda part: None,
+    shard: Shard = Shard(),  # noqa: B008 (immutable)
+    progress: Callable[[int, str], None] = lambda steps, what: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[Unit, Finished]:
+    """Does the units of a prepared sweep that are not finished.
 
     Args:
       sweep: of `prepare`.
-      progress: called with (rollout-steps just finished, what runs now).
+      finished: what is there already.
+      keep: called with every unit as it is finished.
+      shard: the part that this process does.
+      progress: called with (rollout-steps just finished, what runs now and how it went so far).
+      stop: asked after every unit; if it says so, the call returns.
+
+    Returns:
+      The finished units, those given included.
     """
-    config = sweep.config
-    deterministic = _run_one(sweep, 0.0, 0, 1, config.baseline_depth, "TRM", progress)
-    runs = tuple(
-        _run_one(sweep, sigma, seed, config.rollouts, config.depth, "PTRM", progress)
-        for sigma in config.sigmas
-        for seed in config.seeds
-    )
-    return Result(config, sweep.provenance, deterministic, runs)
+    done = dict(finished or {})
+    mine = [unit for unit in sweep.units[shard.index :: shard.count] if unit not in done]
+    for unit in mine:
+        progress(0, _describe(sweep, unit, done))
+        done[unit] = part = _run_unit(sweep, unit)
+        keep(part)
+        progress(unit.rollout_steps, _describe(sweep, unit, done))
+        if stop():
+            break
+    return done
 
 
-def _run_one(
-    sweep: Sweep,
-    sigma: float,
-    seed: int,
-    rollouts: int,
-    depth: int,
-    what: str,
-    progress: Callable[[int, str], None],
-) -> Run:
-    what = f"{what} sigma {sigma:g}" + (f" seed {seed}" if len(sweep.config.seeds) > 1 else "")
-    progress(0, what)
-    start = time.perf_counter()
-    key = jax.random.key(seed, impl="threefry2x32")
-    parts = []
-    for rows, padded in _blocks(sweep, rollouts):
-        solution = mesh.solve(
-            sweep.model,
-            sweep.params,
-            key,
-            padded,
-            num_rollouts=rollouts,
-            depth=depth,
-            sigma=sigma,
-            noise_on=sweep.config.noise_on,
-            noise_when=sweep.config.noise_when,
-            save=Save(answers=True, q_logits=True),
-            lane_tile=sweep.lane_tile,
-            devices=sweep.devices,
-            backend=sweep.config.backend,
+def _describe(sweep: Sweep, unit: Unit, done: Mapping[Unit, Finished]) -> str:
+    """What runs, and how many rollouts of the same kind were right so far."""
+    run = next(run for run in sweep.runs if unit in run)
+    text = "TRM" if run is sweep.runs[0] else f"PTRM sigma {unit.sigma:g}"
+    if len(sweep.config.seeds) > 1 and run is not sweep.runs[0]:
+        text += f" seed {unit.seed}"
+    ends = [done[part].measured.correct[:, :, -1] for part in run if part in done]
+    if ends:
+        right = sum(int(end.sum()) for end in ends) / sum(end.size for end in ends)
+        text += f", {100 * right:.1f} % right so far"
+    return text
+
+
+def collect(
+    config: SweepConfig,
+    provenance: dict[str, Any],
+    runs: Sequence[Sequence[Unit]],
+    finished: Mapping[Unit, Finished],
+) -> Result:
+    """The result of all units of a sweep.
+
+    Args:
+      config: of the sweep.
+      provenance: of the sweep.
+      runs: of `plan_runs`.
+      finished: what is there.
+
+    Raises:
+      Incomplete: some are missing.
+    """
+    units = {unit for run in runs for unit in run}
+    if missing := len(units - finished.keys()):
+        raise Incomplete(
+            f"{missing} of {len(units)} units of the sweep are missing; run the same command "
+            "again, or the shards that have not ended"
         )
-        labels = sweep.puzzles.labels[rows]
-        num_puzzles = len(labels)
-        trajectory = jax.tree.map(lambda x, n=num_puzzles: x[:n], solution.trajectory)
-        parts.append(_record(trajectory, labels, sweep.puzzles.ignore_label))
-        progress(num_puzzles * rollouts * depth, what)
-    record = Record(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
-    return Run(sigma, seed, record, time.perf_counter() - start)
+    first, *others = ([finished[unit] for unit in run] for run in runs)
+    return Result(config, provenance, _as_run(first), tuple(_as_run(parts) for parts in others))
 
 
-def _blocks(sweep: Sweep, rollouts: int) -> Iterator[tuple[slice, Puzzles]]:
-    """Slices of the data, and their puzzles padded to one block size, so that one program does."""
-    lanes = 8 * sweep.lane_tile * len(sweep.devices)  # a few seconds of work on a CPU
-    num_puzzles = len(sweep.puzzles)
-    num_blocks = math.ceil(num_puzzles / max(1, lanes // rollouts))
-    size = math.ceil(num_puzzles / num_blocks)
-    for start in range(0, num_puzzles, size):
-        rows = slice(start, min(start + size, num_puzzles))
-        # The last block repeats its last puzzle; its results are cut off again.
-        padded = np.minimum(np.arange(start, start + size), num_puzzles - 1)
-        yield rows, sweep.puzzles.puzzles.take(padded)
+def run(sweep: Sweep, *, progress: Callable[[int, str], None] = lambda steps, what: None) -> Result:
+    """Runs a prepared sweep from beginning to end, and keeps nothing on disk.
+
+    Args:
+      sweep: of `prepare`.
+      progress: as for `work`.
+    """
+    return collect(sweep.config, sweep.provenance, sweep.runs, work(sweep, progress=progress))
 
 
-def _record(trajectory: Any, labels: np.ndarray, ignore_label: int | None) -> Record:
-    answers = trajectory.answers  # [B, K, D, S]
-    finite = trajectory.finite
-    ids = [metrics.answer_ids(answers[:, :, d]) for d in range(answers.shape[2])]
-    return Record(
-        correct=metrics.exact(answers, labels, ignore_label=ignore_label) & finite,
-        cell_accuracy=metrics.cell_accuracy(answers, labels, ignore_label=ignore_label).astype(
-            np.float32
+def _as_run(parts: list[Finished]) -> Run:
+    measured, unit = assemble(parts), parts[0].unit
+    answers = measured.answer[..., None].view(np.uint32)  # two tokens of a digest each
+    depth = answers.shape[2]
+    ids = [metrics.answer_ids(answers[:, :, d]) for d in range(depth)]
+    return Run(
+        unit.sigma,
+        unit.seed,
+        Record(
+            correct=measured.correct,
+            cell_accuracy=measured.cell_accuracy,
+            q_logit=measured.q_logit,
+            finite=measured.finite,
+            answer_id=np.stack(ids, axis=2),
+            answer=measured.answer,
         ),
-        q_logit=trajectory.q_logits,
-        finite=finite,
-        answer_id=np.stack(ids, axis=2),
+        sum(part.seconds for part in parts),
+        sum(part.compile_seconds for part in parts),
     )
+
+
+def _run_unit(sweep: Sweep, unit: Unit) -> Finished:
+    config = sweep.config
+    start, compiled = time.perf_counter(), mesh.compile_seconds()
+    # Filled up by repeating the last puzzle and the last rollout.
+    rows, rollouts = (
+        np.minimum(np.arange(first, first + size, dtype=np.int32), stop - 1)
+        for (first, stop), size in zip((unit.puzzles, unit.rollouts), unit.shape, strict=True)
+    )
+    solution = mesh.solve(
+        sweep.model,
+        sweep.params,
+        jax.random.key(unit.seed, impl="threefry2x32"),
+        sweep.puzzles.puzzles.take(rows),
+        rollouts=rollouts,
+        depth=unit.depth,
+        sigma=unit.sigma,
+        noise_on=config.noise_on,
+        noise_when=config.noise_when,
+        save=Save(answers=True, q_logits=True),
+        lane_tile=sweep.lane_tile,
+        devices=sweep.devices,
+        backend=config.backend,
+    )
+    (first, stop), (first_rollout, stop_rollout) = unit.puzzles, unit.rollouts
+    trajectory = jax.tree.map(
+        lambda x: x[: stop - first, : stop_rollout - first_rollout], solution.trajectory
+    )
+    measured = measure(
+        *(trajectory.answers, trajectory.q_logits, trajectory.finite),
+        sweep.puzzles.labels[first:stop],
+        sweep.puzzles.ignore_label,
+        keep_answers=config.keep_answers,
+    )
+    compiled = mesh.compile_seconds() - compiled
+    return Finished(unit, measured, time.perf_counter() - start - compiled, compiled)
 
 
 # --- Metrics of a result -------------------------------------------------------------------------
@@ -469,6 +681,7 @@ def run_metrics(result: Result, run: Run) -> dict[str, Any]:
         "noise_on": result.config.noise_on,
         "noise_when": result.config.noise_when,
         "seconds": round(run.seconds, 3),
+        "compile_seconds": round(run.compile_seconds, 3),
         "rollout_steps_per_second": round(run.record.correct.size / run.seconds, 1),
         "metrics": figures,
         "provenance": result.provenance,

@@ -139,11 +139,13 @@ def test_sweep_refuses_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sweep_never_overwrites(
+def test_sweep_leaves_other_folders_alone(
     ptrm_sweep: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "mine").write_text("years of work")
     assert ptrm_sweep.main([*SMALL, "--output", str(tmp_path)]) == 2
-    assert "exists; choose another --output" in " ".join(capsys.readouterr().err.split())
+    assert "holds something other than a sweep" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_as_processes(tmp_path: Path) -> None:

@@ -183,13 +183,9 @@ def test_files(result: Result, config: SweepConfig, tmp_path: Path) -> None:
     assert [float(row["accuracy"]) for row in table] == [
         row.accuracy.mean for row in sweep.summary(result)
     ]
-    stored = json.loads((folder / "config.json").read_text())
-    assert stored["config"]["sigmas"] == [0.5, 0.0]
     assert {"checkpoint", "data", "precision", "lane_tile", "key", "versions", "platform"} <= set(
-        stored["provenance"]
+        lines[0]["provenance"]
     )
-    with np.load(folder / "rollouts" / "sigma0.5_seed1.npz") as arrays:
-        np.testing.assert_array_equal(arrays["q_logit"], result.runs[1].record.q_logit)
     for name in report.PICTURES:
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     text = (folder / "table.txt").read_text()
@@ -210,13 +206,6 @@ def test_nothing_half_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_that_exists_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError, match="choose another --output"):
-        report.check_output(tmp_path)
-    (tmp_path / "model-001").mkdir()
-    assert report.free_output(tmp_path, "model").name == "model-002"
-
-
 def test_verdict_follows_the_interval(result: Result) -> None:
     """Ten puzzles that PTRM always solves and TRM never does; and the other way round."""
 
@@ -227,6 +216,7 @@ def test_verdict_follows_the_interval(result: Result) -> None:
             q_logit=np.zeros((10, k, depth), np.float32),
             finite=np.ones((10, k, depth), bool),
             answer_id=np.zeros((10, k, depth), np.int32),
+            answer=np.zeros((10, k, depth), np.uint64),
         )
 
     config = dataclasses.replace(result.config, sigmas=(0.5,), seeds=(0,))

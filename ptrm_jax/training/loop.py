@@ -31,7 +31,7 @@ from etils import epath
 from ptrm_jax import checkpoint, mesh, metrics, sweep
 from ptrm_jax.data import DataError, Dataset, read_dataset
 from ptrm_jax.model import TRM, Params
-from ptrm_jax.provenance import environment
+from ptrm_jax.provenance import differences, environment
 from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.curves import draw_curves
 from ptrm_jax.training.examples import Position, Stream, augmentation, read_examples
@@ -198,14 +198,13 @@ def _check_same_run(run: Run) -> None:
         raise TrainingError(f"{path} cannot be read: {error}; pass another output") from error
     if not isinstance(before, dict) or before.keys() != run.identity.keys():
         raise TrainingError(_foreign(run.directory))
-    old, new = (dict(_flatten(identity)) for identity in (before, run.identity))
     may_change = {f"config.{name}" for name in _MAY_CHANGE}
     if run.config.min_learning_rate_ratio == 1.0:
         may_change.add("config.steps")  # without a schedule towards its end a run may be longer
     different = [
-        f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and name not in may_change
+        text
+        for text in differences(before, run.identity)
+        if text.split(" ", 1)[0] not in may_change
     ]
     if different:
         raise TrainingError(
@@ -218,14 +217,6 @@ def _check_same_run(run: Run) -> None:
             f"{run.directory} has done {done} steps, more than the {run.config.steps} asked for; "
             "pass another output, or more steps"
         )
-
-
-def _flatten(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _flatten(value, f"{name}.{key}" if name else key)
-    else:
-        yield name, tree
 
 
 # --- The run -------------------------------------------------------------------------------------
@@ -336,23 +327,22 @@ def evaluate(run: Run, params: Params) -> dict[str, Any]:
     """
     config = run.config
     assert run.evaluation is not None
-    result = sweep.run(
-        sweep.Sweep(
-            config=sweep.SweepConfig(
-                checkpoint="averaged weights",
-                sigmas=(config.eval_sigma,),
-                rollouts=config.eval_rollouts,
-                depth=config.eval_depth,
-                equal_compute=False,
-            ),
-            model=run.model,
-            params=mesh.replicate(params, run.devices),
-            puzzles=run.evaluation,
-            devices=run.devices,
-            lane_tile=mesh.default_lane_tile(),
-            provenance={},
-        )
+    prepared = sweep.Sweep(
+        config=sweep.SweepConfig(
+            checkpoint="averaged weights",
+            sigmas=(config.eval_sigma,),
+            rollouts=config.eval_rollouts,
+            depth=config.eval_depth,
+            equal_compute=False,
+        ),
+        model=run.model,
+        params=mesh.replicate(params, run.devices),
+        puzzles=run.evaluation,
+        devices=run.devices,
+        lane_tile=mesh.default_lane_tile(),
+        provenance={},
     )
+    result = sweep.run(prepared)
     rows = {
         "deterministic" if row.method == "TRM" else row.choice: row.accuracy
         for row in sweep.summary(result)

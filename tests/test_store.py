@@ -1,0 +1,489 @@
+"""A sweep in its folder: it survives, goes on on any layout, and is never mixed with another."""
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import load_experiment
+
+from ptrm_jax import compare, mesh, metrics, store, sweep
+from ptrm_jax.config import Backend
+from ptrm_jax.store import Store
+from ptrm_jax.sweep import Result, Shard, SweepConfig
+
+ROOT = Path(__file__).parents[1]
+
+CONFIG = SweepConfig(
+    checkpoint="sudoku6",
+    sigmas=(0.3, 1.0),
+    rollouts=4,
+    depth=2,
+    seeds=(0, 1),
+    num_puzzles=5,
+    lane_tile=1,
+    unit_steps=1,  # as small as can be: 8 lanes
+    devices=2,
+)
+"""Twelve units, four runs of 3 (a block of 2, 2 and 1 puzzles) and one of 1."""
+
+
+def go_on(config: SweepConfig, directory: Path, *, shard: Shard = Shard(), most: int = 99) -> int:  # noqa: B008
+    """Does up to `most` units of a sweep in its folder; returns how many it did."""
+    prepared = sweep.prepare(config)
+    place = Store(directory, prepared)
+    finished, _ = place.read()
+    place.create()
+    done = []
+    with place.writer(shard) as keeper:
+        sweep.work(
+            prepared,
+            finished=finished,
+            keep=lambda part: (done.append(part), keeper.keep(part)),
+            shard=shard,
+            stop=lambda: len(done) >= most,
+        )
+    return len(done)
+
+
+def same(first: Result, second: Result) -> bool:
+    """All records, bit for bit."""
+    found = compare.compare(first, second)
+    assert not found.apart and len(found.runs) == len(first.runs) + 1
+    shapes = [run.record.correct.shape for run in (first.deterministic, *first.runs)]
+    assert [run.shape for run in found.runs] == shapes
+    return found.identical
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("sweeps") / "whole"
+    assert go_on(CONFIG, directory) == 13
+    return directory
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    """The same, to spoil."""
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+def test_what_is_kept_is_what_a_sweep_in_memory_finds(whole: Path) -> None:
+    assert same(store.read(whole), sweep.run(sweep.prepare(CONFIG)))
+
+
+@pytest.mark.parametrize(
+    ("devices", "backend"), [(1, "pmap"), (2, "mesh"), (8, "pmap"), (8, "mesh")]
+)
+def test_layouts_make_one_sweep(
+    devices: int, backend: Backend, whole: Path, tmp_path: Path
+) -> None:
+    """Begun on two devices under pmap, ended on others."""
+    assert go_on(CONFIG, tmp_path / "run", most=5) == 5
+    other = dataclasses.replace(CONFIG, devices=devices, backend=backend)
+    assert go_on(other, tmp_path / "run") == 8
+    assert go_on(other, tmp_path / "run") == 0
+    assert same(store.read(tmp_path / "run"), store.read(whole))
+
+
+def test_shards_make_one_sweep(whole: Path, tmp_path: Path) -> None:
+    """In one folder, and in folders of their own."""
+    for index in (1, 0):
+        assert go_on(CONFIG, tmp_path / "shared", shard=Shard(index, 2)) in (6, 7)
+        go_on(CONFIG, tmp_path / f"own-{index}", shard=Shard(index, 2))
+    assert same(store.read(tmp_path / "shared"), store.read(whole))
+    assert same(store.read(tmp_path / "own-0", tmp_path / "own-1"), store.read(whole))
+    with pytest.raises(store.IncompleteError, match="6 of 13 units of the sweep are missing"):
+        store.read(tmp_path / "own-0")
+
+
+def test_other_shards_may_go_on(whole: Path, tmp_path: Path) -> None:
+    """Three processes begin, two end it."""
+    for index in range(3):
+        go_on(CONFIG, tmp_path / "run", shard=Shard(index, 3), most=2)
+    assert sum(go_on(CONFIG, tmp_path / "run", shard=Shard(index, 2)) for index in (0, 1)) == 7
+    assert same(store.read(tmp_path / "run"), store.read(whole))
+
+
+def test_a_damaged_record_alone_is_done_again(whole: Path, copy: Path) -> None:
+    (path,) = (copy / "journal").iterdir()
+    good = path.read_bytes()
+    rng = random.Random(0)
+    for position in rng.sample(range(len(good)), 5):
+        bad = bytearray(good)
+        bad[position] ^= 1 << rng.randrange(8)
+        path.write_bytes(bytes(bad))
+        _, damaged = Store(copy, sweep.prepare(CONFIG)).read()
+        assert len(damaged) == 1 and str(path) in damaged[0]
+        assert go_on(CONFIG, copy) == 1
+        assert same(store.read(copy), store.read(whole))
+
+
+def test_a_cut_tail_is_done_again(whole: Path, copy: Path) -> None:
+    (path,) = (copy / "journal").iterdir()
+    good = path.read_bytes()
+    for length in (len(good) - 1, len(good) - 2000, 5, 0):
+        path.write_bytes(good[:length])
+        assert go_on(CONFIG, copy) >= 1
+        assert same(store.read(copy), store.read(whole))
+        assert store.journal.read(copy / "journal").damaged == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sigmas": (0.3, 0.9)}, "settings.sigmas was [0.3, 1.0] and is [0.3, 0.9]"),
+        ({"seeds": (0,)}, "settings.seeds was [0, 1] and is [0]"),
+        ({"depth": 3}, "settings.depth was 2 and is 3"),
+        ({"rollouts": 5}, "settings.rollouts was 4 and is 5"),
+        ({"num_puzzles": 4}, "data.num_puzzles was 5 and is 4"),
+        ({"noise_on": "y"}, "settings.noise_on was 'z' and is 'y'"),
+        ({"lane_tile": 2}, "lane_tile was 1 and is 2"),
+        ({"compute_dtype": "bfloat16"}, "precision.compute_dtype was 'float32' and is 'bfloat16'"),
+        ({"matmul_precision": "high"}, "precision.matmul was 'highest' and is 'high'"),
+    ],
+    ids=str,
+)
+def test_another_sweep_is_refused(changes: dict[str, Any], message: str, whole: Path) -> None:
+    with pytest.raises(store.StoreError) as error:
+        Store(whole, sweep.prepare(dataclasses.replace(CONFIG, **changes)))
+    assert message in str(error.value) and "--new" in str(error.value)
+
+
+def test_another_checkpoint_version_or_platform_is_refused(whole: Path) -> None:
+    prepared = sweep.prepare(CONFIG)
+    for path, value in (
+        (("checkpoint", "digest"), "0" * 64),
+        (("data", "digest"), "0" * 64),
+        (("versions", "jaxlib"), "9.9"),
+        (("versions", "ptrm_jax"), "9.9"),
+        (("platform", "device_kind"), "TPU v9"),
+    ):
+        provenance = json.loads(json.dumps(prepared.provenance))
+        provenance[path[0]][path[1]] = value
+        other = dataclasses.replace(prepared, provenance=provenance)
+        with pytest.raises(store.StoreError, match=path[0]) as error:
+            Store(whole, other)
+        assert value in str(error.value)
+    # What does not decide the result may change.
+    provenance = json.loads(json.dumps(prepared.provenance))
+    provenance["platform"]["devices"] = 7
+    provenance["versions"]["python"] = "3.99"
+    Store(whole, dataclasses.replace(prepared, provenance=provenance))
+
+
+def test_foreign_folders_are_left_alone(tmp_path: Path, copy: Path) -> None:
+    prepared = sweep.prepare(CONFIG)
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    for name, message in (("file", "is a file"), ("mine", "something other than a sweep")):
+        with pytest.raises(store.StoreError, match=message):
+            Store(tmp_path / name, prepared)
+    for text in ("{", "[]", '{"config": {}}'):
+        (copy / "config.json").write_text(text)
+        with pytest.raises(store.StoreError, match="is not the record of a sweep"):
+            Store(copy, prepared)
+    with pytest.raises(store.StoreError, match="is not the folder of a sweep"):
+        store.read(tmp_path / "mine")
+
+
+def test_a_journal_of_another_sweep_is_refused(copy: Path, tmp_path: Path) -> None:
+    """Somebody copied it there."""
+    other = dataclasses.replace(CONFIG, sigmas=(0.2,), seeds=(0,))
+    go_on(other, tmp_path / "other", most=1)
+    shutil.copy(next((tmp_path / "other" / "journal").iterdir()), copy / "journal" / "x.journal")
+    with pytest.raises(store.StoreError, match="holds a unit of another sweep"):
+        Store(copy, sweep.prepare(CONFIG)).read()
+
+
+def test_a_grid_costs_its_largest_point(tmp_path: Path) -> None:
+    """And every point equals a sweep of its own, bit for bit."""
+    paper = dataclasses.replace(
+        CONFIG,
+        rollouts=100,
+        depth=48,
+        grid_rollouts=(1, 5, 10, 25, 100),
+        grid_depths=(16, 32, 48),
+    )
+    assert sweep.cost(sweep.prepare(paper)).grid_ratio == pytest.approx(4800 / 13536)
+    grid = dataclasses.replace(CONFIG, depth=3, grid_rollouts=(1, 3), grid_depths=(1, 3))
+    result = sweep.run(sweep.prepare(grid))
+    for k in grid.grid_rollouts:
+        for depth in grid.grid_depths:
+            direct = dataclasses.replace(CONFIG, rollouts=k, depth=depth)
+            point = sweep.run(sweep.prepare(direct))
+            for large, small in zip(result.runs, point.runs, strict=True):
+                for name in ("answer", "q_logit", "correct", "finite", "cell_accuracy"):
+                    got = getattr(large.record, name)[:, :k, :depth]
+                    assert got.tobytes() == getattr(small.record, name).tobytes()
+
+
+def test_kept_answers_are_the_answers(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, keep_answers=True, sigmas=(0.3,), seeds=(0,))
+    prepared = sweep.prepare(config)
+    finished = sweep.work(prepared)
+    labels = prepared.puzzles.labels
+    for unit, part in finished.items():
+        answers = part.measured.tokens
+        right = metrics.exact(answers, labels[slice(*unit.puzzles)])
+        np.testing.assert_array_equal(right, part.measured.correct)
+        assert answers.shape[-1] == 36
+    assert sweep.cost(prepared).output_bytes == prepared.rollout_steps * (18 + 36)
+
+
+def test_cost_is_of_what_is_left() -> None:
+    prepared = sweep.prepare(CONFIG)
+    whole, part = sweep.cost(prepared), sweep.cost(prepared, prepared.units[:3])
+    assert whole.units == 13 and part.units == 3
+    assert whole.rollout_steps == 5 * (4 * 2 + 4 * 4 * 2) == prepared.rollout_steps
+    assert whole.flops / whole.rollout_steps == part.flops / part.rollout_steps
+    assert whole.grid_ratio is None
+    assert sweep.calibrate(prepared) > 0
+
+
+def test_shards_are_parsed() -> None:
+    assert Shard.parse("2/5") == Shard(2, 5)
+    for text in ("5/5", "-1/5", "1", "a/b", "0/0", "1/2/3"):
+        with pytest.raises(ValueError, match="shard must be i/n"):
+            Shard.parse(text)
+
+
+# --- The command ---------------------------------------------------------------------------------
+
+ARGUMENTS = [
+    *("--checkpoint", "sudoku6", "--sigmas", "0.3", "1.0", "--rollouts", "4", "--depth", "2"),
+    *("--seeds", "0", "1", "--num-puzzles", "5", "--lane-tile", "1", "--unit-steps", "1"),
+]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`experiments/ptrm_sweep.py`."""
+    monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+    return load_experiment("ptrm_sweep")
+
+
+def test_a_dry_run_writes_nothing(
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = ["--grid-rollouts", "1", "4", "--grid-depths", "1", "2"]
+    output = ["--output", str(tmp_path / "run")]
+    assert command.main([*ARGUMENTS, *grid, *output, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "13 of 13 work units to do: 200 rollout-steps" in out
+    assert "MB of journal" in out and "per second" in out
+    assert "the grid of 4 widths and depths is part of this run: 0.533 of" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_resumes_merges_and_refuses(
+    command: ModuleType,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command.main([*ARGUMENTS, "--shard", "0/2"]) == 3
+    assert "6 of 13 units of the sweep are missing" in capsys.readouterr().out
+    assert command.main([*ARGUMENTS, "--shard", "1/2", "--devices", "8"]) == 0
+    table = capsys.readouterr().out
+    directory = tmp_path / "runs" / "sudoku6"
+    assert (directory / "table.txt").read_text() in table
+    assert same(store.read(directory), store.read(whole))
+    names = {"results.jsonl", "summary.csv", "table.txt", "config.json", "journal"}
+    assert names <= {path.name for path in directory.iterdir()}
+
+    report = (directory / "results.jsonl").read_bytes()
+    assert command.main(ARGUMENTS) == 0  # nothing is left to do
+    assert "0 of 13 work units to do, 13 are there" in capsys.readouterr().out
+    assert command.main(["merge", str(directory), "--output", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "results.jsonl").read_bytes() == report
+    assert (tmp_path / "report" / "summary.csv").exists()
+
+    assert command.main([*ARGUMENTS, "--depth", "3"]) == 2
+    assert "settings.depth was 2 and is 3" in " ".join(capsys.readouterr().err.split())
+    assert command.main([*ARGUMENTS, "--new", "--num-puzzles", "2", "--depth", "1"]) == 0
+    assert (tmp_path / "runs" / "sudoku6-002" / "table.txt").exists()
+    for argv, message in (
+        (["--shard", "2/2"], "shard must be i/n"),
+        (["--coordinator", "a:1"], "must be given together"),
+        (["--shard", "0/2", "--distributed"], "shard is for processes that know no other"),
+    ):
+        assert command.main([*ARGUMENTS, *argv]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_command_interrupted_and_killed_goes_on(whole: Path, tmp_path: Path) -> None:
+    """SIGINT ends it after the unit in flight; SIGKILL at once. The summary is the same."""
+    output = tmp_path / "run"
+    program = [sys.executable, str(ROOT / "experiments" / "ptrm_sweep.py"), *ARGUMENTS]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+
+    def units() -> int:
+        return len(store.journal.read(output / "journal").payloads)
+
+    for number, least in ((signal.SIGINT, 2), (signal.SIGKILL, 5)):
+        process = subprocess.Popen(
+            [*program, "--output", str(output)],
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+            env=environment,
+        )
+        while units() < least:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.send_signal(number)
+        out, err = process.communicate()
+        if number == signal.SIGINT:
+            assert process.returncode == 128 + number, err
+            assert "stopped; the same command goes on" in out
+        else:
+            assert process.returncode == -number
+        assert least <= units() < 13
+    process_done = subprocess.run(
+        [*program, "--output", str(output)], env=environment, capture_output=True, text=True
+    )
+    assert process_done.returncode == 0, process_done.stderr
+    assert same(store.read(output), store.read(whole))
+
+
+def test_two_processes_that_know_each_other(whole: Path, tmp_path: Path) -> None:
+    """Over the loopback: each its units, process 0 the report."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, str(ROOT / "experiments" / "ptrm_sweep.py"), *ARGUMENTS),
+                *("--output", str(tmp_path / "run"), "--coordinator", address),
+                *("--num-processes", "2", "--process-id", str(index)),
+            ],
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+            env=environment,
+        )
+        for index in range(2)
+    ]
+    (out, err), (out_1, err_1) = (process.communicate(timeout=300) for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], err + err_1
+    assert "best-Q@4" in out and "best-Q@4" not in out_1
+    journals = sorted(path.name for path in (tmp_path / "run" / "journal").iterdir())
+    assert journals == ["shard-0-of-2.journal", "shard-1-of-2.journal"]
+    assert same(store.read(tmp_path / "run"), store.read(whole))
+
+
+# --- Comparing -----------------------------------------------------------------------------------
+
+
+def test_compare_finds_the_place(whole: Path) -> None:
+    first = store.read(whole)
+    run = first.runs[2]
+    q_logit = run.record.q_logit.copy()
+    q_logit[3, 1, 0] += 1e-6 * abs(q_logit[3, 1, 0])
+    q_logit[4, 0, 1] += 1.0
+    record = run.record._replace(q_logit=q_logit)
+    runs = list(first.runs)
+    runs[2] = dataclasses.replace(run, record=record)
+    second = dataclasses.replace(first, runs=tuple(runs))
+    found = compare.compare(first, second)
+    assert not found.identical
+    places = [run.place for run in found.runs]
+    assert places == [None] * 3 + [compare.Place(3, 1, 1, ("q_logit",), 2), None]
+    text = compare.text(found)
+    assert "differ in 2 puzzles, first in puzzle 3, rollout 1, step 1 (q_logit)" in text
+    assert "McNemar" in text and text.count("identical") == 4
+    assert compare.compare(first, first).identical
+
+
+def test_compare_says_what_else_differs(whole: Path, tmp_path: Path) -> None:
+    """A wider and deeper sweep agrees where both are; its width and depth are named."""
+    wide = sweep.run(sweep.prepare(dataclasses.replace(CONFIG, rollouts=5, depth=3, seeds=(1, 2))))
+    found = compare.compare(store.read(whole), wide)
+    assert found.identical and [run.shape[1:] for run in found.runs[1:]] == [(4, 2)] * 2
+    assert found.apart == ("sigma0.3_seed0", "sigma0.3_seed2", "sigma1_seed0", "sigma1_seed2")
+    assert "config.rollouts was 4 and is 5" in found.provenance
+    provenance = wide.provenance | {"data": wide.provenance["data"] | {"digest": "0" * 64}}
+    other = dataclasses.replace(wide, provenance=provenance)
+    with pytest.raises(ValueError, match="both sweeps must be of the same puzzles"):
+        compare.compare(store.read(whole), other)
+
+
+def test_mcnemar_is_the_sign_test_of_those_that_differ() -> None:
+    first = np.array([1] * 9 + [0] + [1] * 20 + [0] * 30, bool)
+    second = np.array([0] * 9 + [1] + [1] * 20 + [0] * 30, bool)
+    assert compare.mcnemar(first, second) == (9, 1, pytest.approx(2 * 11 / 1024))
+    assert compare.mcnemar(first, first) == (0, 0, 1.0)
+
+
+def test_the_compare_command(
+    whole: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main: Callable[[list[str]], int] = load_experiment("compare").main
+    assert main([str(whole), str(copy)]) == 0
+    assert "The sweeps are identical in what both have." in capsys.readouterr().out
+    other = dataclasses.replace(CONFIG, matmul_precision="default", compute_dtype="bfloat16")
+    go_on(other, tmp_path / "other")
+    assert main([str(whole), str(tmp_path / "other")]) == 1
+    out = capsys.readouterr().out
+    assert "precision.compute_dtype was 'float32' and is 'bfloat16'" in out
+    assert main([str(whole), str(tmp_path / "nothing")]) == 2
+    assert "is not the folder of a sweep" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_readme_transforms_solve(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its example, run; and what it says of the bits."""
+    text = (ROOT / "README.md").read_text()
+    (example,) = (part for part in text.split("```")[1::2] if "jax.shard_map" in part)
+    scope: dict[str, Any] = {}
+    exec(example.removeprefix("python"), scope)
+    printed = capsys.readouterr().out.splitlines()
+    said = [line.split("# ")[1] for line in example.splitlines() if line.startswith("print")]
+    assert printed == said and len(said) == 3
+    plain = scope["solve"](scope["params"], scope["key"], scope["puzzles"])
+    others = [scope["scanned"], jax.jit(scope["spread"])(scope["puzzles"])]
+    pairs = [(plain, other) for other in others]
+    for i, key in enumerate(scope["keys"]):
+        alone = scope["solve"](scope["params"], key, scope["puzzles"], sigma=1.0)
+        pairs.append((alone, jax.tree.map(lambda x, i=i: x[i, 1], scope["grid"])))
+    for alone, other in pairs:
+        for name in ("answer", "rollout", "rollout_answers"):
+            got = np.asarray(getattr(other, name)).reshape(getattr(alone, name).shape)
+            np.testing.assert_array_equal(got, getattr(alone, name))
+        got = np.asarray(other.rollout_q_logits).reshape(4, 2)
+        np.testing.assert_allclose(got, alone.rollout_q_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_jax_is_asked_for_what_is_recorded() -> None:
+    """The lowered program carries the precision of the settings."""
+    for matmul, word in (("highest", "HIGHEST"), ("high", "HIGH"), ("default", "DEFAULT")):
+        prepared = sweep.prepare(dataclasses.replace(CONFIG, matmul_precision=matmul))
+        from ptrm_jax import solve
+
+        lowered = jax.jit(
+            lambda params, p=prepared: solve(
+                *(p.model, params, jax.random.key(0), p.puzzles.puzzles),
+                num_rollouts=1,
+                depth=1,
+            )
+        ).lower(prepared.params)
+        products = [line for line in lowered.as_text().splitlines() if "dot_general" in line]
+        assert products
+        if matmul == "default":
+            assert not any("HIGH" in line for line in products)
+        else:
+            assert all(f"[{word}, {word}]" in line for line in products)

@@ -1,0 +1,123 @@
+"""Work units: they cover the work once, and what they leave comes back whole."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from ptrm_jax import metrics, units
+from ptrm_jax.units import Finished, Measured, Unit
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "num_puzzles", "lanes"),
+    [(1, 1, 8), (8, 64, 256), (100, 7, 64), (3, 10, 8), (5, 5, 5), (5, 5, 1), (101, 2, 34)],
+)
+def test_units_cover_everything_once(rollouts: int, num_puzzles: int, lanes: int) -> None:
+    planned = units.plan(
+        sigma=0.3, seed=2, depth=4, rollouts=rollouts, num_puzzles=num_puzzles, lanes=lanes
+    )
+    pairs = [
+        pair
+        for unit in planned
+        for pair in itertools.product(range(*unit.puzzles), range(*unit.rollouts))
+    ]
+    assert sorted(pairs) == list(itertools.product(range(num_puzzles), range(rollouts)))
+    assert sum(unit.rollout_steps for unit in planned) == num_puzzles * rollouts * 4
+    (shape,) = {unit.shape for unit in planned}
+    assert all(unit.lanes <= shape[0] * shape[1] <= lanes for unit in planned)
+    assert planned[0].lanes == shape[0] * shape[1]
+    # As few as can be for one width.
+    assert len(planned) <= -(-rollouts // shape[1]) * -(-num_puzzles // max(1, lanes // shape[1]))
+
+
+def test_a_digest_is_of_everything() -> None:
+    unit = Unit(0.3, 0, 16, (0, 8), (0, 4), (8, 4))
+    identity = {"data": "a", "settings": {"sigmas": [0.3]}}
+    digests = {
+        unit.digest(identity),
+        unit.digest(identity | {"data": "b"}),
+        *(
+            unit._replace(**change).digest(identity)
+            for change in (
+                *({"sigma": 0.1}, {"seed": 1}, {"depth": 8}, {"puzzles": (8, 16)}),
+                *({"rollouts": (4, 8)}, {"shape": (9, 4)}),
+            )
+        ),
+    }
+    assert len(digests) == 8
+    assert unit.digest({"settings": {"sigmas": [0.3]}, "data": "a"}) == unit.digest(identity)
+
+
+def test_answers_have_digests_of_their_own() -> None:
+    """All answers of three cells and 12 tokens, all permutations of nine; and long answers."""
+    small = np.array(list(itertools.product(range(12), repeat=3)))
+    orders = np.array(list(itertools.permutations(range(7))))
+    for answers in (small, orders):
+        assert len(np.unique(units.answer_digest(answers))) == len(answers)
+    assert units.answer_digest(small).dtype == np.uint64
+    assert units.answer_digest(small.reshape(12, 12, 12, 3)).shape == (12, 12, 12)
+    long = np.zeros((901, 900), np.int32)
+    long[np.arange(900), np.arange(900)] = 1
+    assert len(np.unique(units.answer_digest(long))) == 901
+    # Halves of a digest name answers as the answers themselves do.
+    rng = np.random.default_rng(0)
+    rollouts = rng.integers(0, 2, (5, 20, 4))
+    halves = units.answer_digest(rollouts)[..., None].view(np.uint32)
+    np.testing.assert_array_equal(metrics.answer_ids(halves), metrics.answer_ids(rollouts))
+
+
+def measured(keep_answers: bool = False) -> tuple[Measured, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    answers = rng.integers(0, 3, (4, 6, 5, 2)).astype(np.int32)
+    labels = rng.integers(0, 3, (4, 2)).astype(np.int32)
+    q = rng.normal(size=(4, 6, 5)).astype(np.float32)
+    finite = rng.random((4, 6, 5)) < 0.9
+    return (
+        units.measure(answers, q, finite, labels, 0, keep_answers=keep_answers),
+        answers,
+        labels,
+    )
+
+
+def test_measured_is_against_the_labels() -> None:
+    found, answers, labels = measured()
+    for b, k, d in np.ndindex(4, 6, 5):
+        counts = labels[b] != 0
+        hits = (answers[b, k, d] == labels[b])[counts]
+        assert found.correct[b, k, d] == (hits.all() and found.finite[b, k, d] and counts.any())
+        if counts.any():
+            assert found.cell_accuracy[b, k, d] == np.float32(hits.mean())
+    assert found.tokens.shape == (4, 6, 5, 0)
+    kept, _, _ = measured(keep_answers=True)
+    np.testing.assert_array_equal(kept.tokens, answers)
+    assert kept.tokens.dtype == np.uint8
+
+
+@pytest.mark.parametrize("keep_answers", [False, True])
+def test_a_packed_unit_comes_back(keep_answers: bool) -> None:
+    found, *_ = measured(keep_answers)
+    finished = Finished(Unit(0.1, 3, 5, (4, 8), (6, 12), (4, 6)), found, 1.5, 0.25)
+    digest, back = units.unpack(units.pack("abc", finished))
+    assert digest == "abc" and back.unit == finished.unit and back[2:] == (1.5, 0.25)
+    assert hash(back.unit) == hash(finished.unit)
+    for got, expected in zip(back.measured, found, strict=True):
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_units_are_put_together_in_their_places() -> None:
+    whole, *_ = measured(keep_answers=True)
+    planned = units.plan(sigma=0.1, seed=0, depth=5, rollouts=6, num_puzzles=4, lanes=4)
+    assert len(planned) > 4
+    parts = [
+        Finished(
+            unit,
+            Measured(*(f[slice(*unit.puzzles), slice(*unit.rollouts)] for f in whole)),
+            *(0.0, 0.0),
+        )
+        for unit in planned
+    ]
+    for order in (parts, parts[::-1]):
+        for got, expected in zip(units.assemble(order), whole, strict=True):
+            np.testing.assert_array_equal(got, expected)
