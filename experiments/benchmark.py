@@ -2,6 +2,7 @@
 
     python experiments/benchmark.py speed     # needs torch: pip install -e ".[convert]"
     python experiments/benchmark.py training  # too, and a C++ compiler for torch.compile
+    python experiments/benchmark.py layouts
     python experiments/benchmark.py memory
 
 `speed`: rollout-steps per second at the full TRM-MLP size (random weights; 25.6 GFLOP each) against
@@ -13,13 +14,21 @@ the ratios count. About three minutes on two CPU cores; nothing else should run.
 for one supervision step) against the matrix product and against the PyTorch statement of the same
 step in `convert/torch_training.py`, eager and compiled, float32 and bfloat16.
 
+`layouts`: what spreading costs: pmap and mesh on one device against a plain jit; and a sweep by two
+processes with a core each, in one folder, against two sweeps that know nothing of each other.
+
 `memory`: the buffers XLA assigns to `solve` on the bundled model, 64 puzzles, for K = 16 and 128.
 """
 
+import functools
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -28,9 +37,9 @@ import numpy as np
 import tyro
 
 import ptrm_jax
-from ptrm_jax import mesh
+from ptrm_jax import journal, mesh, units
 from ptrm_jax.config import swiglu_width
-from ptrm_jax.model import init_params
+from ptrm_jax.model import flops_per_rollout_step, init_params
 from ptrm_jax.training import presets
 from ptrm_jax.training.examples import augmentation
 from ptrm_jax.training.step import Examples, init_state, make_model, make_step, place
@@ -51,14 +60,6 @@ FULL = ptrm_jax.ModelConfig(
     puzzle_emb_ndim=512,
     forward_dtype="float32",
 )
-
-
-def flops_per_cycle(config: ptrm_jax.ModelConfig) -> int:
-    """Multiplications and additions of the matrix products of one H cycle (mlp_t only)."""
-    assert config.variant == "mlp_t"
-    length, size = config.length, config.hidden_size
-    block = 6 * length * size * (config.mlp_t_width + config.mlp_width)
-    return (config.L_cycles + 1) * config.num_layers * block
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -107,7 +108,7 @@ def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int)
 
         return run
 
-    flops = FULL.H_cycles * flops_per_cycle(FULL)
+    flops = flops_per_rollout_step(FULL)
     print(
         f"TRM-MLP, {flops / 1e9:.1f} GFLOP per rollout-step, float32\n"
         f"{_jax_line(devices)}, tile {lane_tile}, {lanes} lanes x {depth} steps\n"
@@ -173,7 +174,7 @@ def training(rounds: int) -> None:
         )
 
     # Forward through every cycle; backward, twice that, through the last.
-    flops = (cfg.H_cycles + 2) * flops_per_cycle(cfg)
+    flops = flops_per_rollout_step(cfg) * (cfg.H_cycles + 2) // cfg.H_cycles
     print(
         f"sudoku9, one optimiser step of {num_rows} rows, {flops / 1e9:.2f} GFLOP each; "
         f"{config.optimizer}, float32\n"
@@ -186,6 +187,71 @@ def training(rounds: int) -> None:
             name = str(dtype).removeprefix("torch.") + (" compiled" if compiled else "")
             sides[f"PyTorch {name}"] = (theirs(dtype, compiled), num_rows)
     race(sides, "samples", flops, rounds)
+
+
+def layouts(rounds: int) -> None:
+    """Prints rollout-steps per second by back end, and of processes together and alone."""
+    devices = mesh.local_devices(1)
+    model, params = ptrm_jax.load("sudoku9")
+    params = mesh.replicate(params, devices)
+    puzzles = ptrm_jax.read_dataset("sudoku9").head(16).puzzles
+    key, settings = jax.random.key(0), {"num_rollouts": 4, "depth": 16}
+
+    def plain() -> object:
+        return jax.device_get(ptrm_jax.solve(model, params, key, puzzles, **settings))
+
+    def spread(backend: Literal["pmap", "mesh"]) -> Callable[[], object]:
+        return lambda: mesh.solve(
+            model, params, key, puzzles, **settings, devices=devices, backend=backend
+        )
+
+    flops = flops_per_rollout_step(model.config)
+    print(f"sudoku9, 64 lanes x 16 steps, {_jax_line(devices)}")
+    sides = {"jit": plain, "pmap": spread("pmap"), "mesh": spread("mesh")}
+    race({name: (side, 64 * 16) for name, side in sides.items()}, "rollout-steps", flops, rounds)
+    _processes(rounds)
+
+
+def _processes(rounds: int) -> None:
+    """Two processes of one sweep against two sweeps, pinned to a core each."""
+    ratios = []
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            together = _rate(cores, [(f"{folder}/one", f"{i}/2") for i in range(2)])
+            alone = _rate(cores, [(f"{folder}/{i}", f"{i}/2") for i in range(2)])
+        ratios.append(together / alone)
+        print(f"round {number + 1}: {together:.0f} and {alone:.0f} rollout-steps/s")
+    ratios.sort()
+    print(
+        f"two processes of one sweep against two sweeps side by side: "
+        f"{statistics.median(ratios):.3f} [{ratios[0]:.3f}, {ratios[-1]:.3f}]"
+    )
+
+
+def _rate(cores: Sequence[int], runs: Sequence[tuple[str, str]]) -> float:
+    """Rollout-steps per second of sweeps run at once, a core each, compilation apart."""
+    program = [sys.executable, str(Path(__file__).with_name("ptrm_sweep.py"))]
+    program += ["--num-puzzles", "64", "--rollouts", "16", "--sigmas", "0.3", "--no-equal-compute"]
+    processes = [
+        subprocess.Popen(
+            [*program, "--output", output, "--shard", shard],
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+            stdout=subprocess.DEVNULL,
+            preexec_fn=functools.partial(os.sched_setaffinity, 0, {core}),
+        )
+        for core, (output, shard) in zip(cores, runs, strict=True)
+    ]
+    for process in processes:
+        if process.wait() not in (0, 3):  # 3: the other shard's units are elsewhere
+            raise RuntimeError("a sweep failed")
+    rate = 0.0
+    for output, shard in runs:
+        name = f"shard-{shard.replace('/', '-of-')}.journal"
+        records = journal.read_one(Path(output) / "journal" / name).payloads
+        parts = [units.unpack(payload)[1] for payload in records]
+        rate += sum(p.unit.rollout_steps for p in parts) / sum(p.seconds for p in parts)
+    return rate
 
 
 def gemm(flops: int) -> tuple[Callable[[], object], float]:
@@ -268,7 +334,7 @@ def memory() -> None:
 
 
 def main(
-    what: tyro.conf.Positional[Literal["speed", "training", "memory"]],
+    what: tyro.conf.Positional[Literal["speed", "training", "layouts", "memory"]],
     rounds: int = 5,
     lanes: int = 16,
     depth: int = 4,
@@ -290,6 +356,8 @@ def main(
         speed(rounds, lanes, depth, lane_tile, torch_batch)
     elif what == "training":
         training(rounds)
+    elif what == "layouts":
+        layouts(rounds)
     else:
         memory()
 
