@@ -89,7 +89,7 @@ def _facts(manifest: dict[str, Any], log: str | os.PathLike[str] | None, command
         ),
         "trained on": (
             f"{provenance['data']['num_examples']:,} puzzles of "
-            + ", ".join(f"`{Path(source).name}`" for source in config["data"])
+            + ", ".join(f"`{source}`" for source in config["data"])
             + f" (digest `{provenance['data']['digest'][:8]}`), symmetries of {config['task']}"
             + (f", 0 to {config['extra_clues']} extra clues shown" if config["extra_clues"] else "")
         ),
@@ -103,8 +103,12 @@ def _facts(manifest: dict[str, Any], log: str | os.PathLike[str] | None, command
         "commit": f"`{provenance['commit'] or 'unknown'}`",
         "versions": ", ".join(f"{k} {v}" for k, v in provenance["versions"].items()),
     }
-    if config["start_from"]:
-        rows["started from"] = f"`{Path(config['start_from']).name}`"
+    if start := provenance.get("start"):
+        rows["started from"] = f"`{config['start_from']}`, digest `{start['digest'][:8]}`" + (
+            f", after {start['provenance']['step']:,} steps"
+            if "step" in start["provenance"]
+            else ""
+        )
     table = "".join(f"| {name} | {text} |\n" for name, text in rows.items())
     platform = provenance["platform"]
     hardware = f"{platform['devices']} x {platform['device_kind']} ({platform['machine']})"

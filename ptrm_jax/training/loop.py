@@ -72,6 +72,7 @@ class Run:
       examples: what it trains on.
       evaluation: what it is scored on, or None.
       initial: weights to start from, or None.
+      start: the checkpoint they are from, its digest and provenance, or None.
       devices: where it runs.
     """
 
@@ -81,6 +82,7 @@ class Run:
     examples: Dataset
     evaluation: Dataset | None
     initial: Params | None
+    start: dict[str, Any] | None
     devices: tuple[jax.Device, ...]
 
     @property
@@ -95,6 +97,7 @@ class Run:
                         "num_examples": len(self.examples),
                     },
                     "evaluation": None if self.evaluation is None else self.evaluation.digest,
+                    "start": None if self.start is None else self.start["digest"],
                 }
             )
         )
@@ -124,7 +127,7 @@ def prepare(
         evaluation = read_dataset(config.evaluation)
         evaluation = evaluation.take(metrics.valid_rows(evaluation.labels, evaluation.ignore_label))
         evaluation.check_fits(config.model)
-    initial = None if config.start_from is None else _load_initial(config)
+    initial, start = (None, None) if config.start_from is None else _load_initial(config)
     examples = read_examples(config, evaluation)
     run = Run(
         config,
@@ -133,6 +136,7 @@ def prepare(
         examples,
         evaluation and evaluation.head(min(config.eval_puzzles, len(evaluation))),
         initial,
+        start,
         devices,
     )
     _check_same_run(run)
@@ -149,7 +153,7 @@ def _devices(config: TrainConfig, num_devices: int | None) -> tuple[jax.Device, 
     return everything[:1]  # `make_step` says what is wrong
 
 
-def _load_initial(config: TrainConfig) -> Params:
+def _load_initial(config: TrainConfig) -> tuple[Params, dict[str, Any]]:
     manifest = checkpoint.read_manifest(config.start_from)
     asked = config.model.to_dict()
     different = [
@@ -163,7 +167,8 @@ def _load_initial(config: TrainConfig) -> Params:
             f"start_from {config.start_from!r} is a checkpoint of another model: "
             + "; ".join(different)
         )
-    return checkpoint.load(config.start_from)[1]
+    start = {name: manifest[name] for name in ("digest", "provenance")}
+    return checkpoint.load(config.start_from)[1], start
 
 
 def _check_writable(directory: Path) -> None:
@@ -305,14 +310,28 @@ def export(run: Run, params: Params, directory: Path, step: int) -> None:
             directory,
             run.config.model,
             jax.tree.map(np.asarray, params),
-            provenance={
-                "trained_by": "ptrm_jax",
-                "step": step,
-                **run.identity,
-                **environment(run.devices),
-            },
+            provenance=_portable(
+                {
+                    "trained_by": "ptrm_jax",
+                    "step": step,
+                    **run.identity,
+                    **environment(run.devices),
+                    "start": run.start,
+                }
+            ),
             overwrite=True,
         )
+
+
+def _portable(tree: Any) -> Any:
+    """Without what is only true of this machine: of an absolute path the last two names stay."""
+    if isinstance(tree, dict):
+        return {name: _portable(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [_portable(value) for value in tree]
+    if isinstance(tree, str) and Path(tree).is_absolute():
+        return "/".join(Path(tree).parts[-2:])
+    return tree
 
 
 # --- Evaluation ----------------------------------------------------------------------------------
