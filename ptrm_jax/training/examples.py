@@ -19,6 +19,9 @@ from ptrm_jax.training.step import Examples
 
 _GENERATE = re.compile(r"generate:(sudoku|maze)(\d+):(\d+)(?::(.*))?")
 
+_MOST = 10**8
+"""Puzzles that one source may ask for; beyond that it is a slip."""
+
 
 class Position(NamedTuple):
     """How far the stream of examples has been read.
@@ -52,8 +55,10 @@ def read_source(source: str, *, seed: int) -> Dataset:
             f"task sudoku or maze; got {source!r}"
         )
     task, size, count, options = match.groups()
+    if int(count) > _MOST:
+        raise DataError(f"{source}: the number of puzzles must be at most {_MOST:,}; got {count}")
     try:
-        arguments = _arguments(options) if options else {}
+        arguments = {} if options is None else _arguments(task, options)
         if task == "sudoku":
             arguments = {"seed": seed, "workers": mesh.num_cores()} | arguments
             inputs, labels = sudoku.generate(int(size), int(count), split="train", **arguments)
@@ -69,12 +74,30 @@ def read_source(source: str, *, seed: int) -> Dataset:
     return make_dataset(source, inputs, labels, vocab_size)
 
 
-def _arguments(options: str) -> dict[str, Any]:
-    """ "a=1,b=x" as {"a": 1, "b": "x"}."""
-    pairs = [option.partition("=") for option in options.split(",")]
-    return {
-        name: int(value) if re.fullmatch("-?[0-9]+", value) else value for name, _, value in pairs
-    }
+# Not `split`: what scores a model must not be had for training.
+_OPTIONS = {"sudoku": ("seed", "extra_clues", "workers"), "maze": ("seed", "min_path", "kind")}
+
+
+def _arguments(task: str, options: str) -> dict[str, Any]:
+    """ "seed=1,kind=braided" as {"seed": 1, "kind": "braided"}.
+
+    Raises:
+      ValueError: an option that the task does not have, without a value, given twice, or text where
+        a number belongs.
+    """
+    arguments: dict[str, Any] = {}
+    for option in options.split(","):
+        name, _, value = option.partition("=")
+        if name not in _OPTIONS[task] or not value or name in arguments:
+            raise ValueError(
+                f"options must read name=value, each name once, of {', '.join(_OPTIONS[task])}; "
+                f"got {options!r}"
+            )
+        number = re.fullmatch("-?[0-9]+", value)
+        if name != "kind" and not number:
+            raise ValueError(f"{name} must be a whole number; got {value!r}")
+        arguments[name] = int(value) if number else value
+    return arguments
 
 
 def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
