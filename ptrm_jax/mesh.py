@@ -66,9 +66,16 @@ def join(
       This process's number and how many there are.
 
     Raises:
-      ValueError, RuntimeError: the platform does not say, or process 0 cannot be reached.
+      ValueError: the platform does not say, or process 0 cannot be reached.
     """
-    jax.distributed.initialize(coordinator, num_processes, process_id)
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"cannot join the processes of a distributed run: {str(error).splitlines()[0]}; pass "
+            "coordinator, num_processes and process_id, or shard where processes need not know "
+            "each other"
+        ) from error
     return jax.process_index(), jax.process_count()
 
 

@@ -323,6 +323,7 @@ def test_the_command_resumes_merges_and_refuses(
         (["--shard", "2/2"], "shard must be i/n"),
         (["--coordinator", "a:1"], "must be given together"),
         (["--shard", "0/2", "--distributed"], "shard is for processes that know no other"),
+        (["--distributed"], "cannot join the processes of a distributed run"),
     ):
         assert command.main([*ARGUMENTS, *argv]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
