@@ -308,6 +308,8 @@ def _write_params(path: Path, params: Params) -> None:
             checkpointer.save(path.absolute(), params)
     finally:
         log.setLevel(level)
+    # Orbax says in it where on this machine it wrote.
+    (path / "commit_success.txt").write_text("whole\n", encoding="utf-8")
 
 
 def _restore(path: epath.Path) -> Params:
