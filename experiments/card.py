@@ -43,15 +43,22 @@ def main(argv: list[str] | None = None) -> int:
         run = arguments.run
         if run is None:
             run = next(p for p in arguments.model.absolute().parents if (p / "log.jsonl").exists())
+        results = [store.read(directory) for directory in arguments.sweeps]
         text = card.model_card(
             arguments.name,
             arguments.model,
-            [store.read(directory) for directory in arguments.sweeps],
+            results,
             log=run / "log.jsonl",
             command=arguments.command or f"python experiments/train.py {arguments.name}",
             notes=arguments.notes.read_text(encoding="utf-8") if arguments.notes else "",
         )
-        card.write_card(arguments.model, text, run=run, sweep=arguments.sweeps[0])
+        card.write_card(
+            arguments.model,
+            text,
+            name=arguments.name,
+            curves=run / "curves.png",
+            results=results,
+        )
     except StopIteration:
         error: Exception = ValueError(f"no log.jsonl above {arguments.model}; pass --run")
     except (*sweep.INPUT_ERRORS, store.StoreError) as caught:

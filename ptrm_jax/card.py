@@ -1,14 +1,18 @@
 """Model cards: what a checkpoint is, how it was trained, what it scores. No figure is typed."""
 
+import dataclasses
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from ptrm_jax import checkpoint, metrics, sweep
+from ptrm_jax import checkpoint, metrics, report, sweep
 from ptrm_jax.metrics import Interval
+from ptrm_jax.store import write_bytes, write_text
 from ptrm_jax.sweep import Result
 from ptrm_jax.training.loop import read_log
 
@@ -232,17 +236,30 @@ def _q_head(result: Result) -> str:
     return text
 
 
-def write_card(directory: Path, text: str, *, run: Path, sweep: Path) -> None:
+def write_card(
+    directory: Path, text: str, *, name: str, curves: Path, results: Sequence[Result]
+) -> None:
     """Puts a card and the pictures it shows into a checkpoint's directory.
 
     Args:
       directory: of the checkpoint.
       text: of `model_card`.
-      run: folder of its training, for the curves.
-      sweep: folder of the first of its sweeps, for the other pictures.
+      name: of the checkpoint; the pictures name it so, wherever it was when it was scored.
+      curves: picture of its training.
+      results: as for `model_card`; the pictures are of the first.
     """
-    sources = [run / "curves.png", *(sweep / f"{name}.png" for name in PICTURES)]
-    pictures = {source.name: source.read_bytes() for source in sources}
-    (directory / "README.md").write_text(text, encoding="utf-8")
-    for name, data in pictures.items():
-        (directory / name).write_bytes(data)
+    pictures = {"curves.png": curves.read_bytes()}
+    for result in results[:1]:
+        said = result.provenance
+        named = said | {
+            "checkpoint": said["checkpoint"] | {"name": name},
+            "data": said["data"] | {"name": Path(said["data"]["name"]).name},
+        }
+        for picture in PICTURES:
+            buffer = io.BytesIO()
+            figure = report.PICTURES[picture](dataclasses.replace(result, provenance=named))
+            figure.savefig(buffer, format="png", dpi=100)
+            pictures[f"{picture}.png"] = buffer.getvalue()
+    write_text(epath.Path(directory) / "README.md", text)
+    for file, data in pictures.items():
+        write_bytes(epath.Path(directory) / file, data)

@@ -51,7 +51,9 @@ def test_solve_shows_the_solution(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_solve_says_when_the_rules_are_broken(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ptrm_command.main(["solve", puzzle("sudoku9"), "--rollouts", "2", "--depth", "1"]) == 0
+    assert (
+        ptrm_command.main(["solve", puzzle("sudoku9", 1), "--rollouts", "2", "--depth", "1"]) == 0
+    )
     assert "the rules are BROKEN" in capsys.readouterr().out
 
 
