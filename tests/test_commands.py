@@ -69,7 +69,7 @@ def test_solve_reads_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert ptrm_command.main(["info", "sudoku9"]) == 0
     out = capsys.readouterr().out
-    assert "522,626 values" in out and "H_cycles: 2" in out and "source_sha256" in out
+    assert "522,626 values" in out and "H_cycles: 2" in out and "trained_by: ptrm_jax" in out
 
 
 @pytest.mark.parametrize(
