@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for where in damaged:
         errors.print(f"damaged, will be done again: {where}", style="yellow", soft_wrap=True)
-    mine = [unit for unit in prepared.units[shard.index :: shard.count] if unit not in finished]
+    mine = sweep.left(prepared, finished, shard)
     if shard.index == 0:
         _say_cost(prepared, mine, finished, console)
     if arguments.dry_run:
@@ -150,25 +150,25 @@ def _shard(arguments: Arguments) -> sweep.Shard:
 
 def _say_cost(prepared: sweep.Sweep, units: list, finished: dict, console: Console) -> None:
     """What is to be done, and how long it will take here."""
-    left = sweep.cost(prepared, units)
-    text = f"{left.units} of {len(prepared.units)} work units to do"
+    cost = sweep.cost(prepared, units)
+    text = f"{cost.units} of {len(prepared.units)} work units to do"
     text += f", {len(finished)} are there" if finished else ""
     if units:
         start = time.perf_counter()
         rate = sweep.calibrate(prepared)
         took = time.perf_counter() - start
         text += (
-            f": {left.rollout_steps:,} rollout-steps, {left.flops / 1e12:,.3g} TFLOP, about "
-            f"{_duration(left.rollout_steps / rate)} on {len(prepared.devices)} x "
+            f": {cost.rollout_steps:,} rollout-steps, {cost.flops / 1e12:,.3g} TFLOP, about "
+            f"{_duration(cost.rollout_steps / rate)} on {len(prepared.devices)} x "
             f"{prepared.devices[0].device_kind} at {rate:,.0f} per second "
-            f"(tried for {took:.0f} s), at most {_size(left.output_bytes)} of journal"
+            f"(tried for {took:.0f} s), at most {_size(cost.output_bytes)} of journal"
         )
     console.print(text, highlight=False)
-    if left.grid_ratio is not None:
+    if cost.grid_ratio is not None:
         config = prepared.config
         points = len(config.grid_rollouts) * len(config.grid_depths)
         console.print(
-            f"the grid of {points} widths and depths is part of this run: {left.grid_ratio:.3f} of "
+            f"the grid of {points} widths and depths is part of this run: {cost.grid_ratio:.3f} of "
             "what its points would cost one by one",
             highlight=False,
         )

@@ -11,8 +11,8 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax import checkpoint, metrics, report, sweep
+from ptrm_jax.files import write_bytes, write_text
 from ptrm_jax.metrics import Interval
-from ptrm_jax.store import write_bytes, write_text
 from ptrm_jax.sweep import Result
 from ptrm_jax.training.loop import read_log
 

@@ -11,8 +11,8 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax import metrics
+from ptrm_jax.files import write_bytes
 from ptrm_jax.metrics import Interval
-from ptrm_jax.store import write_bytes
 from ptrm_jax.sweep import (
     Result,
     Row,

@@ -17,6 +17,7 @@ from typing import Any
 from etils import epath
 
 from ptrm_jax import journal, sweep
+from ptrm_jax.files import is_partial, write_text
 from ptrm_jax.journal import JournalError
 from ptrm_jax.provenance import differences
 from ptrm_jax.sweep import Result, Shard, Sweep, SweepConfig
@@ -55,7 +56,7 @@ class Store:
         if not self.directory.is_dir():
             raise StoreError(f"output {self.directory} is a file; pass another --output")
         if not (self.directory / CONFIG).exists():
-            if any(self.directory.iterdir()):
+            if not all(map(is_partial, self.directory.iterdir())):
                 raise StoreError(
                     f"output {self.directory} holds something other than a sweep; pass another "
                     "--output"
@@ -181,20 +182,3 @@ def free_output(parent: str | os.PathLike[str], name: str) -> epath.Path:
     while (path := epath.Path(parent) / (name if number == 1 else f"{name}-{number:03d}")).exists():
         number += 1
     return path
-
-
-def write_text(path: epath.Path, text: str) -> None:
-    """Whole or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: epath.Path, data: bytes) -> None:
-    """Whole or not at all."""
-    # An object store writes whole objects; a file system needs the rename.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

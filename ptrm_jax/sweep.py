@@ -397,6 +397,11 @@ def calibrate(sweep: Sweep) -> float:
     return unit.rollout_steps / _run_unit(sweep, unit).seconds
 
 
+def left(sweep: Sweep, finished: Mapping[Unit, Finished], shard: Shard) -> list[Unit]:
+    """The units of a shard that are not finished."""
+    return [unit for unit in sweep.units[shard.index :: shard.count] if unit not in finished]
+
+
 def work(
     sweep: Sweep,
     *,
@@ -420,8 +425,7 @@ def work(
       The finished units, those given included.
     """
     done = dict(finished or {})
-    mine = [unit for unit in sweep.units[shard.index :: shard.count] if unit not in done]
-    for unit in mine:
+    for unit in left(sweep, done, shard):
         progress(0, _describe(sweep, unit, done))
         done[unit] = part = _run_unit(sweep, unit)
         keep(part)

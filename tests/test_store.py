@@ -193,6 +193,11 @@ def test_foreign_folders_are_left_alone(tmp_path: Path, copy: Path) -> None:
     for name, message in (("file", "is a file"), ("mine", "something other than a sweep")):
         with pytest.raises(store.StoreError, match=message):
             Store(tmp_path / name, prepared)
+    # What a process leaves that was killed before it had written config.json is nobody's.
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".config.json.123.partial").write_text('{"conf')
+    Store(tmp_path / "killed", prepared).create()
+    Store(tmp_path / "killed", prepared)
     for text in ("{", "[]", '{"config": {}}'):
         (copy / "config.json").write_text(text)
         with pytest.raises(store.StoreError, match="is not the record of a sweep"):

@@ -30,6 +30,7 @@ from etils import epath
 
 from ptrm_jax import checkpoint, mesh, metrics, sweep
 from ptrm_jax.data import DataError, Dataset, read_dataset
+from ptrm_jax.files import is_partial, write_text
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.provenance import differences, environment
 from ptrm_jax.training.config import TrainConfig
@@ -181,7 +182,7 @@ def _check_writable(directory: Path) -> None:
     if not directory.exists() or _config_path(directory).exists():
         return
     # A run may have been killed before it had its first file.
-    if {path.name for path in directory.iterdir()} - {_temporary(_config_path(directory)).name}:
+    if not all(map(is_partial, directory.iterdir())):
         raise TrainingError(_foreign(directory))
 
 
@@ -396,7 +397,7 @@ class _Log:
         self.path, self._progress = path, progress
         self._kept = [record for record in read_log(path) if record["step"] <= step]
         lines = "".join(json.dumps(record) + "\n" for record in self._kept)
-        _write_text(path, lines)
+        write_text(path, lines)
 
     def has(self, kind: str, step: int) -> bool:
         return any(r["kind"] == kind and r["step"] == step for r in self._kept)
@@ -649,18 +650,7 @@ def _not_finite(what: str, step: int) -> str:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    _write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = _temporary(path)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 INPUT_ERRORS = (*sweep.INPUT_ERRORS, DataError, TrainingError)

@@ -2,9 +2,10 @@
 
 import importlib
 import pkgutil
+from typing import Any
 
-from ptrm_jax.config import ModelConfig, swiglu_width
-from ptrm_jax.training.config import TrainConfig
+from ptrm_jax.config import ModelConfig, Variant, swiglu_width
+from ptrm_jax.training.config import Task, TrainConfig
 
 
 def names() -> tuple[str, ...]:
@@ -34,6 +35,95 @@ def _module(name: str):
     if name not in names():
         raise ValueError(f"preset must be one of {', '.join(names())}; got {name!r}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def upstream(
+    *,
+    data: str,
+    seq_len: int,
+    vocab_size: int,
+    variant: Variant,
+    L_cycles: int,
+    **recipe: Any,
+) -> TrainConfig:
+    """A run of upstream's at full size, in bfloat16; `recipe` is what differs from its defaults."""
+    model = architecture(
+        variant=variant,
+        positions="rope" if variant == "attention" else "none",
+        vocab_size=vocab_size,
+        seq_len=seq_len,
+        hidden_size=512,
+        num_heads=8,
+        prefix_len=16,
+        H_cycles=3,
+        L_cycles=L_cycles,
+        forward_dtype="bfloat16",
+    )
+    return TrainConfig(
+        model=model,
+        data=(data,),
+        compute_dtype="bfloat16",
+        micro_batch=96,
+        checkpoint_every=1000,
+        **recipe,
+    )
+
+
+PUZZLES = {
+    "steps": 65_104,  # 50,000 epochs of 1,000 groups
+    "puzzle_emb_learning_rate": 1e-4,
+    "weight_decay": 1.0,
+    "puzzle_emb_weight_decay": 1.0,
+    "eval_every": 6_510,
+}
+"""Upstream's recipe for Sudoku-Extreme and Maze-Hard."""
+
+ARC = {
+    "steps": 400_000,  # about; the presets say how to find it
+    "puzzle_emb_learning_rate": 1e-2,
+    "weight_decay": 0.1,
+    "puzzle_emb_weight_decay": 0.1,
+    "eval_every": 40_000,
+}
+"""Upstream's recipe for ARC-AGI."""
+
+
+def small(
+    *,
+    evaluation: str,
+    task: Task,
+    seq_len: int,
+    vocab_size: int,
+    variant: Variant,
+    hidden_size: int,
+    num_heads: int = 1,
+    rope_theta: float = 10_000.0,
+    **recipe: Any,
+) -> TrainConfig:
+    """A run of ours for two CPU cores, in float32, scored on a bundled set."""
+    model = architecture(
+        variant=variant,
+        positions="rope" if variant == "attention" else "none",
+        num_heads=num_heads,
+        rope_theta=rope_theta,
+        vocab_size=vocab_size,
+        seq_len=seq_len,
+        hidden_size=hidden_size,
+        prefix_len=1,
+        H_cycles=2,
+        L_cycles=3,
+        forward_dtype="float32",
+    )
+    return TrainConfig(
+        model=model,
+        evaluation=evaluation,
+        task=task,
+        batch_size=128,
+        optimizer="adamw",
+        warmup_steps=200,
+        ema_warmup=True,
+        **recipe,
+    )
 
 
 def architecture(

@@ -10,29 +10,13 @@ batches of 4, to see that they work; no accelerator was at hand to train it. `mi
 for devices with 16 GiB or more; the batch must be a multiple of devices x micro_batch.
 """
 
-from ptrm_jax.training.config import TrainConfig
-from ptrm_jax.training.presets import architecture
+from ptrm_jax.training.presets import ARC, upstream
 
-CONFIG = TrainConfig(
-    model=architecture(
-        variant="attention",
-        positions="rope",
-        vocab_size=12,
-        seq_len=900,
-        hidden_size=512,
-        num_heads=8,
-        prefix_len=16,
-        H_cycles=3,
-        L_cycles=4,
-        forward_dtype="bfloat16",
-    ),
-    data=("data/arc1concept-aug-1000",),
-    steps=400_000,  # about; see above
-    puzzle_emb_learning_rate=1e-2,
-    weight_decay=0.1,
-    puzzle_emb_weight_decay=0.1,
-    compute_dtype="bfloat16",
-    micro_batch=96,
-    checkpoint_every=1000,
-    eval_every=40_000,
+CONFIG = upstream(
+    data="data/arc1concept-aug-1000",
+    variant="attention",
+    seq_len=900,
+    vocab_size=12,
+    L_cycles=4,
+    **ARC,
 )

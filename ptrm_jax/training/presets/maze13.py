@@ -7,22 +7,9 @@ marked no path, and its loss was that of guessing (0.25). A row takes a new puzz
 steps as long as nothing is solved, so those steps saw 7,000 mazes; it needs many more.
 """
 
-from ptrm_jax.training.config import TrainConfig
-from ptrm_jax.training.presets import architecture
+from ptrm_jax.training.presets import small
 
-CONFIG = TrainConfig(
-    model=architecture(
-        variant="attention",
-        positions="rope",
-        num_heads=4,
-        vocab_size=6,
-        seq_len=169,
-        hidden_size=64,
-        prefix_len=1,
-        H_cycles=2,
-        L_cycles=3,
-        forward_dtype="float32",
-    ),
+CONFIG = small(
     # Short paths are learned first; with long ones alone the loss stays where it cannot see them.
     data=(
         "generate:maze13:30000:kind=braided",
@@ -30,12 +17,13 @@ CONFIG = TrainConfig(
     ),
     evaluation="maze13",
     task="maze",
+    variant="attention",
+    num_heads=4,
+    seq_len=169,
+    vocab_size=6,
+    hidden_size=64,
     steps=2000,
-    batch_size=128,
-    optimizer="adamw",
     learning_rate=1e-3,
-    warmup_steps=200,
-    ema_warmup=True,
     micro_batch=4,
     eval_every=400,
 )

@@ -9,29 +9,13 @@ work; no accelerator was at hand to train it. `micro_batch` is for devices with 
 the batch must be a multiple of devices x micro_batch.
 """
 
-from ptrm_jax.training.config import TrainConfig
-from ptrm_jax.training.presets import architecture
+from ptrm_jax.training.presets import PUZZLES, upstream
 
-CONFIG = TrainConfig(
-    model=architecture(
-        variant="attention",
-        positions="rope",
-        vocab_size=6,
-        seq_len=900,
-        hidden_size=512,
-        num_heads=8,
-        prefix_len=16,
-        H_cycles=3,
-        L_cycles=4,
-        forward_dtype="bfloat16",
-    ),
-    data=("data/maze-30x30-hard-1k",),
-    steps=65_104,  # 50,000 epochs of 1,000 groups
-    puzzle_emb_learning_rate=1e-4,
-    weight_decay=1.0,
-    puzzle_emb_weight_decay=1.0,
-    compute_dtype="bfloat16",
-    micro_batch=96,
-    checkpoint_every=1000,
-    eval_every=6_510,
+CONFIG = upstream(
+    data="data/maze-30x30-hard-1k",
+    variant="attention",
+    seq_len=900,
+    vocab_size=6,
+    L_cycles=4,
+    **PUZZLES,
 )

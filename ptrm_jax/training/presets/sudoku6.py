@@ -6,29 +6,18 @@ Two cores of an AMD EPYC: under 5 minutes. Deterministic, D = 16, the first 256 
 46 % after 400 steps, 99.6 % after 800, 100 % after 1,200 and at the end. Its result is bundled.
 """
 
-from ptrm_jax.training.config import TrainConfig
-from ptrm_jax.training.presets import architecture
+from ptrm_jax.training.presets import small
 
-CONFIG = TrainConfig(
-    model=architecture(
-        variant="mlp_t",
-        vocab_size=8,
-        seq_len=36,
-        hidden_size=64,
-        prefix_len=1,
-        H_cycles=2,
-        L_cycles=3,
-        forward_dtype="float32",
-    ),
+CONFIG = small(
     data=("generate:sudoku6:40000",),
     evaluation="sudoku6",
     task="sudoku",
+    variant="mlp_t",
+    seq_len=36,
+    vocab_size=8,
+    hidden_size=64,
     steps=1600,
-    batch_size=128,
-    optimizer="adamw",
     learning_rate=2e-3,
-    warmup_steps=200,
-    ema_warmup=True,
     micro_batch=8,
     eval_every=400,
     eval_puzzles=256,

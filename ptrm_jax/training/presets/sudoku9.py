@@ -8,30 +8,19 @@ training rows of Sudoku-Extreme added, the first 128 bundled puzzles at D = 16 a
 is 2,600 steps on from there, with the learning rate coming down; its card has the commands.
 """
 
-from ptrm_jax.training.config import TrainConfig
-from ptrm_jax.training.presets import architecture
+from ptrm_jax.training.presets import small
 
-CONFIG = TrainConfig(
-    model=architecture(
-        variant="mlp_t",
-        vocab_size=11,
-        seq_len=81,
-        hidden_size=128,
-        prefix_len=1,
-        H_cycles=2,
-        L_cycles=3,
-        forward_dtype="float32",
-    ),
+CONFIG = small(
     data=("generate:sudoku9:100000",),
     evaluation="sudoku9",
     task="sudoku",
     extra_clues=8,
+    variant="mlp_t",
+    seq_len=81,
+    vocab_size=11,
+    hidden_size=128,
     steps=20000,
-    batch_size=128,
-    optimizer="adamw",
     learning_rate=1e-3,
-    warmup_steps=200,
-    ema_warmup=True,
     micro_batch=4,
     eval_every=1000,
 )

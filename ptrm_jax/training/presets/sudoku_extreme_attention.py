@@ -10,29 +10,13 @@ size on a CPU, in batches of 4, to see that they work; no accelerator was at han
 micro_batch.
 """
 
-from ptrm_jax.training.config import TrainConfig
-from ptrm_jax.training.presets import architecture
+from ptrm_jax.training.presets import PUZZLES, upstream
 
-CONFIG = TrainConfig(
-    model=architecture(
-        variant="attention",
-        positions="rope",
-        vocab_size=11,
-        seq_len=81,
-        hidden_size=512,
-        num_heads=8,
-        prefix_len=16,
-        H_cycles=3,
-        L_cycles=6,
-        forward_dtype="bfloat16",
-    ),
-    data=("data/sudoku-extreme-1k-aug-1000",),
-    steps=65_104,  # 50,000 epochs of 1,000 groups
-    puzzle_emb_learning_rate=1e-4,
-    weight_decay=1.0,
-    puzzle_emb_weight_decay=1.0,
-    compute_dtype="bfloat16",
-    micro_batch=96,
-    checkpoint_every=1000,
-    eval_every=6_510,
+CONFIG = upstream(
+    data="data/sudoku-extreme-1k-aug-1000",
+    variant="attention",
+    seq_len=81,
+    vocab_size=11,
+    L_cycles=6,
+    **PUZZLES,
 )
