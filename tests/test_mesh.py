@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import random_puzzles, small_model
 
-from ptrm_jax import Save, mesh, solve
+from ptrm_jax import Save, load, mesh, read_dataset, solve
 from ptrm_jax.config import Backend
 
 KEY = jax.random.key(7)
@@ -41,6 +41,37 @@ def test_devices_change_no_bit(num_devices: int, backend: Backend) -> None:
         assert isinstance(got, np.ndarray)
         assert got.dtype == expected.dtype and got.shape == expected.shape
         assert got.tobytes() == np.asarray(expected).tobytes()
+
+
+@functools.cache
+def embedded() -> tuple:
+    """The bundled model, and what it does with 5 puzzles x 4 rollouts without any device layout."""
+    model, params = load("sudoku6")
+    puzzles = read_dataset("sudoku6").head(5).puzzles
+    settings = {"num_rollouts": 4, "depth": 3, "sigma": 0.5, "lane_tile": 2}
+    settings["save"] = Save(answers=True, q_logits=True)
+    return model, params, puzzles, settings, solve(model, params, KEY, puzzles, **settings)
+
+
+@pytest.mark.parametrize("backend", ["pmap", "mesh"])
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_order_tiles_devices_and_backends_change_no_bit(num_devices: int, backend: Backend) -> None:
+    """Of the embedded model: two orders of puzzles, ten tiles at once or in calls of 6 and 4."""
+    model, params, puzzles, settings, alone = embedded()
+    devices = mesh.local_devices(num_devices)
+    for order in ([0, 1, 2, 3, 4], [3, 0, 4, 2, 1]):
+        for calls in ([order], [order[:3], order[3:]]):
+            for rows in map(np.array, calls):
+                solution = mesh.solve(
+                    *(model, params, KEY, puzzles.take(rows)),
+                    **settings,
+                    devices=devices,
+                    backend=backend,
+                )
+                for got, expected in zip(
+                    jax.tree.leaves(solution), jax.tree.leaves(alone), strict=True
+                ):
+                    assert got.tobytes() == np.asarray(expected)[rows].tobytes()
 
 
 @pytest.mark.parametrize("num_puzzles", [1, 3, 4, 5])
