@@ -187,7 +187,7 @@ def _widths(result: Result) -> str:
     text = f"By width, D={depth}:\n\n| K | " + " | ".join(map(str, widths)) + " |\n"
     text += "|---" * (len(widths) + 1) + "|\n"
     for sigma in result.config.sigmas:
-        for choice, metric in sweep.CHOICES.items():
+        for choice, metric in sweep.choices(result).items():
             values = [
                 sweep.over_seeds(sweep.runs_of(result, sigma), metric, k, depth).mean()
                 for k in widths

@@ -18,6 +18,7 @@ Positions = Literal["rope", "learned", "none"]
 NoiseOn = Literal["z", "y", "both"]
 NoiseWhen = Literal["every", "first"]
 Backend = Literal["pmap", "mesh"]
+KeepAnswers = Literal["none", "last", "all"]
 
 DEFAULT_LANE_TILE = 8
 """Rollouts that the solver carries through the network together, unless told otherwise.

@@ -1,19 +1,18 @@
-"""Labelled puzzles: the bundled sets, upstream's `.npy` folders, CSV files of Sudokus or mazes."""
+"""Labelled puzzles: the bundled sets, upstream's `.npy` folders, the files of the tasks."""
 
-import csv
 import dataclasses
 import hashlib
 import json
 import os
-from itertools import islice
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from ptrm_jax import tasks
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
-from ptrm_jax.tasks import maze, sudoku
 
 _BUNDLED = epath.Path(__file__).parent / "assets" / "puzzles"
 
@@ -37,6 +36,8 @@ class Dataset:
         share a number; training draws whole puzzles. None where every row is its own.
       group_of: [B] int32, ascending: puzzles of one group (the augmentations of one original)
         share a number; training draws one of them. None where every puzzle is its own.
+      task: name of the task whose rules hold, where that is known.
+      strata: by name, the kind of each puzzle that results are split by: [B] strings.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Dataset:
     vocab_size: int
     puzzle_of: np.ndarray | None = None
     group_of: np.ndarray | None = None
+    task: str | None = None
+    strata: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,6 +77,7 @@ class Dataset:
             labels=self.labels[rows],
             puzzle_of=None if self.puzzle_of is None else self.puzzle_of[rows],
             group_of=None if self.group_of is None else self.group_of[rows],
+            strata={name: kinds[rows] for name, kinds in self.strata.items()},
         )
 
     def check_fits(self, config: ModelConfig) -> None:
@@ -115,30 +119,38 @@ def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Data
             f"no data at {name!r}: it must be a bundled name ({', '.join(bundled())}), a CSV file, "
             "or a folder in upstream's layout (<split>/dataset.json, all__inputs.npy, ...)"
         )
-    if path.suffix != ".csv":
+    task = tasks.of_file(path)
+    if task is None:
         raise DataError(f"{name} must be a .csv file or a folder; got suffix {path.suffix!r}")
-    mazes = _holds_mazes(path)
     try:
-        inputs, labels, _, _ = (maze if mazes else sudoku).read_csv(path)
+        inputs, labels, strata = task.read(path)
     except ValueError as error:
         raise DataError(str(error)) from error
-    vocab_size = maze.VOCAB_SIZE if mazes else sudoku.board_for(inputs.shape[1]).vocab_size
-    return make_dataset(name, inputs, labels, vocab_size)
+    vocab_size = task.vocab_size(inputs.shape[1])
+    return make_dataset(name, inputs, labels, vocab_size, task=task.name, strata=strata)
 
 
-def _holds_mazes(path: epath.Path) -> bool:
-    """Whether the first question of a CSV file has an S or a G; its faults are left to readers."""
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        try:
-            _, (_, question, *_) = islice(csv.reader(file), 2)
-        except (csv.Error, ValueError):  # not two rows, or none of two fields
-            return False
-    return not {"S", "G"}.isdisjoint(question)
+def make_dataset(
+    name: str,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    vocab_size: int,
+    *,
+    task: str | None = None,
+    strata: Mapping[str, np.ndarray] | None = None,
+) -> Dataset:
+    """Puzzles made here, [B, S] int32 each, in our own tasks' alphabets: 0 is padding.
 
-
-def make_dataset(name: str, inputs: np.ndarray, labels: np.ndarray, vocab_size: int) -> Dataset:
-    """Puzzles made here, [B, S] int32 each, in our own tasks' alphabets: 0 is padding."""
-    return _dataset(name, make_puzzles(inputs), labels, 0, vocab_size)
+    Args:
+      name: what the user called them.
+      inputs: the puzzles.
+      labels: their answers.
+      vocab_size: V.
+      task: as `Dataset.task`.
+      strata: as `Dataset.strata`.
+    """
+    dataset = _dataset(name, make_puzzles(inputs), labels, 0, vocab_size)
+    return dataclasses.replace(dataset, task=task, strata=strata or {})
 
 
 def _dataset(

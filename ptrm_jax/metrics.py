@@ -154,9 +154,17 @@ def pass_at_k(correct: ArrayLike, k: int) -> Floats:
 
 
 def best_q_at_k(
-    correct: ArrayLike, q_logit: ArrayLike, k: int, *, finite: ArrayLike | None = None
+    correct: ArrayLike,
+    q_logit: ArrayLike,
+    k: int,
+    *,
+    finite: ArrayLike | None = None,
+    valid: ArrayLike | None = None,
 ) -> Floats:
     """Expected correctness of the best-Q choice among k of the K rollouts.
+
+    With `valid` it is that of valid-then-Q: rollouts whose answers satisfy the puzzle's rules come
+    first, each kind by Q. It uses a verifier that the paper's setting does not have.
 
     The expectation over all subsets of size k is exact: the rollout of rank r (from 0; non-finite
     rollouts last) is chosen by the C(K-1-r, k-1) subsets that hold it and no better one, of
@@ -167,6 +175,7 @@ def best_q_at_k(
       q_logit: [B, K] float, logits.
       k: rollouts in the subset, 1..K.
       finite: [B, K] bool, rollouts that may be chosen.
+      valid: [B, K] bool, rollouts that are preferred whatever their Q.
 
     Returns:
       [B] float64 in [0, 1].
@@ -176,11 +185,12 @@ def best_q_at_k(
     """
     correct, q_logit, finite = _rollouts(correct, q_logit, finite)
     num_rollouts = _rollouts_for(k, correct)
+    preferred = np.zeros_like(correct) if valid is None else _flags("valid", valid, correct)
     subsets = math.comb(num_rollouts, k)
     # Beyond rank K-k fewer than k-1 rollouts follow, too few to fill a subset.
     ranks = range(num_rollouts - k + 1)
     weight = np.array([math.comb(num_rollouts - 1 - r, k - 1) / subsets for r in ranks])
-    order = _by_rank(q_logit, finite)[:, : len(ranks)]
+    order = _by_rank(q_logit, finite, preferred)[:, : len(ranks)]
     right = np.take_along_axis(correct & finite, order, axis=1)
     # The weights sum to 1 up to rounding; a puzzle that cannot fail is to score exactly 1.
     return np.where(right.all(axis=1), 1.0, right @ weight)
@@ -542,10 +552,12 @@ def _compare(
     return answers == np.expand_dims(labels, between), mask
 
 
-def _by_rank(q_logit: Floats, finite: Bools) -> NDArray[np.intp]:
-    """[B, K] rollout ids from best to worst: finite before non-finite, larger Q, lower id."""
+def _by_rank(q_logit: Floats, finite: Bools, preferred: Bools | None = None) -> NDArray[np.intp]:
+    """[B, K] rollout ids from best to worst: finite first, then preferred, larger Q, lower id."""
     # lexsort is stable, takes its last key first, and NaN must not reach it.
-    return np.lexsort((-np.where(finite, q_logit, 0.0), ~finite), axis=-1)
+    keys = [-np.where(finite, q_logit, 0.0), ~finite]
+    keys[1:1] = [] if preferred is None else [~preferred]
+    return np.lexsort(keys, axis=-1)
 
 
 def _mode_over(
@@ -648,14 +660,18 @@ def _rollouts(
         )
     if finite is None:
         return correct, q_logit, np.isfinite(q_logit)
-    finite = np.asarray(finite)
-    if finite.shape != correct.shape or finite.dtype != np.bool_:
-        raise ValueError(
-            f"finite must be bool with the shape [B, K] of correct, {correct.shape}; "
-            f"got {finite.dtype} {finite.shape}; pass one flag per rollout, or None"
-        )
     # No flag can make NaN comparable.
-    return correct, q_logit, finite & ~np.isnan(q_logit)
+    return correct, q_logit, _flags("finite", finite, correct) & ~np.isnan(q_logit)
+
+
+def _flags(name: str, flags: ArrayLike, correct: Bools) -> Bools:
+    flags = np.asarray(flags)
+    if flags.shape != correct.shape or flags.dtype != np.bool_:
+        raise ValueError(
+            f"{name} must be bool with the shape [B, K] of correct, {correct.shape}; "
+            f"got {flags.dtype} {flags.shape}; pass one flag per rollout, or None"
+        )
+    return flags
 
 
 def _first_of_answer(answer_id: ArrayLike, correct: Bools) -> NDArray:

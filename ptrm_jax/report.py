@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ptrm_jax.sweep import (
     Row,
     baselines,
     best_q,
+    has_rules,
     mode_at,
     over_seeds,
     pass_at,
@@ -46,6 +48,7 @@ def table(result: Result) -> str:
     lines = [*headline(result), ""]
     titles = ["", "solved %", "95 % interval", f"vs TRM D={config.depth}"]
     titles += [f"vs TRM D={config.baseline_depth}"] if config.equal_compute else []
+    titles += ["rules hold %"] if has_rules(result) else []
     titles += ["sd of seeds"] if several else []
     rows: list[list[str]] = [titles]
     for row in summary(result):
@@ -54,6 +57,8 @@ def table(result: Result) -> str:
         cells = [_label(row), f"{100 * row.accuracy.mean:.1f}", _ends(row.accuracy)]
         cells.append(_gain(row.gain_equal_depth))
         cells += [_gain(row.gain_equal_compute)] if config.equal_compute else []
+        if row.validity is not None:
+            cells.append(f"{100 * row.validity.mean:.1f} {_ends(row.validity)}")
         if several:
             cells.append("" if math.isnan(row.seed_spread) else f"{100 * row.seed_spread:.1f}")
         rows.append(cells)
@@ -62,7 +67,35 @@ def table(result: Result) -> str:
         cells = [row[0].ljust(sizes[0])]
         cells += [cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=False)]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, "", *_reading(result), *_grid(result)]) + "\n"
+    return "\n".join([*lines, "", *_reading(result), *_strata(result), *_grid(result)]) + "\n"
+
+
+def _strata(result: Result) -> list[str]:
+    """The kinds of puzzle, a block for each way to split them, at the best sigma of all."""
+    config = result.config
+    sigma = _best(result).sigma
+    runs = runs_of(result, sigma)
+    columns = {
+        f"TRM D={config.depth}": over_seeds([result.deterministic], pass_at, 1, config.depth),
+        f"best-Q@{config.rollouts}": over_seeds(runs, best_q, config.rollouts, config.depth),
+        f"pass@{config.rollouts}": over_seeds(runs, pass_at, config.rollouts, config.depth),
+    }
+    lines: list[str] = []
+    for name, kinds in result.strata.items():
+        lines += ["", f"by {name}, sigma {sigma:g}, solved %"]
+        lines.append(f"{'':<12}{'puzzles':>8}" + "".join(f"{title:>22}" for title in columns))
+        # In the order of their first numbers, or of their names.
+        for kind in sorted(set(kinds.tolist()), key=_number_first):
+            rows = kinds == kind
+            cells = [metrics.interval(values[:, rows]) for values in columns.values()]
+            texts = [f"{100 * cell.mean:.1f} {_ends(cell)}" for cell in cells]
+            lines.append(f"{kind:<12}{rows.sum():>8}" + "".join(f"{text:>22}" for text in texts))
+    return lines
+
+
+def _number_first(kind: str) -> tuple[float, str]:
+    number = re.match("[0-9.]+", kind)
+    return (float(number[0]) if number else math.inf, kind)
 
 
 def _grid(result: Result) -> list[str]:
@@ -104,6 +137,7 @@ def _label(row: Row) -> str:
         "mean": "  one rollout (mean)",
         "best_q": f"  best-Q@{row.rollouts}",
         "mode": f"  mode@{row.rollouts}",
+        "valid_then_q": f"  valid-then-Q@{row.rollouts} (*)",
         "pass": f"  pass@{row.rollouts} (bound)",
     }[row.choice]
 
@@ -118,13 +152,15 @@ def _gain(interval: Interval | None) -> str:
     return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
+def _best(result: Result) -> Row:
+    """Best-Q at the sigma where it is best."""
+    rows = (row for row in summary(result) if row.choice == "best_q")
+    return max(rows, key=lambda row: row.accuracy.mean)
+
+
 def _reading(result: Result) -> list[str]:
     """The best best-Q row in words, at equal depth and at equal compute; and Q's AUC."""
-    config = result.config
-    best = max(
-        (row for row in summary(result) if row.choice == "best_q"),
-        key=lambda row: row.accuracy.mean,
-    )
+    config, best = result.config, _best(result)
     runs = runs_of(result, best.sigma)
     final = [run.record.at(config.depth) for run in runs]
     auc = np.mean([metrics.q_auc(at.correct, at.q_logit, finite=at.finite) for at in final])
@@ -132,6 +168,11 @@ def _reading(result: Result) -> list[str]:
     equal = "equal depth and compute" if config.rollouts == 1 else "equal depth"
     lines = [
         "Differences are paired by puzzle. pass@K needs the labels: it bounds every choice.",
+        *(
+            ["(*) prefers answers that satisfy the rules: a verifier that PTRM does not have."]
+            if has_rules(result)
+            else []
+        ),
         f"{picked if len(config.sigmas) > 1 else 'Sigma'}: {best.sigma:g}.",
         f"At {equal} PTRM {_verdict(best.gain_equal_depth)}.",
     ]
@@ -139,6 +180,10 @@ def _reading(result: Result) -> list[str]:
         lines.append(
             f"At equal compute (TRM for {config.baseline_depth} steps) PTRM "
             f"{_verdict(best.gain_equal_compute)}."
+        )
+    if has_rules(result):
+        lines.append(
+            "(*) prefers answers that satisfy the rules: a verifier that PTRM does not have."
         )
     if not np.isnan(auc):
         lines.append(f"AUC of Q over its rollouts: {auc:.3f}.")
@@ -200,7 +245,7 @@ def _json(value: Any, indent: int | None = None) -> str:
 
 def _csv(rows: list[Row]) -> str:
     columns = ["method", "sigma", "choice", "rollouts", "depth", "seed_spread"]
-    intervals = ["accuracy", "gain_equal_depth", "gain_equal_compute"]
+    intervals = ["accuracy", "gain_equal_depth", "gain_equal_compute", "validity"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(

@@ -1,6 +1,7 @@
 """The folder of a sweep: what was asked, journals of what is finished, at the end the report.
 
     DIR/config.json       settings, provenance, and the identity that decides the result
+    DIR/strata.json       the kinds of its puzzles, that results are split by
     DIR/journal/*         finished units, a journal for each process
     DIR/...               what `ptrm_jax.report` writes when all units are there
 
@@ -14,6 +15,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from ptrm_jax import journal, sweep
@@ -27,6 +29,7 @@ __all__ = ["IncompleteError", "JournalError", "Store", "StoreError", "free_outpu
 
 CONFIG = "config.json"
 _JOURNALS = "journal"
+_STRATA = "strata.json"
 
 
 class StoreError(Exception):
@@ -56,7 +59,8 @@ class Store:
         if not self.directory.is_dir():
             raise StoreError(f"output {self.directory} is a file; pass another --output")
         if not (self.directory / CONFIG).exists():
-            if not all(map(is_partial, self.directory.iterdir())):
+            there = [path for path in self.directory.iterdir() if path.name != _STRATA]
+            if not all(map(is_partial, there)):
                 raise StoreError(
                     f"output {self.directory} holds something other than a sweep; pass another "
                     "--output"
@@ -74,6 +78,9 @@ class Store:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / CONFIG
         if not path.exists():
+            strata = self._sweep.puzzles.strata
+            kinds = {name: values.tolist() for name, values in strata.items()}
+            write_text(self.directory / _STRATA, json.dumps(kinds) + "\n")
             stored = {
                 "config": dataclasses.asdict(self._sweep.config),
                 "provenance": self._sweep.provenance,
@@ -135,7 +142,7 @@ def read(*directories: str | os.PathLike[str]) -> Result:
     units = sweep.plan_runs(config, provenance["data"]["num_puzzles"], provenance["lane_tile"])
     finished, _ = _finished(folders, {u.digest(identity) for run in units for u in run})
     try:
-        return sweep.collect(config, provenance, units, finished)
+        return sweep.collect(config, provenance, units, finished, _strata(folders[0]))
     except sweep.Incomplete as error:
         raise IncompleteError(f"{', '.join(map(os.fspath, folders))}: {error}") from None
 
@@ -169,6 +176,14 @@ def _stored(directory: epath.Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} is not the record of a sweep: {error}") from error
     return stored
+
+
+def _strata(directory: epath.Path) -> dict[str, np.ndarray]:
+    path = directory / _STRATA
+    try:
+        return {name: np.array(kinds) for name, kinds in json.loads(path.read_text()).items()}
+    except (ValueError, AttributeError) as error:
+        raise StoreError(f"{path} is not the record of a sweep: {error}") from error
 
 
 def _config(fields: Mapping[str, Any]) -> SweepConfig:

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ptrm_jax import checkpoint, data, mesh, metrics
+from ptrm_jax import checkpoint, data, mesh, metrics, tasks
 from ptrm_jax.config import (
     Backend,
     DType,
+    KeepAnswers,
     MatmulPrecision,
     NoiseOn,
     NoiseWhen,
@@ -84,8 +85,12 @@ class SweepConfig:
     unit_steps: int | None = None
     """Rollout-steps of a work unit, about: what a failure can cost. By default what suits the
     backend, some seconds of work."""
-    keep_answers: bool = False
-    """Keep every answer at every step, not only its digest: S bytes each, before compression."""
+    task: str | None = None
+    """Kind of puzzle, whose rules answers are checked against; by default what the data are known
+    to be, which an upstream folder does not say."""
+    keep_answers: KeepAnswers = "none"
+    """Keep the answers of the last step, or of all, not only their digests: S bytes each, before
+    compression."""
     grid_rollouts: tuple[int, ...] = ()
     """Also report these widths, each with every depth of `grid_depths`; they cost nothing more."""
     grid_depths: tuple[int, ...] = ()
@@ -104,6 +109,9 @@ class SweepConfig:
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
         check_choice("backend", self.backend, Backend)
+        check_choice("keep_answers", self.keep_answers, KeepAnswers)
+        if self.task is not None:
+            tasks.load(self.task)
         for name, values in (("sigmas", self.sigmas), ("seeds", self.seeds)):
             if not values:
                 raise ValueError(f"{name} must hold at least one value; got none")
@@ -137,6 +145,7 @@ class Record(NamedTuple):
       cell_accuracy: [B, K, D] float32, fraction of counted positions.
       q_logit: [B, K, D] float32 logits.
       finite: [B, K, D] bool.
+      valid: [B, K, D] bool, the answer satisfies the rules; all False where the task has none.
       answer_id: [B, K, D] int32, lowest rollout with the identical answer at that step.
       answer: [B, K, D] uint64, digest of the answer (`units.answer_digest`).
     """
@@ -145,6 +154,7 @@ class Record(NamedTuple):
     cell_accuracy: np.ndarray
     q_logit: np.ndarray
     finite: np.ndarray
+    valid: np.ndarray
     answer_id: np.ndarray
     answer: np.ndarray
 
@@ -190,12 +200,14 @@ class Result:
       provenance: everything that decides the result, JSON.
       deterministic: TRM without noise, one rollout, to `config.baseline_depth` steps.
       runs: PTRM, ordered by sigma as asked, then seed.
+      strata: as `Dataset.strata`, of its puzzles.
     """
 
     config: SweepConfig
     provenance: dict[str, Any]
     deterministic: Run
     runs: tuple[Run, ...]
+    strata: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +230,7 @@ class Sweep:
         names += ("noise_on", "noise_when", "keep_answers")
         identity = {
             "checkpoint": source["checkpoint"]["digest"],
-            "data": {name: source["data"][name] for name in ("digest", "num_puzzles")},
+            "data": {name: source["data"][name] for name in ("digest", "num_puzzles", "task")},
             "settings": {name: getattr(config, name) for name in names},
             "unit_steps": self.unit_steps,
             "precision": source["precision"],
@@ -294,6 +306,7 @@ def prepare(config: SweepConfig) -> Sweep:
     # Rows whose every label is ignored are padding of the file.
     chosen = whole.take(metrics.valid_rows(whole.labels, whole.ignore_label))
     chosen = chosen.head(config.num_puzzles)
+    chosen = dataclasses.replace(chosen, task=config.task or chosen.task)
     chosen.check_fits(model.config)
     lane_tile = config.lane_tile or mesh.default_lane_tile()
     provenance = {
@@ -303,6 +316,7 @@ def prepare(config: SweepConfig) -> Sweep:
             "digest": chosen.digest,
             "num_puzzles": len(chosen),
             "of": len(whole),
+            "task": chosen.task,
         },
         "precision": dataclasses.asdict(precision),
         "lane_tile": lane_tile,
@@ -374,16 +388,20 @@ def cost(sweep: Sweep, units: Sequence[Unit] | None = None) -> Cost:
     config = sweep.config
     units = sweep.units if units is None else units
     steps = sum(unit.rollout_steps for unit in units)
-    each = sum(np.dtype(kind).itemsize for kind in ("bool", "f4", "f4", "bool", "u8"))
-    if config.keep_answers:
-        tokens = np.min_scalar_type(sweep.model.config.vocab_size - 1)
-        each += tokens.itemsize * sweep.model.config.seq_len
+    each = sum(np.dtype(kind).itemsize for kind in ("bool", "f4", "f4", "bool", "bool", "u8"))
+    model = sweep.model.config
+    answer = np.min_scalar_type(model.vocab_size - 1).itemsize * model.seq_len
+    kept = {
+        "none": 0,
+        "last": sum(unit.lanes for unit in units),
+        "all": steps,
+    }[config.keep_answers]
     ratio = None
     if config.grid_rollouts and config.grid_depths:
         whole = config.rollouts * config.depth
         ratio = whole / (sum(config.grid_rollouts) * sum(config.grid_depths))
-    flops = steps * flops_per_rollout_step(sweep.model.config)
-    return Cost(len(units), steps, flops, steps * each, ratio)
+    flops = steps * flops_per_rollout_step(model)
+    return Cost(len(units), steps, flops, steps * each + kept * answer, ratio)
 
 
 def calibrate(sweep: Sweep) -> float:
@@ -453,6 +471,7 @@ def collect(
     provenance: dict[str, Any],
     runs: Sequence[Sequence[Unit]],
     finished: Mapping[Unit, Finished],
+    strata: Mapping[str, np.ndarray],
 ) -> Result:
     """The result of all units of a sweep.
 
@@ -461,6 +480,7 @@ def collect(
       provenance: of the sweep.
       runs: of `plan_runs`.
       finished: what is there.
+      strata: as `Dataset.strata`, of its puzzles.
 
     Raises:
       Incomplete: some are missing.
@@ -472,7 +492,8 @@ def collect(
             "again, or the shards that have not ended"
         )
     first, *others = ([finished[unit] for unit in run] for run in runs)
-    return Result(config, provenance, _as_run(first), tuple(_as_run(parts) for parts in others))
+    ran = tuple(_as_run(parts) for parts in others)
+    return Result(config, provenance, _as_run(first), ran, strata)
 
 
 def run(sweep: Sweep, *, progress: Callable[[int, str], None] = lambda steps, what: None) -> Result:
@@ -482,7 +503,8 @@ def run(sweep: Sweep, *, progress: Callable[[int, str], None] = lambda steps, wh
       sweep: of `prepare`.
       progress: as for `work`.
     """
-    return collect(sweep.config, sweep.provenance, sweep.runs, work(sweep, progress=progress))
+    finished = work(sweep, progress=progress)
+    return collect(sweep.config, sweep.provenance, sweep.runs, finished, sweep.puzzles.strata)
 
 
 def _as_run(parts: list[Finished]) -> Run:
@@ -498,6 +520,7 @@ def _as_run(parts: list[Finished]) -> Run:
             cell_accuracy=measured.cell_accuracy,
             q_logit=measured.q_logit,
             finite=measured.finite,
+            valid=measured.valid,
             answer_id=np.stack(ids, axis=2),
             answer=measured.answer,
         ),
@@ -533,10 +556,16 @@ def _run_unit(sweep: Sweep, unit: Unit) -> Finished:
     trajectory = jax.tree.map(
         lambda x: x[: stop - first, : stop_rollout - first_rollout], solution.trajectory
     )
+    answers = np.asarray(trajectory.answers)
+    valid = None
+    if sweep.puzzles.task is not None:
+        inputs = sweep.puzzles.puzzles.inputs[first:stop, None, None]
+        valid = tasks.load(sweep.puzzles.task).satisfies_rules(answers, inputs)
     measured = measure(
-        *(trajectory.answers, trajectory.q_logits, trajectory.finite),
+        *(answers, trajectory.q_logits, trajectory.finite),
         sweep.puzzles.labels[first:stop],
         sweep.puzzles.ignore_label,
+        valid=valid,
         keep_answers=config.keep_answers,
     )
     compiled = mesh.compile_seconds() - compiled
@@ -552,6 +581,15 @@ def best_q(record: Record, k: int, depth: int) -> np.ndarray:
     return metrics.best_q_at_k(at.correct, at.q_logit, k, finite=at.finite)
 
 
+def valid_then_q(record: Record, k: int, depth: int) -> np.ndarray:
+    """Expected valid-then-Q@k of every puzzle after step `depth`: [B] float64.
+
+    The best Q among answers that satisfy the rules, if there are any. Not PTRM: it has a verifier.
+    """
+    at = record.at(depth)
+    return metrics.best_q_at_k(at.correct, at.q_logit, k, finite=at.finite, valid=at.valid)
+
+
 def pass_at(record: Record, k: int, depth: int) -> np.ndarray:
     """Unbiased pass@k of every puzzle after step `depth`: [B] float64. Needs labels: a bound."""
     return metrics.pass_at_k(record.at(depth).correct, k)
@@ -563,17 +601,36 @@ def mode_at(record: Record, k: int, depth: int) -> np.ndarray:
     return metrics.mode_at_k(at.correct, at.q_logit, at.answer_id, k, finite=at.finite)
 
 
-CHOICES: dict[str, Callable[[Record, int, int], np.ndarray]] = {
+Choice = Callable[[Record, int, int], np.ndarray]
+"""Of a record, k and a depth: how often the answer chosen is right, [B] float64."""
+
+CHOICES: dict[str, Choice] = {
     "best_q": best_q,
     "mode": mode_at,
+    "valid_then_q": valid_then_q,
     "pass": pass_at,
 }
-"""How one answer is chosen among k rollouts; "pass" is the bound that labels would give."""
+"""How one answer is chosen among k rollouts; "pass" is the bound that labels would give, and
+"valid_then_q" is there where the rules are known."""
 
 
-def over_seeds(
-    runs: list[Run], metric: Callable[[Record, int, int], np.ndarray], k: int, depth: int
-) -> np.ndarray:
+def has_rules(result: Result) -> bool:
+    """Whether the rules of the puzzles are known."""
+    return result.provenance["data"]["task"] is not None
+
+
+def choices(result: Result) -> dict[str, Choice]:
+    """Those of CHOICES that a result has."""
+    names = [name for name in CHOICES if has_rules(result) or name != "valid_then_q"]
+    return {name: CHOICES[name] for name in names}
+
+
+def validity(metric: Choice) -> Choice:
+    """How often the answer that `metric` scores satisfies the rules, right or not."""
+    return lambda record, k, depth: metric(record._replace(correct=record.valid), k, depth)
+
+
+def over_seeds(runs: list[Run], metric: Choice, k: int, depth: int) -> np.ndarray:
     """A metric per seed and puzzle: [R, B] float64."""
     return np.stack([metric(run.record, k, depth) for run in runs])
 
@@ -613,6 +670,8 @@ class Row(NamedTuple):
       seed_spread: standard deviation over seeds of that fraction; NaN for one seed.
       gain_equal_depth: accuracy minus deterministic TRM's at D, paired by puzzle; None for TRM.
       gain_equal_compute: accuracy minus deterministic TRM's at K * D, paired; None where not run.
+      validity: fraction of puzzles whose answer satisfies the rules, be it the label or not; None
+        where the task has none.
     """
 
     method: str
@@ -624,20 +683,30 @@ class Row(NamedTuple):
     seed_spread: float
     gain_equal_depth: Interval | None
     gain_equal_compute: Interval | None
+    validity: Interval | None
 
 
 def summary(result: Result) -> list[Row]:
     """The table: deterministic TRM at equal depth and compute, then PTRM by sigma and choice."""
     config = result.config
     base = baselines(result)
+
+    def rules(runs: list[Run], metric: Choice, k: int, depth: int) -> Interval | None:
+        if not has_rules(result):
+            return None
+        return metrics.interval(over_seeds(runs, validity(metric), k, depth))
+
     rows = [
-        Row("TRM", 0.0, "deterministic", 1, depth, metrics.interval(values), math.nan, None, None)
+        Row(
+            *("TRM", 0.0, "deterministic", 1, depth, metrics.interval(values), math.nan),
+            *(None, None, rules([result.deterministic], pass_at, 1, depth)),
+        )
         for depth, values in zip((config.depth, config.baseline_depth), base.values(), strict=False)
     ]
     for sigma in config.sigmas:
         runs = runs_of(result, sigma)
         metrics_at = {"mean": (pass_at, 1)} | {
-            name: (metric, config.rollouts) for name, metric in CHOICES.items()
+            name: (metric, config.rollouts) for name, metric in choices(result).items()
         }
         for choice, (metric, k) in metrics_at.items():
             values = over_seeds(runs, metric, k, config.depth)
@@ -647,15 +716,11 @@ def summary(result: Result) -> list[Row]:
             }
             rows.append(
                 Row(
-                    "PTRM",
-                    sigma,
-                    choice,
-                    k,
-                    config.depth,
+                    *("PTRM", sigma, choice, k, config.depth),
                     metrics.interval(values),
                     metrics.seed_spread(values.mean(axis=1)),
-                    gains["equal_depth"],
-                    gains.get("equal_compute"),
+                    *(gains["equal_depth"], gains.get("equal_compute")),
+                    rules(runs, metric, k, config.depth),
                 )
             )
     return rows
@@ -673,7 +738,9 @@ def run_metrics(result: Result, run: Run) -> dict[str, Any]:
         "q_sign_accuracy": metrics.q_sign_accuracy(at.correct, at.q_logit, finite=at.finite),
         "not_finite": int((~at.finite).sum()),
     }
-    for name, metric in CHOICES.items():
+    if has_rules(result):
+        figures["rules_hold"] = metrics.interval(at.valid.mean(axis=1))._asdict()
+    for name, metric in choices(result).items():
         for k in widths(num_rollouts):
             figures[f"{name}@{k}"] = metrics.interval(metric(run.record, k, depth))._asdict()
     return {

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptrm_jax import metrics
+from ptrm_jax.config import KeepAnswers
 
 
 class Unit(NamedTuple):
@@ -88,14 +89,17 @@ class Measured(NamedTuple):
       cell_accuracy: [b, k, D] float32, fraction of counted positions.
       q_logit: [b, k, D] float32 logits.
       finite: [b, k, D] bool.
+      valid: [b, k, D] bool, the answer satisfies the rules of its puzzle; all False where the task
+        has none.
       answer: [b, k, D] uint64, `answer_digest`.
-      tokens: [b, k, D, S] the answers, or [b, k, D, 0] where they are not kept.
+      tokens: [b, k, D, S] the answers, [b, k, 1, S] those of the last step, or [b, k, 0, S].
     """
 
     correct: np.ndarray
     cell_accuracy: np.ndarray
     q_logit: np.ndarray
     finite: np.ndarray
+    valid: np.ndarray
     answer: np.ndarray
     tokens: np.ndarray
 
@@ -107,7 +111,8 @@ def measure(
     labels: np.ndarray,
     ignore_label: int | None,
     *,
-    keep_answers: bool = False,
+    valid: np.ndarray | None = None,
+    keep_answers: KeepAnswers = "none",
 ) -> Measured:
     """What is kept of rollouts.
 
@@ -117,9 +122,11 @@ def measure(
       finite: [b, k, D] bool.
       labels: [b, S].
       ignore_label: label of positions that do not count.
-      keep_answers: also the answers themselves.
+      valid: [b, k, D] bool, whether the answers satisfy the rules; None without rules.
+      keep_answers: of which steps the answers themselves are kept.
     """
     small = np.min_scalar_type(int(answers.max(initial=0)))
+    kept = {"none": slice(0), "last": slice(-1, None), "all": slice(None)}[keep_answers]
     return Measured(
         correct=metrics.exact(answers, labels, ignore_label=ignore_label) & finite,
         cell_accuracy=metrics.cell_accuracy(answers, labels, ignore_label=ignore_label).astype(
@@ -127,8 +134,9 @@ def measure(
         ),
         q_logit=np.asarray(q_logits),
         finite=np.asarray(finite),
+        valid=np.zeros(finite.shape, bool) if valid is None else valid & finite,
         answer=answer_digest(answers),
-        tokens=answers.astype(small) if keep_answers else np.empty((*finite.shape, 0), small),
+        tokens=answers[:, :, kept].astype(small),
     )
 
 

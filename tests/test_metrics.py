@@ -145,6 +145,26 @@ def test_estimators_equal_enumeration_of_all_subsets(k):
         )
 
 
+@pytest.mark.parametrize("k", range(1, 7))
+def test_valid_rollouts_come_before_any_q(k):
+    correct, q, _, finite = random_rollouts(seed=2)
+    valid = np.random.default_rng(0).random(correct.shape) < 0.4
+    best = metrics.best_q_at_k(correct, q, k, valid=valid)
+
+    def right(subset, b):
+        kept = [r for r in subset if finite[b, r] and valid[b, r]] or subset
+        choice = chosen_best_q(kept, q[b], finite[b])
+        return choice is not None and bool(correct[b, choice])
+
+    for b in range(len(correct)):
+        assert best[b] == pytest.approx(
+            mean_over_subsets(correct.shape[1], k, lambda s, b=b: right(s, b))
+        )
+    # A verifier that knows the labels reaches the bound.
+    known = metrics.best_q_at_k(correct & finite, q, k, finite=finite, valid=correct & finite)
+    np.testing.assert_allclose(known, metrics.pass_at_k(correct & finite, k))
+
+
 def test_random_rollouts_hold_the_cases_that_matter():
     correct, q, ids, finite = random_rollouts(seed=1)
     assert not finite[0].any() and correct[0].any()
@@ -457,6 +477,7 @@ TOKENS = np.zeros((2, 3), int)
         (lambda: metrics.first_k_pass(RIGHT, 4), r"K = 3; got 4"),
         (lambda: metrics.best_q_at_k(RIGHT, Q, 1.0), r"K = 3; got 1.0"),
         (lambda: metrics.first_k_best_q(RIGHT, Q, True), r"K = 3; got True"),
+        (lambda: metrics.best_q_at_k(RIGHT, Q, 1, valid=RIGHT[0]), r"valid must be bool .* \(3,\)"),
         (lambda: metrics.best_q_at_k(RIGHT, Q[:1], 1), r"q_logit .* \(2, 3\); got \(1, 3\)"),
         (lambda: metrics.q_auc(RIGHT, Q, finite=Q), r"finite must be bool .* got float64"),
         (lambda: metrics.q_sign_accuracy(RIGHT, Q, finite=RIGHT[:1]), r"finite .* bool \(1, 3\)"),

@@ -238,7 +238,7 @@ def test_a_grid_costs_its_largest_point(tmp_path: Path) -> None:
 
 
 def test_kept_answers_are_the_answers(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, keep_answers=True, sigmas=(0.3,), seeds=(0,))
+    config = dataclasses.replace(CONFIG, keep_answers="all", sigmas=(0.3,), seeds=(0,))
     prepared = sweep.prepare(config)
     finished = sweep.work(prepared)
     labels = prepared.puzzles.labels

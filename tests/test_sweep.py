@@ -13,6 +13,7 @@ from conftest import small_model
 
 from ptrm_jax import Save, report, save, solve, sweep
 from ptrm_jax.config import ModelConfig
+from ptrm_jax.model import TRM, init_params
 from ptrm_jax.sweep import Record, Result, Run, SweepConfig
 
 
@@ -103,6 +104,92 @@ def test_records_are_what_the_solver_says(files: dict[str, str], result: Result)
             assert run.record.cell_accuracy[b, k, d] == np.float32(hits.mean())
         np.testing.assert_array_equal(run.record.q_logit, solution.trajectory.q_logits)
     assert any(run.record.correct.any() and not run.record.correct.all() for run in result.runs)
+
+
+def test_rules_are_checked_where_the_task_is_known(tmp_path: Path, result: Result) -> None:
+    """On mazes with several shortest paths right and valid differ; both stand in every report."""
+    from ptrm_jax.tasks import maze
+
+    model = {"vocab_size": 6, "seq_len": 9, "hidden_size": 16, "mlp_t_width": 16, "mlp_width": 16}
+    checkpoint = ModelConfig(
+        **model, H_cycles=1, L_cycles=1, num_layers=1, variant="mlp_t", forward_dtype="float32"
+    )
+    save(tmp_path / "model", checkpoint, init_params(TRM(checkpoint), jax.random.key(0)))
+    inputs = np.stack([maze.encode(text) for text in ("S      G ", "S#  # G  ", " G    S  ")])
+    maze.write_csv(tmp_path / "mazes.csv", inputs, maze.label(inputs))
+    prepared = sweep.prepare(
+        SweepConfig(
+            checkpoint=str(tmp_path / "model"),
+            data=str(tmp_path / "mazes.csv"),
+            **{"sigmas": (0.5,), "rollouts": 3, "depth": 2, "num_puzzles": None, "devices": 1},
+            keep_answers="all",
+        )
+    )
+    assert prepared.identity["data"]["task"] == "maze"
+    finished = sweep.work(prepared)
+    for unit, part in finished.items():
+        rows = inputs[slice(*unit.puzzles)][:, None, None]
+        expected = maze.satisfies_rules(part.measured.tokens.astype(np.int32), rows)
+        np.testing.assert_array_equal(part.measured.valid, expected & part.measured.finite)
+
+    # A model that takes the other of two shortest paths through one maze is valid and wrong.
+    made = sweep.collect(
+        prepared.config,
+        prepared.provenance,
+        prepared.runs,
+        {
+            unit: part._replace(
+                measured=part.measured._replace(
+                    correct=np.zeros_like(part.measured.correct),
+                    valid=np.broadcast_to(
+                        (np.arange(*unit.puzzles) == 1)[:, None, None], part.measured.valid.shape
+                    ),
+                )
+            )
+            for unit, part in finished.items()
+        },
+        prepared.puzzles.strata,
+    )
+    rows = sweep.summary(made)
+    assert [row.choice for row in rows] == [
+        *("deterministic", "deterministic", "mean", "best_q", "mode", "valid_then_q", "pass")
+    ]
+    assert all(row.accuracy.mean == 0 and row.validity.mean == 1 / 3 for row in rows)
+    table = report.table(made)
+    assert "rules hold %" in table and "valid-then-Q@3 (*)" in table and "33.3 [" in table
+    assert "by steps" in table
+    # Where no task is known, nothing is said of rules.
+    assert result.provenance["data"]["task"] is None
+    assert all(row.validity is None for row in sweep.summary(result))
+    assert "rules" not in report.table(result)
+
+
+def test_results_are_split_by_strata(result: Result) -> None:
+    kinds = np.array(["10-20", "9", *["unrated"] * 8])
+    text = report.table(dataclasses.replace(result, strata={"rating": kinds}))
+    block = text[text.index("by rating") :].splitlines()
+    assert [line.split()[:2] for line in block[2:5]] == [
+        *(["9", "1"], ["10-20", "1"], ["unrated", "8"])
+    ]
+    best = max(
+        (row for row in sweep.summary(result) if row.choice == "best_q"),
+        key=lambda row: row.accuracy.mean,
+    )
+    found = sweep.over_seeds(sweep.runs_of(result, best.sigma), sweep.best_q, 4, 3)[:, 2:].mean()
+    assert f"{100 * found:.1f} [" in block[4]
+
+
+def test_bands_hold_about_a_fifth_each() -> None:
+    from ptrm_jax.tasks.task import bands
+
+    assert bands(np.array([3, 1, 3])).tolist() == ["3", "1", "3"]
+    values = np.random.default_rng(0).integers(17, 37, 5000)
+    names = bands(values)
+    kinds, counts = np.unique(names, return_counts=True)
+    assert len(kinds) == 5 and counts.min() > 700
+    for value, name in zip(values, names, strict=True):
+        low, _, high = name.partition("-")
+        assert int(low) <= value <= int(high or low)
 
 
 def test_sigma_zero_is_the_deterministic_run(result: Result) -> None:
@@ -215,6 +302,7 @@ def test_verdict_follows_the_interval(result: Result) -> None:
             cell_accuracy=np.full((10, k, depth), float(value), np.float32),
             q_logit=np.zeros((10, k, depth), np.float32),
             finite=np.ones((10, k, depth), bool),
+            valid=np.zeros((10, k, depth), bool),
             answer_id=np.zeros((10, k, depth), np.int32),
             answer=np.zeros((10, k, depth), np.uint64),
         )
@@ -251,6 +339,8 @@ def test_verdict_follows_the_interval(result: Result) -> None:
         ({"seeds": (-1,)}, "seeds must be a whole number >= 0; got -1"),
         ({"seeds": ()}, "seeds must hold"),
         ({"noise_on": "w"}, "noise_on must be one of"),
+        ({"task": "chess"}, "task must be one of .*, sudoku; got 'chess'"),
+        ({"keep_answers": "some"}, "keep_answers must be one of none, last, all; got 'some'"),
         ({"compute_dtype": "float16"}, "compute_dtype must be one of"),
         ({"matmul_precision": "best"}, "matmul must be one of"),
     ],

@@ -23,7 +23,7 @@ def keys(count: int) -> jax.Array:
 
 @cache
 def sudoku_augment(size: int) -> symmetry.Augment:
-    return symmetry.sudoku_augment(sudoku.board_for(size**2))
+    return sudoku.augment(size**2)
 
 
 @cache
@@ -161,7 +161,7 @@ def puzzle() -> tuple[np.ndarray, np.ndarray]:
 
 def shown_cells(inputs, labels, max_extra: int) -> np.ndarray:
     """Where draws of extra clues differ from the puzzle: [NUM_DRAWS, S] bool."""
-    shown = draws(symmetry.show_clues, inputs, labels, max_extra)
+    shown = draws(sudoku.show_clues, inputs, labels, max_extra)
     assert shown.dtype == np.int32
     changed = shown != inputs
     np.testing.assert_array_equal(shown, np.where(changed, labels, inputs))
@@ -203,7 +203,7 @@ def test_all_blanks_are_shown_where_there_are_fewer(puzzle):
     [
         *((sudoku_augment(size), size) for size in SIZES),
         (symmetry.dihedral_augment(6, 6), 6),
-        (lambda key, x, y: (symmetry.show_clues(key, x, y, 5), y), 6),
+        (lambda key, x, y: (sudoku.show_clues(key, x, y, 5), y), 6),
     ],
     ids=["sudoku4", "sudoku6", "sudoku9", "dihedral", "show_clues"],
 )

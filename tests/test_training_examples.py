@@ -12,7 +12,7 @@ import pytest
 
 from ptrm_jax import DataError
 from ptrm_jax.data import Dataset, make_dataset, read_dataset
-from ptrm_jax.tasks import maze, sudoku
+from ptrm_jax.tasks import all_tasks, maze, sudoku
 from ptrm_jax.training import TrainConfig, presets
 from ptrm_jax.training.examples import (
     Position,
@@ -179,7 +179,7 @@ def test_a_seed_of_the_source_comes_before_the_runs() -> None:
         ("generate:", "a generated source must read generate:<task><size>:<number>"),
         ("generate:sudoku9", "a generated source must read"),
         ("generate:sudoku:9", "a generated source must read"),
-        ("generate:chess8:3", "its task sudoku or maze; got 'generate:chess8:3'"),
+        ("generate:chess8:3", f"its task {' or '.join(all_tasks())}; got 'generate:chess8:3'"),
         ("generate:sudoku9:many", "a generated source must read"),
         ("generate:sudoku9:-3", "a generated source must read"),
         (" generate:sudoku9:3", "no data at"),
@@ -449,7 +449,7 @@ def test_mazes_are_turned_and_reflected() -> None:
 
 def test_what_has_no_symmetries_is_not_augmented_or_refused() -> None:
     assert augmentation(make_config(900, 12, task="none")) is None
-    with pytest.raises(ValueError, match="task 'maze' must have a square grid; got seq_len 90"):
+    with pytest.raises(ValueError, match="a maze must be square"):
         augmentation(make_config(90, 6, task="maze"))
     with pytest.raises(
         ValueError, match=r"a Sudoku must have 16 .4x4., 36 .6x6. or 81 .9x9. cells"

@@ -8,6 +8,7 @@ import csv
 import math
 import os
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,18 @@ def write_csv(
         ):
             number = int(rating) if rating.is_integer() else rating
             writer.writerow([source, decode(puzzle), decode(answer), number])
+
+
+def first_question(path: str | os.PathLike[str]) -> str | None:
+    """The first question of a ``.csv`` file as it stands there; None where there is none."""
+    if os.path.splitext(path)[1] != ".csv":
+        return None
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        try:
+            _, (_, question, *_) = islice(csv.reader(file), 2)
+        except (csv.Error, ValueError):  # not two rows, or none of two fields
+            return None
+    return question
 
 
 def _check_header(header: list[str]) -> None:

@@ -19,7 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ptrm_jax.tasks import csv_format
+from ptrm_jax.tasks import csv_format, symmetry
+from ptrm_jax.tasks.symmetry import Augment, dihedral_cells
+from ptrm_jax.tasks.task import Labelled, Task, bands
 
 PAD = 0
 WALL = 1
@@ -259,17 +261,6 @@ def generate(
     inputs = np.frombuffer(b"".join(mazes), np.uint8).astype(np.int32)
     inputs = inputs.reshape(count, height * width)
     return inputs, label(inputs, width=width)
-
-
-def dihedral_cells(height: int, width: int) -> np.ndarray:
-    """The rotations and reflections that keep the shape of a grid: [G, S] int64.
-
-    ``tokens[..., dihedral_cells(height, width)[g]]`` is image g, image 0 the grid itself. G is 8
-    for a square and 4 otherwise.
-    """
-    cells = np.arange(height * width).reshape(height, width)
-    images = [np.rot90(start, turns) for start in (cells, cells.T) for turns in range(4)]
-    return np.stack([image.ravel() for image in images if image.shape == cells.shape])
 
 
 def canonical(inputs: Any, *, width: int | None = None) -> np.ndarray:
@@ -576,3 +567,41 @@ def _wrong_answer(answer: np.ndarray) -> str:
         f"between S and G of one shortest path; this answer, which marks {(answer == PATH).sum()} "
         "cells, does not; correct or remove the row"
     )
+
+
+# The task.
+
+
+def _read(path: str | os.PathLike[str]) -> Labelled:
+    inputs, labels, _, _ = read_csv(path)
+    return Labelled(inputs, labels, {"steps": bands((labels == PATH).sum(axis=1) + 1)})
+
+
+def _reads(path: str | os.PathLike[str]) -> bool:
+    return bool({"S", "G"} & set(csv_format.first_question(path) or ""))
+
+
+def _augment(num_cells: int) -> Augment:
+    """Of square mazes; see `symmetry.dihedral_augment` for what it does to labels."""
+    return symmetry.dihedral_augment(*_shape(num_cells, None))
+
+
+def _generate(
+    size: int, count: int, *, seed: int, split: str, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    return generate(size, size, count, seed, split=split, **options)
+
+
+TASK = Task(
+    name="maze",
+    vocab_size=lambda num_cells: VOCAB_SIZE,
+    reads=_reads,
+    read=_read,
+    satisfies_rules=satisfies_rules,
+    draw=draw,
+    decode=decode,
+    puzzle_keys=puzzle_keys,
+    augment=_augment,
+    generate=_generate,
+    options={"seed": int, "min_path": int, "kind": str},
+)

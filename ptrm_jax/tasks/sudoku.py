@@ -4,9 +4,10 @@ Tokens are those of upstream TRM (``dataset/build_sudoku_dataset.py``): ``PAD`` 
 digit ``d`` is ``d + 1``. A board is the vector of its cells, row by row. In the shapes below S is
 the number of cells (16, 36 or 81), n the size (4, 6 or 9), B the number of puzzles, K of rollouts.
 
-Everything here runs on the host. Arrays of any integer type are accepted, token arrays returned are
-int32, and messages call the cell in row 2, column 7 ``r2c7``. The solver, the generator and the
-canonical forms are compiled by numba, which is imported when one of them is first called.
+Arrays of any integer type are accepted, token arrays returned are int32, and messages call the cell
+in row 2, column 7 ``r2c7``. All runs on the host but `augment` and `show_clues`, which take one
+puzzle and run under `jax.jit` and `jax.vmap`. The solver, the generator and the canonical forms are
+compiled by numba, which is imported when one of them is first called.
 """
 
 import os
@@ -17,9 +18,13 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ptrm_jax.tasks import csv_format
+from ptrm_jax.tasks.symmetry import Augment
+from ptrm_jax.tasks.task import Labelled, Task, bands
 
 PAD = 0
 BLANK = 1
@@ -441,6 +446,60 @@ def in_test_split(inputs: Any, labels: Any) -> np.ndarray:
     return members
 
 
+def augment(num_cells: int) -> Augment:
+    """What draws one of the symmetries of a board of `num_cells` cells, uniformly.
+
+    The group permutes the digits, the bands, the rows within each band, the stacks, the columns
+    within each stack, and, where boxes are square, transposes the board. It maps puzzles to puzzles
+    and their solutions to the solutions. Pads and blanks stay pads and blanks.
+    """
+    board = board_for(num_cells)
+    n, box_rows, box_cols = board.size, board.box_rows, board.box_cols
+
+    def line_order(key: jax.Array, lines_per_box: int) -> jax.Array:
+        """Which old row (or column) stands in each new one: [n]."""
+        band_key, line_key = jax.random.split(key)
+        bands = jax.random.permutation(band_key, n // lines_per_box)
+        lines = jnp.tile(jnp.arange(lines_per_box), (n // lines_per_box, 1))
+        lines = jax.random.permutation(line_key, lines, axis=1, independent=True)
+        return (bands[:, None] * lines_per_box + lines).reshape(n)
+
+    def draw_one(
+        key: jax.Array, inputs: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        digit_key, row_key, column_key, transpose_key = jax.random.split(key, 4)
+        digits = jax.random.permutation(digit_key, n) + FIRST_DIGIT
+        tokens = jnp.concatenate([jnp.arange(FIRST_DIGIT), digits]).astype(inputs.dtype)
+        rows, columns = line_order(row_key, box_rows), line_order(column_key, box_cols)
+        cells = rows[:, None] * n + columns[None, :]
+        if box_rows == box_cols:
+            cells = jnp.where(jax.random.bernoulli(transpose_key), cells.T, cells)
+        cells = cells.reshape(-1)
+        return tokens[inputs[cells]], tokens[labels[cells]]
+
+    return draw_one
+
+
+def show_clues(
+    key: jax.Array, inputs: jax.Array, labels: jax.Array, max_extra: int | jax.Array
+) -> jax.Array:
+    """A Sudoku with up to `max_extra` of its blank cells filled in from the solution: [S] int32.
+
+    Args:
+        key: typed key.
+        inputs: [S] int32 puzzle.
+        labels: [S] int32 solution.
+        max_extra: at least 0, may be traced. The number of cells is uniform in 0..max_extra; where
+            fewer are blank, all of them are shown. The cells are drawn uniformly.
+    """
+    count_key, order_key = jax.random.split(key)
+    count = jax.random.randint(count_key, (), 0, max_extra + 1)
+    order = jax.random.permutation(order_key, len(inputs))
+    blank = inputs[order] == BLANK
+    shown = blank & (jnp.cumsum(blank) <= count)  # the first `count` blanks in this order
+    return inputs.at[order].set(jnp.where(shown, labels[order], inputs[order]))
+
+
 def read_csv(
     path: str | os.PathLike[str],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
@@ -594,3 +653,51 @@ def _wrong_answer(answer: np.ndarray) -> str:
 def _name(board: Board, cell: int) -> str:
     row, column = divmod(cell, board.size)
     return f"r{row + 1}c{column + 1}"
+
+
+# The task.
+
+
+def _read(path: str | os.PathLike[str]) -> Labelled:
+    inputs, labels, ratings, _ = read_csv(path)
+    strata = {"clues": bands((inputs >= FIRST_DIGIT).sum(axis=1))}
+    if (ratings != csv_format.UNKNOWN_RATING).any():
+        strata["rating"] = bands(ratings)
+    return Labelled(inputs, labels, strata)
+
+
+def _reads(path: str | os.PathLike[str]) -> bool:
+    # What is no maze is taken for a Sudoku, whose reader says what is wrong with it.
+    question = csv_format.first_question(path)
+    return os.path.splitext(path)[1] == ".csv" and not {"S", "G"} & set(question or "")
+
+
+def _training_keys(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`puzzle_keys` of what must not be shared by training and scoring.
+
+    On 9x9 the solution decides: training shows extra clues at random, and two puzzles of one
+    solution could come to the same. Solved 6x6 boards have but 49 classes, so there it is the
+    puzzle; one with extra clues is not minimal, and never equal to one that is.
+    """
+    return puzzle_keys(labels if inputs.shape[1] == 81 else inputs, labels)
+
+
+def _generate(
+    size: int, count: int, *, seed: int, split: str, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    return generate(size, count, seed, split=split, **{"workers": os.cpu_count() or 1} | options)
+
+
+TASK = Task(
+    name="sudoku",
+    vocab_size=lambda num_cells: board_for(num_cells).vocab_size,
+    reads=_reads,
+    read=_read,
+    satisfies_rules=satisfies_rules,
+    draw=draw,
+    decode=decode,
+    puzzle_keys=_training_keys,
+    augment=augment,
+    generate=_generate,
+    options={"seed": int, "extra_clues": int, "workers": int},
+)

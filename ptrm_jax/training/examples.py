@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptrm_jax import mesh
+from ptrm_jax import tasks
 from ptrm_jax.data import DataError, Dataset, make_dataset, read_dataset
-from ptrm_jax.tasks import maze, sudoku, symmetry
+from ptrm_jax.tasks import Task
 from ptrm_jax.tasks.symmetry import Augment
-from ptrm_jax.training.config import Task, TrainConfig
+from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.step import Examples
 
-_GENERATE = re.compile(r"generate:(sudoku|maze)(\d+):(\d+)(?::(.*))?")
+_GENERATE = re.compile(r"generate:([a-z]+)(\d+):(\d+)(?::(.*))?")
 
 _MOST = 10**8
 """Puzzles that one source may ask for; beyond that it is a slip."""
@@ -49,36 +49,24 @@ def read_source(source: str, *, seed: int) -> Dataset:
     if not source.startswith("generate:"):
         return read_dataset(source, split="train")
     match = _GENERATE.fullmatch(source)
-    if match is None:
+    if match is None or match[1] not in tasks.all_tasks():
         raise DataError(
             "a generated source must read generate:<task><size>:<number>[:<name>=<value>,...], its "
-            f"task sudoku or maze; got {source!r}"
+            f"task {' or '.join(tasks.all_tasks())}; got {source!r}"
         )
-    task, size, count, options = match.groups()
-    if int(count) > _MOST:
+    task, (size, count), options = tasks.load(match[1]), map(int, match.group(2, 3)), match[4]
+    if count > _MOST:
         raise DataError(f"{source}: the number of puzzles must be at most {_MOST:,}; got {count}")
     try:
-        arguments = {} if options is None else _arguments(task, options)
-        if task == "sudoku":
-            arguments = {"seed": seed, "workers": mesh.num_cores()} | arguments
-            inputs, labels = sudoku.generate(int(size), int(count), split="train", **arguments)
-            vocab_size = int(size) + sudoku.FIRST_DIGIT
-        else:
-            arguments = {"seed": seed} | arguments
-            inputs, labels = maze.generate(
-                int(size), int(size), int(count), split="train", **arguments
-            )
-            vocab_size = maze.VOCAB_SIZE
+        arguments = {"seed": seed} | ({} if options is None else _arguments(task, options))
+        inputs, labels = task.generate(size, count, split="train", **arguments)
+        vocab_size = task.vocab_size(inputs.shape[1])
+        return make_dataset(source, inputs, labels, vocab_size, task=task.name)
     except (ValueError, TypeError) as error:
         raise DataError(f"{source}: {error}") from error
-    return make_dataset(source, inputs, labels, vocab_size)
 
 
-# Not `split`: what scores a model must not be had for training.
-_OPTIONS = {"sudoku": ("seed", "extra_clues", "workers"), "maze": ("seed", "min_path", "kind")}
-
-
-def _arguments(task: str, options: str) -> dict[str, Any]:
+def _arguments(task: Task, options: str) -> dict[str, Any]:
     """ "seed=1,kind=braided" as {"seed": 1, "kind": "braided"}.
 
     Raises:
@@ -88,13 +76,14 @@ def _arguments(task: str, options: str) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for option in options.split(","):
         name, _, value = option.partition("=")
-        if name not in _OPTIONS[task] or not value or name in arguments:
+        # Not `split`: what scores a model must not be had for training.
+        if name not in task.options or not value or name in arguments:
             raise ValueError(
-                f"options must read name=value, each name once, of {', '.join(_OPTIONS[task])}; "
+                f"options must read name=value, each name once, of {', '.join(task.options)}; "
                 f"got {options!r}"
             )
         number = re.fullmatch("-?[0-9]+", value)
-        if name != "kind" and not number:
+        if task.options[name] is int and not number:
             raise ValueError(f"{name} must be a whole number; got {value!r}")
         arguments[name] = int(value) if number else value
     return arguments
@@ -134,42 +123,34 @@ def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
             np.concatenate([source.puzzles.inputs for source in sources]),
             np.concatenate([source.labels for source in sources]),
             config.model.vocab_size,
+            task=sources[0].task,
         )
     if not len(merged):
         raise DataError("nothing is left to train on: every puzzle is also in the evaluation")
     return merged
 
 
-def puzzle_keys(task: Task, dataset: Dataset) -> np.ndarray:
-    """[B] uint64, equal for puzzles that a symmetry makes equal, and on 9x9 for equal solutions.
-
-    On 9x9 the solution decides: training shows extra clues at random, and two puzzles of one
-    solution could come to the same. Solved 6x6 boards have but 49 classes, so there it is the
-    puzzle; one with extra clues is not minimal, and never equal to one that is.
+def puzzle_keys(task: str, dataset: Dataset) -> np.ndarray:
+    """[B] uint64, as `Task.puzzle_keys` of the task of this name.
 
     Raises:
       DataError: the puzzles are not of this task.
     """
-    inputs, labels = dataset.puzzles.inputs, dataset.labels
     try:
-        if task == "maze":
-            return maze.puzzle_keys(inputs, labels)
-        return sudoku.puzzle_keys(labels if inputs.shape[1] == 81 else inputs, labels)
+        return tasks.load(task).puzzle_keys(dataset.puzzles.inputs, dataset.labels)
     except ValueError as error:
         raise DataError(f"{dataset.name} is not data of task {task!r}: {error}") from error
 
 
 def augmentation(config: TrainConfig) -> Augment | None:
-    """The symmetries of a run's puzzles, or None."""
+    """The symmetries of a run's puzzles, or None.
+
+    Raises:
+      ValueError: the task has no boards of this size.
+    """
     if config.task == "none":
         return None
-    num_cells = config.model.seq_len
-    if config.task == "sudoku":
-        return symmetry.sudoku_augment(sudoku.board_for(num_cells))
-    side = round(num_cells**0.5)
-    if side**2 != num_cells:
-        raise ValueError(f"task 'maze' must have a square grid; got seq_len {num_cells}")
-    return symmetry.dihedral_augment(side, side)
+    return tasks.load(config.task).augment(config.model.seq_len)
 
 
 @dataclasses.dataclass

@@ -1,0 +1,88 @@
+"""What sweeps, trainer, figures and commands know of a kind of puzzle."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ptrm_jax.tasks.symmetry import Augment
+
+
+class Labelled(NamedTuple):
+    """Puzzles of a file, or made by a generator.
+
+    Attributes:
+      inputs: [B, S] int32 tokens, 0 for padding.
+      labels: [B, S] int32, the answers.
+      strata: by name, the kind of each puzzle that results are split by: [B] strings.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    strata: Mapping[str, np.ndarray]
+
+
+class Generate(Protocol):
+    def __call__(
+        self, size: int, count: int, *, seed: int, split: str, **options: Any
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A kind of puzzle. A module of `ptrm_jax.tasks` that has one as `TASK` is found by its name.
+
+    Attributes:
+      name: what commands call it.
+      vocab_size: V of boards of S cells; raises ValueError where there are none.
+      reads: whether a file is of this task, from its name and beginning.
+      read: puzzles of a file; raises ValueError with ``path:line:``.
+      satisfies_rules: of answers [..., S] and inputs that broadcast to them, whether each answer
+        keeps the rules, any token values allowed: [...] bool. It needs no label.
+      draw: a board of tokens [S] as lines of text, with `clues`, the puzzle, marked in an answer.
+      decode: a board of tokens [S] as one line of text.
+      puzzle_keys: of inputs and labels, numbers that are equal where a symmetry makes puzzles
+        equal: [B] uint64; raises ValueError where they are not puzzles of this task.
+      augment: for boards of S cells, what draws a random symmetry; raises ValueError.
+      generate: random puzzles and their answers, of the split "train" or "test".
+      options: arguments of `generate` that a command may set, with their types.
+    """
+
+    name: str
+    vocab_size: Callable[[int], int]
+    reads: Callable[[str | os.PathLike[str]], bool]
+    read: Callable[[str | os.PathLike[str]], Labelled]
+    satisfies_rules: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    draw: Callable[..., str]
+    decode: Callable[[Any], str]
+    puzzle_keys: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    augment: Callable[[int], Augment]
+    generate: Generate
+    options: Mapping[str, type]
+
+
+_MOST_BANDS = 5
+
+
+def bands(values: np.ndarray) -> np.ndarray:
+    """Numbers as few kinds, to split results by: [B] strings, such as "24" or "24-26".
+
+    Where there are more than five distinct values, neighbours are put together so that each band
+    holds about a fifth of the puzzles.
+
+    Args:
+      values: [B] whole numbers.
+    """
+    distinct, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if len(distinct) <= _MOST_BANDS:
+        band = np.arange(len(distinct))
+    else:
+        middle = np.cumsum(counts) - counts / 2
+        band = (middle * _MOST_BANDS / counts.sum()).astype(int)
+    names = np.empty(len(distinct), object)
+    for number in np.unique(band):
+        low, *_, high = (f"{value:g}" for value in distinct[band == number][[0, 0, -1]])
+        names[band == number] = low if low == high else f"{low}-{high}"
+    return names[which].astype(str)
