@@ -4,6 +4,7 @@
     python experiments/benchmark.py training  # too, and a C++ compiler for torch.compile
     python experiments/benchmark.py layouts
     python experiments/benchmark.py memory
+    python experiments/benchmark.py rules
 
 `speed`: rollout-steps per second at the full TRM-MLP size (random weights; 25.6 GFLOP each) against
 this machine's float32 matrix product and against the plain PyTorch statement of the same model in
@@ -18,6 +19,9 @@ step in `convert/torch_training.py`, eager and compiled, float32 and bfloat16.
 processes with a core each, in one folder, against two sweeps that know nothing of each other.
 
 `memory`: the buffers XLA assigns to `solve` on the bundled model, 64 puzzles, for K = 16 and 128.
+
+`rules`: seconds of one core to read, check and encode 10,000 puzzles from a file, and to check 100
+answers to each against the rules; 9x9 Sudokus and 13x13 mazes.
 """
 
 import functools
@@ -37,9 +41,10 @@ import numpy as np
 import tyro
 
 import ptrm_jax
-from ptrm_jax import journal, mesh, units
+from ptrm_jax import journal, mesh, tasks, units
 from ptrm_jax.config import swiglu_width
 from ptrm_jax.model import flops_per_rollout_step, init_params
+from ptrm_jax.tasks import maze, sudoku
 from ptrm_jax.training import presets
 from ptrm_jax.training.examples import augmentation
 from ptrm_jax.training.step import Examples, init_state, make_model, make_step, place
@@ -333,8 +338,36 @@ def memory() -> None:
     )
 
 
+def rules() -> None:
+    """Prints seconds of reading and of checking answers, on one core."""
+    num_puzzles, num_rollouts, part = 10_000, 100, 500
+    rng = np.random.default_rng(0)
+    print(f"{num_puzzles:,} puzzles x {num_rollouts} answers, seconds of one core")
+    for name, task, size, write in (
+        ("sudoku 9x9", tasks.load("sudoku"), 9, sudoku.write_csv),
+        ("maze 13x13", tasks.load("maze"), 13, maze.write_csv),
+    ):
+        inputs, labels = task.generate(size, num_puzzles, seed=0, split="train")
+        with tempfile.TemporaryDirectory() as folder:
+            write(f"{folder}/puzzles.csv", inputs, labels)
+            start = time.process_time()
+            ptrm_jax.read_dataset(f"{folder}/puzzles.csv")
+            reading = time.process_time() - start
+        checking, right = 0.0, 0
+        for first in range(0, num_puzzles, part):
+            # Half of the answers are the label, half have one cell changed.
+            answers = np.repeat(labels[first : first + part, None], num_rollouts, axis=1)
+            cells = rng.integers(0, answers.shape[-1], (part, num_rollouts // 2, 1))
+            np.put_along_axis(answers[:, ::2], cells, 1, axis=-1)
+            start = time.process_time()
+            right += int(task.satisfies_rules(answers, inputs[first : first + part, None]).sum())
+            checking += time.process_time() - start
+        share = right / (num_puzzles * num_rollouts)
+        print(f"{name}: reading {reading:.2f}, checking {checking:.2f} ({share:.0%} right)")
+
+
 def main(
-    what: tyro.conf.Positional[Literal["speed", "training", "layouts", "memory"]],
+    what: tyro.conf.Positional[Literal["speed", "training", "layouts", "memory", "rules"]],
     rounds: int = 5,
     lanes: int = 16,
     depth: int = 4,
@@ -358,8 +391,10 @@ def main(
         training(rounds)
     elif what == "layouts":
         layouts(rounds)
-    else:
+    elif what == "memory":
         memory()
+    else:
+        rules()
 
 
 if __name__ == "__main__":

@@ -5,10 +5,14 @@
     python experiments/ptrm_sweep.py --distributed                  # a process of many: TPU, Slurm
     python experiments/ptrm_sweep.py --shard 0/4                    # or one that knows no other
     python experiments/ptrm_sweep.py merge DIR [DIR ...]            # what shards have left
+    python experiments/ptrm_sweep.py maze-hard --checkpoint DIR --data DATA   # a row of the paper
 
-Without arguments: the bundled `sudoku9` model on the first 64 of its bundled puzzles, about two
-minutes on two CPU cores. Prints one table; writes settings, journals and pictures. Broken off at
-any moment, the same command goes on where it was, with any number of devices and processes.
+
+The rows of the paper are arc-agi-2, maze-hard, ppbench and sudoku-extreme; `... maze-hard --help`
+says what they take. Without arguments: the bundled `sudoku9` model on the first 64 of its bundled
+puzzles, about two minutes on two CPU cores. Prints one table; writes settings, journals and
+pictures. Broken off at any moment, the same command goes on where it was, with any number of
+devices and processes.
 """
 
 import dataclasses
@@ -19,6 +23,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from etils import epath
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -32,7 +37,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ptrm_jax import mesh, report, store, sweep
+from ptrm_jax import benchmarks, mesh, report, store, sweep
 
 _ERRORS = (*sweep.INPUT_ERRORS, store.StoreError, store.JournalError)
 
@@ -43,7 +48,8 @@ class Arguments:
 
     config: Annotated[sweep.SweepConfig, tyro.conf.arg(name="")]
     output: str | None = None
-    """Folder of the sweep, to start or to go on; by default runs/<checkpoint>."""
+    """Folder of the sweep, to start or to go on; by default runs/ and the names of
+    benchmark and checkpoint."""
     new: bool = False
     """Start anew beside what is there: runs/<checkpoint>-002 and so on."""
     dry_run: bool = False
@@ -80,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if argv[:1] == ["merge"]:
             return _merge(tyro.cli(Merge, args=argv[1:]), console)
-        arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+        arguments = _arguments(argv)
         if arguments.compilation_cache:
             mesh.use_compilation_cache(arguments.compilation_cache)
         shard = _shard(arguments)
@@ -127,10 +133,29 @@ def main(argv: list[str] | None = None) -> int:
     return _report([str(place.directory)], str(place.directory), console)
 
 
+def _arguments(argv: list[str]) -> Arguments:
+    if not argv or argv[0].startswith("-"):
+        return tyro.cli(Arguments, args=argv, description=__doc__)
+    name = argv[0]
+    # What to solve, and with which checkpoint, is for the user to say.
+    config = dataclasses.replace(
+        benchmarks.load(name), benchmark=name, checkpoint=tyro.MISSING, data=tyro.MISSING
+    )
+    return tyro.cli(
+        Arguments,
+        prog=f"experiments/ptrm_sweep.py {name}",
+        args=argv[1:],
+        default=Arguments(config),
+        description=benchmarks.describe(name),
+    )
+
+
 def _output(arguments: Arguments) -> str:
     if arguments.output is not None:
         return arguments.output
     name = Path(arguments.config.checkpoint).name
+    if arguments.config.benchmark is not None:
+        name = f"{arguments.config.benchmark}-{name}"
     return str(store.free_output("runs", name) if arguments.new else Path("runs") / name)
 
 
@@ -224,6 +249,10 @@ def _report(directories: list[str] | tuple[str, ...], output: str, console: Cons
         return 3
     report.write(result, output)
     console.print(report.table(result), highlight=False, markup=False)
+    if result.config.benchmark is not None:
+        more = benchmarks.reporter(result.config.benchmark)
+        if more is not None:
+            console.print(more(result, epath.Path(output)), highlight=False, markup=False)
     runs = (result.deterministic, *result.runs)
     ran, compiled = (sum(getattr(r, name) for r in runs) for name in ("seconds", "compile_seconds"))
     console.print(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import tyro
 
 from ptrm_jax import checkpoint, data, mesh, metrics, tasks
 from ptrm_jax.config import (
@@ -99,6 +100,8 @@ class SweepConfig:
     """How many local devices to use; by default all. Without effect on the result."""
     backend: Backend = "pmap"
     """How work is spread over them: pmap, or mesh (jit of shard_map). Without effect as well."""
+    benchmark: tyro.conf.Suppress[str | None] = None
+    """Name in `ptrm_jax.benchmarks`, whose report is to be made too."""
 
     def __post_init__(self) -> None:
         check_int("rollouts", self.rollouts, 1)
@@ -178,13 +181,16 @@ class Run:
       record: what happened.
       seconds: wall time of its units, summed, without compilation.
       compile_seconds: time of compilation.
+      answers: [B, K, D, S] tokens of every step, [B, K, 1, S] of the last, or [B, K, 0, S]; as
+        `SweepConfig.keep_answers` asked.
     """
 
     sigma: float
     seed: int
     record: Record
     seconds: float
-    compile_seconds: float = 0.0
+    compile_seconds: float
+    answers: np.ndarray
 
     @property
     def name(self) -> str:
@@ -526,6 +532,7 @@ def _as_run(parts: list[Finished]) -> Run:
         ),
         sum(part.seconds for part in parts),
         sum(part.compile_seconds for part in parts),
+        measured.tokens,
     )
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -307,20 +308,24 @@ def test_verdict_follows_the_interval(result: Result) -> None:
             answer=np.zeros((10, k, depth), np.uint64),
         )
 
+    def run(sigma: float, *record_of: Any) -> Run:
+        made = record(*record_of)
+        return Run(sigma, 0, made, 1.0, 0.0, np.empty((*made.finite.shape[:2], 0, 9), np.uint8))
+
     config = dataclasses.replace(result.config, sigmas=(0.5,), seeds=(0,))
     for won, words in ((True, "bought 100.0 points"), (False, "lost 100.0 points")):
         made = Result(
             config,
             result.provenance,
-            Run(0.0, 0, record(not won, 1, 12), 1.0),
-            (Run(0.5, 0, record(won), 1.0),),
+            run(0.0, not won, 1, 12),
+            (run(0.5, won),),
         )
         assert report.table(made).count(words) == 2
     tie = Result(
         config,
         result.provenance,
-        Run(0.0, 0, record(True, 1, 12), 1.0),
-        (Run(0.5, 0, record(True), 1.0),),
+        run(0.0, True, 1, 12),
+        (run(0.5, True),),
     )
     assert "made no difference these puzzles can show" in report.table(tie)
 

@@ -1,0 +1,56 @@
+"""The rows of the paper's table as named sweeps: a small file each.
+
+A module's docstring says the command, the hardware, how long it takes there and the paper's
+numbers. Its CONFIG has the paper's K, D, sigma and seeds; checkpoint and data are the user's. A
+module may have `report`, which makes more of a finished sweep than `ptrm_jax.report` does.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from types import ModuleType
+
+from etils import epath
+
+from ptrm_jax.sweep import Result, SweepConfig
+
+
+def names() -> tuple[str, ...]:
+    """Names of all benchmarks, as commands write them."""
+    modules = pkgutil.iter_modules(__path__)
+    return tuple(sorted(module.name.replace("_", "-") for module in modules))
+
+
+def load(name: str) -> SweepConfig:
+    """The settings of a benchmark.
+
+    Raises:
+      ValueError: there is none of this name.
+    """
+    return _module(name).CONFIG
+
+
+def describe(name: str) -> str:
+    """The docstring of a benchmark.
+
+    Raises:
+      ValueError: there is none of this name.
+    """
+    return _module(name).__doc__ or ""
+
+
+def reporter(name: str) -> Callable[[Result, epath.Path], str] | None:
+    """What a benchmark makes of a finished sweep beside the usual report, if it does.
+
+    It writes files into the folder given and returns text to print.
+
+    Raises:
+      ValueError: there is none of this name.
+    """
+    return getattr(_module(name), "report", None)
+
+
+def _module(name: str) -> ModuleType:
+    if name not in names():
+        raise ValueError(f"benchmark must be one of {', '.join(names())}; got {name!r}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
