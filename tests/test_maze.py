@@ -411,6 +411,23 @@ def test_symmetric_images_share_their_canonical_form_and_key(height, width):
     assert int(keys[0]) == int.from_bytes(first, "little")
 
 
+@pytest.mark.parametrize(("height", "width"), [(5, 5), (5, 7)])
+def test_images_carry_the_label_of_the_rule(height, width):
+    """A field without walls has many shortest paths, of which a turn keeps another."""
+    field = np.full((2, height * width), maze.FREE)
+    field[:, 0], field[:, -1] = maze.START, maze.GOAL
+    field[1, 3] = maze.WALL
+    inputs, labels = maze.images(field, width=width)
+    group = len(maze.dihedral_cells(height, width))
+    assert inputs.shape == labels.shape == (2 * group, height * width)
+    for row, (maze_, answer) in enumerate(zip(inputs, labels, strict=True)):
+        cells = maze.dihedral_cells(height, width)[row % group]
+        np.testing.assert_array_equal(maze_, field[row // group][cells])
+        np.testing.assert_array_equal(answer, maze.label(maze_, width=width))
+    turned = maze.label(field, width=width)[:, maze.dihedral_cells(height, width)]
+    assert (turned.reshape(labels.shape) != labels).any(axis=1).sum() >= group
+
+
 def test_canonical_refuses_what_is_no_batch_of_mazes():
     for function in (maze.canonical, maze.puzzle_keys):
         with pytest.raises(ValueError, match="2 axes"):

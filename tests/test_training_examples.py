@@ -349,6 +349,21 @@ def test_mixed_sources_have_a_digest_of_all_of_them() -> None:
     assert digests[0] != digests[1]
 
 
+def test_relabelled_mazes_are_drawn_one_image_at_a_time() -> None:
+    source = "generate:maze5:6:kind=braided"
+    plain = read_examples(maze_config(5, source), None)
+    config = maze_config(5, source, relabel=True)
+    examples = read_examples(config, None)
+    assert len(examples) == 8 * len(plain) == 48 and augmentation(config) is None
+    np.testing.assert_array_equal(examples.labels, maze.label(examples.puzzles.inputs))
+    np.testing.assert_array_equal(examples.puzzles.inputs[::8], plain.puzzles.inputs)
+    drawn = Stream(examples, 0, Position()).take(6).inputs
+    keys = maze.puzzle_keys(drawn)
+    assert sorted(keys.tolist()) == sorted(maze.puzzle_keys(plain.puzzles.inputs).tolist())
+    later = Stream(examples, 0, Position(1, 0)).take(6).inputs
+    assert {x.tobytes() for x in later} != {x.tobytes() for x in drawn}
+
+
 def test_a_folder_must_be_the_only_source(tmp_path: Path) -> None:
     """Its groups and the other's rows have no common measure."""
     dataset = read_source("generate:sudoku6:4", seed=0)

@@ -263,6 +263,25 @@ def generate(
     return inputs, label(inputs, width=width)
 
 
+def images(inputs: Any, *, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """All symmetric images of mazes, each with the label of `label`: two [B * G, S] int32.
+
+    A turned label is a shortest path still, but where there are several it is not the one that
+    `label` picks. Image g of maze b, by `dihedral_cells`, is row b * G + g.
+
+    Args:
+        inputs: [B, S] integer mazes.
+        width: columns of the mazes, where they are not square.
+
+    Raises:
+        ValueError: as `label`.
+    """
+    inputs = _integers(inputs, "inputs", ndim=2)
+    cells = dihedral_cells(*_shape(inputs.shape[-1], width))
+    turned = inputs[:, cells].reshape(-1, inputs.shape[-1]).astype(np.int32)
+    return turned, label(turned, width=width)
+
+
 def canonical(inputs: Any, *, width: int | None = None) -> np.ndarray:
     """The least of each maze's symmetric images, compared token by token: [B, S] int32.
 

@@ -41,6 +41,9 @@ class TrainConfig:
     task: Task = "none"
     """What the symmetries are: augmentation on the fly, and the test of equivalence; "none" for
     folders that hold their augmentations (ARC-AGI)."""
+    relabel: bool = False
+    """Mazes: label every turned maze by the rule that labels follow. Otherwise the label turns with
+    the maze, as upstream's; that is another one where a maze has several shortest paths."""
     extra_clues: int = 0
     """Sudoku: up to so many blank cells are shown, a number drawn anew for each puzzle."""
 
@@ -142,6 +145,8 @@ class TrainConfig:
             raise ValueError(
                 f"extra_clues is for task 'sudoku'; got {self.extra_clues} with {self.task!r}"
             )
+        if self.relabel and self.task != "maze":
+            raise ValueError(f"relabel is for task 'maze'; got task {self.task!r}")
         if self.exclude and self.task == "none":
             raise ValueError(
                 f"exclude needs a task, whose symmetries say what is equivalent; got {self.exclude}"

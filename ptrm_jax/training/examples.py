@@ -12,7 +12,7 @@ import numpy as np
 
 from ptrm_jax import tasks
 from ptrm_jax.data import DataError, Dataset, make_dataset, read_dataset
-from ptrm_jax.tasks import Task
+from ptrm_jax.tasks import Task, maze
 from ptrm_jax.tasks.symmetry import Augment
 from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.step import Examples
@@ -127,7 +127,16 @@ def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
         )
     if not len(merged):
         raise DataError("nothing is left to train on: every puzzle is also in the evaluation")
-    return merged
+    return _relabelled(merged) if config.relabel else merged
+
+
+def _relabelled(dataset: Dataset) -> Dataset:
+    """All images of mazes under the rule of labels; those of a maze are a group, to draw one of."""
+    inputs, labels = maze.images(dataset.puzzles.inputs)
+    made = make_dataset(dataset.name, inputs, labels, dataset.vocab_size, task=dataset.task)
+    numbers = np.arange(len(inputs), dtype=np.int32)
+    groups = numbers // (len(inputs) // len(dataset))
+    return dataclasses.replace(made, puzzle_of=numbers, group_of=groups)
 
 
 def puzzle_keys(task: str, dataset: Dataset) -> np.ndarray:
@@ -148,7 +157,7 @@ def augmentation(config: TrainConfig) -> Augment | None:
     Raises:
       ValueError: the task has no boards of this size.
     """
-    if config.task == "none":
+    if config.task == "none" or config.relabel:  # the images are there already
         return None
     return tasks.load(config.task).augment(config.model.seq_len)
 
