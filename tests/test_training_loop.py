@@ -296,6 +296,17 @@ def test_a_run_may_start_from_a_checkpoint(
     assert int(state.step) == 0 and all(not np.any(x) for x in jax.tree.leaves(state.opt_state))
 
 
+def test_a_run_may_start_from_fewer_cycles(
+    whole: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    """They are how often the weights are applied, not what these are."""
+    model = dataclasses.replace(MODEL, H_cycles=MODEL.H_cycles + 1, L_cycles=MODEL.L_cycles + 2)
+    deeper = dataclasses.replace(config, model=model, start_from=str(whole / "model"))
+    run = loop.prepare(deeper, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, run.initial, ptrm_jax.load(whole / "model")[1])
+    assert run.model.config == model
+
+
 def test_a_checkpoint_says_what_it_started_from_and_nothing_of_the_machine(
     whole: Path, config: TrainConfig, tmp_path: Path
 ) -> None:

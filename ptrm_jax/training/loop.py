@@ -160,8 +160,9 @@ def _load_initial(config: TrainConfig) -> tuple[Params, dict[str, Any]]:
     different = [
         f"{name} is {manifest['config'].get(name)!r} there and {value!r} here"
         for name, value in asked.items()
-        # What it was computed in does not change what the weights are.
-        if name != "forward_dtype" and manifest["config"].get(name) != value
+        # How often and in what they are applied does not change what the weights are.
+        if name not in ("H_cycles", "L_cycles", "forward_dtype")
+        and manifest["config"].get(name) != value
     ]
     if different:
         raise checkpoint.CheckpointError(
