@@ -142,7 +142,8 @@ def read(*directories: str | os.PathLike[str]) -> Result:
     units = sweep.plan_runs(config, provenance["data"]["num_puzzles"], provenance["lane_tile"])
     finished, _ = _finished(folders, {u.digest(identity) for run in units for u in run})
     try:
-        return sweep.collect(config, provenance, units, finished, _strata(folders[0]))
+        task, strata = provenance["data"]["task"], _strata(folders[0])
+        return sweep.collect(config, provenance, units, finished, task, strata)
     except sweep.Incomplete as error:
         raise IncompleteError(f"{', '.join(map(os.fspath, folders))}: {error}") from None
 

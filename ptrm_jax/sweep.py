@@ -206,6 +206,7 @@ class Result:
       provenance: everything that decides the result, JSON.
       deterministic: TRM without noise, one rollout, to `config.baseline_depth` steps.
       runs: PTRM, ordered by sigma as asked, then seed.
+      task: whose rules answers were checked against, or None.
       strata: as `Dataset.strata`, of its puzzles.
     """
 
@@ -213,6 +214,7 @@ class Result:
     provenance: dict[str, Any]
     deterministic: Run
     runs: tuple[Run, ...]
+    task: str | None = None
     strata: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
@@ -477,6 +479,7 @@ def collect(
     provenance: dict[str, Any],
     runs: Sequence[Sequence[Unit]],
     finished: Mapping[Unit, Finished],
+    task: str | None,
     strata: Mapping[str, np.ndarray],
 ) -> Result:
     """The result of all units of a sweep.
@@ -486,6 +489,7 @@ def collect(
       provenance: of the sweep.
       runs: of `plan_runs`.
       finished: what is there.
+      task: as `Dataset.task`.
       strata: as `Dataset.strata`, of its puzzles.
 
     Raises:
@@ -499,7 +503,7 @@ def collect(
         )
     first, *others = ([finished[unit] for unit in run] for run in runs)
     ran = tuple(_as_run(parts) for parts in others)
-    return Result(config, provenance, _as_run(first), ran, strata)
+    return Result(config, provenance, _as_run(first), ran, task, strata)
 
 
 def run(sweep: Sweep, *, progress: Callable[[int, str], None] = lambda steps, what: None) -> Result:
@@ -509,8 +513,11 @@ def run(sweep: Sweep, *, progress: Callable[[int, str], None] = lambda steps, wh
       sweep: of `prepare`.
       progress: as for `work`.
     """
-    finished = work(sweep, progress=progress)
-    return collect(sweep.config, sweep.provenance, sweep.runs, finished, sweep.puzzles.strata)
+    finished, puzzles = work(sweep, progress=progress), sweep.puzzles
+    return collect(
+        *(sweep.config, sweep.provenance, sweep.runs, finished),
+        *(puzzles.task, puzzles.strata),
+    )
 
 
 def _as_run(parts: list[Finished]) -> Run:
@@ -623,7 +630,7 @@ CHOICES: dict[str, Choice] = {
 
 def has_rules(result: Result) -> bool:
     """Whether the rules of the puzzles are known."""
-    return result.provenance["data"]["task"] is not None
+    return result.task is not None
 
 
 def choices(result: Result) -> dict[str, Choice]:

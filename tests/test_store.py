@@ -248,7 +248,7 @@ def test_kept_answers_are_the_answers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(right, part.measured.correct)
         assert answers.shape[-1] == 36
     assert sweep.cost(prepared).output_bytes == prepared.rollout_steps * (19 + 36)
-    result = sweep.collect(config, prepared.provenance, prepared.runs, finished, {})
+    result = sweep.collect(config, prepared.provenance, prepared.runs, finished, None, {})
     right = metrics.exact(result.runs[0].answers, labels)
     np.testing.assert_array_equal(right, result.runs[0].record.correct)
 

@@ -149,7 +149,7 @@ def test_rules_are_checked_where_the_task_is_known(tmp_path: Path, result: Resul
             )
             for unit, part in finished.items()
         },
-        prepared.puzzles.strata,
+        *(prepared.puzzles.task, prepared.puzzles.strata),
     )
     rows = sweep.summary(made)
     assert [row.choice for row in rows] == [
@@ -160,7 +160,7 @@ def test_rules_are_checked_where_the_task_is_known(tmp_path: Path, result: Resul
     assert "rules hold %" in table and "valid-then-Q@3 (*)" in table and "33.3 [" in table
     assert "by steps" in table
     # Where no task is known, nothing is said of rules.
-    assert result.provenance["data"]["task"] is None
+    assert result.provenance["data"]["task"] is result.task is None
     assert all(row.validity is None for row in sweep.summary(result))
     assert "rules" not in report.table(result)
 

@@ -81,8 +81,8 @@ class TrainConfig:
     seed: int = 0
     """Of initial weights, order, augmentation and exploration."""
     start_from: str | None = None
-    """Checkpoint whose weights to start from: a bundled name or a directory. It may have been trained
-    with other cycles: a short recursion learns to look around where a long one does not."""
+    """Checkpoint whose weights to start from: a bundled name or a directory. Its cycles may be
+    others: a short recursion learns to look around where a long one does not."""
     compute_dtype: DType = "float32"
     """Dtype of activations; the weights stay float32."""
     matmul_precision: MatmulPrecision = "highest"
