@@ -128,8 +128,8 @@ def read_challenges(
     Args:
         challenges: JSON, ``{id: {"train": [{"input": grid, "output": grid}, ...], "test":
             [{"input": grid}, ...]}}``; a test input may bring its output.
-        solutions: JSON, ``{id: [grid, ...]}``, one per test input, or None. It may lack tasks, whose
-            outputs are then unknown; where it has a task its grids count.
+        solutions: JSON, ``{id: [grid, ...]}``, one per test input, or None. The outputs of tasks
+            that it lacks are unknown; of those it has, its grids count.
         subset: name that the tasks carry.
 
     Raises:
@@ -827,10 +827,8 @@ def _offsets(
         if i == unmoved:
             yield 0, 0
             continue
-        height, width = (
-            max(sizes)
-            for sizes in zip(*(_turn(grid, augmentation.transform).shape for grid in (x, y)))
-        )
+        shapes = [_turn(grid, augmentation.transform).shape for grid in (x, y)]
+        height, width = np.max(shapes, axis=0)
         row = rng.randint(0, MAX_SIZE - height + 1)
         yield row, rng.randint(0, MAX_SIZE - width + 1)
 
