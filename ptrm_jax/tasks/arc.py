@@ -410,9 +410,10 @@ def parse_name(name: str) -> tuple[str, Augmentation]:
         ValueError: it is neither, or the digits are no permutation.
     """
     task, *rest = name.split(_SEPARATOR)
-    if task and task != _BLANK_NAME and not rest:
+    is_task = task not in ("", _BLANK_NAME)
+    if is_task and not rest:
         return task, PLAIN
-    if task and len(rest) == 2 and rest[0] in [f"t{t}" for t in range(_NUM_TRANSFORMS)]:
+    if is_task and len(rest) == 2 and rest[0] in [f"t{t}" for t in range(_NUM_TRANSFORMS)]:
         if sorted(rest[1]) == list("0123456789"):
             return task, Augmentation(int(rest[0][1:]), tuple(map(int, rest[1])))
     raise ValueError(

@@ -324,7 +324,8 @@ def _rollouts(
         answers, q_logits = answers[:, None], q_logits[:, None]
         finite = None if finite is None else np.asarray(finite)[..., None]
     shape = q_logits.shape
-    if len(shape) != 2 or shape[0] != len(arc_set) or answers.shape != (*shape, SEQ_LEN):
+    fits = len(shape) == 2 and shape[0] == len(arc_set) and shape[1] > 0
+    if not fits or answers.shape != (*shape, SEQ_LEN):
         raise ValueError(
             f"answers and q_logits must be [N, K, {SEQ_LEN}] and [N, K], or without K, for the "
             f"{len(arc_set)} rows; got {list(answers.shape)} and {list(shape)}; pass arc_set.take "
