@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptrm_jax import DataError, read_dataset
+from ptrm_jax import DataError, make_puzzles, read_dataset
 from ptrm_jax.metrics import interval
 from ptrm_jax.tasks import arc, arc_vote
 from ptrm_jax.tasks.arc import EOS, PAD, PLAIN, ArcSet, Augmentation, Pair, Task
@@ -453,6 +453,10 @@ def test_augmentations_are_distinct_and_follow_the_seed(tasks: tuple[Task, ...])
     # Two cells side by side and two upright: nothing but turning by 90 degrees tells them apart.
     second = [task for task in tasks if task.name == "second"]
     assert arc.make_set(second, ["lessons"], num_augmentations=40).num_puzzle_identifiers == 1 + 2
+    # A mirror takes these two pairs to each other: 9 colours, lying or upright.
+    pairs = [Pair(np.array(x), np.array([[1]])) for x in ([[1, 0]], [[0, 1]])]
+    mirrored = Task("mirrored", "exam", (pairs[0],), (pairs[1],))
+    assert arc.make_set([mirrored], ["exam"]).num_puzzle_identifiers == 1 + 18
     plain = arc.make_set(tasks, ["exam"], num_augmentations=0)
     assert len(plain) == 3
     assert plain.num_puzzle_identifiers == 1 + 5
@@ -658,7 +662,7 @@ def random_answers(
             answers[row, k, rng.integers(0, 900, 400)] = rng.choice([-5, 0, 1, 2, 7, 99])
     q_logits = rng.choice([-3.0, -1.0, 0.0, 0.5, 2.0], shape)
     finite = rng.random(shape) < 0.8
-    q_logits[~finite & (rng.random(shape) < 0.5)] = np.nan
+    q_logits[rng.random(shape) < np.where(finite, 0.05, 0.5)] = np.nan
     finite[rng.integers(shape[0], size=3)] = False
     return answers, q_logits, finite
 
@@ -756,6 +760,16 @@ def test_one_rollout_per_row_needs_no_axis_and_makes_all_counts_one(
     assert arc_vote.vote(arc_set, answers, q_logits).candidates == wanted
 
 
+def test_ties_of_q_go_to_the_lowest_finite_rollout(tasks: tuple[Task, ...]) -> None:
+    arc_set = arc.make_set(tasks, ["exam"], num_augmentations=0).take(np.array([0]))
+    answers = np.stack([arc.encode([[k]]) for k in range(4)])[None]
+    for q, wanted in ((2.0, 1), (-np.inf, 1), (np.inf, 1)):
+        q_logits = np.full((1, 4), q)
+        finite = np.array([[False, True, True, True]])
+        (first, *_), _ = arc_vote.vote(arc_set, answers, q_logits, finite=finite).candidates
+        assert [c.grid.tolist() for c in first] == [[[wanted]]]
+
+
 def ballot_of(outputs: list[list[Any]], places: list[list[int | None]], length: int) -> Any:
     """Tasks with these outputs; `places` is where the right grid stands, None for nobody voted."""
     x = np.array([[1]])
@@ -831,28 +845,35 @@ def test_row_accuracy_counts_rows_and_leaves_unknown_ones_out(tasks: tuple[Task,
         assert got.num_puzzles == 2
 
 
-def test_intervals_of_row_accuracy_resample_tasks() -> None:
-    """Rows of one task say the same again: copies of all rows change nothing."""
-    rng = np.random.default_rng(8)
+def rows_of_tasks(counts: np.ndarray) -> ArcSet:
+    """One task per count, with so many equal rows."""
     x = np.array([[1]])
-    tasks = [Task(f"t{t}", "exam", (Pair(x, x),), (Pair(x, x),)) for t in range(40)]
+    tasks = tuple(Task(f"t{t}", "exam", (Pair(x, x),), (Pair(x, x),)) for t in range(len(counts)))
+    task_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    page = np.broadcast_to(arc.encode(x), (len(task_of), 900))
+    zeros = np.zeros(len(task_of), np.int32)
+    colors = np.tile(np.arange(10), (len(task_of), 1))
+    return ArcSet(make_puzzles(page, zeros), page, 1, tasks, task_of, zeros, zeros, colors)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (25, 25), (9, 2)], ids=str)
+def test_intervals_of_row_accuracy_resample_tasks(counts: tuple[int, int]) -> None:
+    """Rows of one task say the same again, so their number makes no interval shorter."""
+    rng = np.random.default_rng(8)
     rights = rng.random(40) < 0.4
-    results = {}
-    for copies in (1, 25):
-        task_of = np.repeat(np.arange(40, dtype=np.int32), copies)
-        page = np.broadcast_to(arc.encode(x), (len(task_of), 900))
-        zeros = np.zeros(len(task_of), np.int32)
-        colors = np.tile(np.arange(10), (len(task_of), 1))
-        puzzles = arc.make_puzzles(page, zeros)
-        arc_set = ArcSet(puzzles, page, 1, tuple(tasks), task_of, zeros, zeros, colors)
-        answers = np.where(rights[task_of][:, None], page, 0)
-        results[copies] = arc_vote.row_accuracy(arc_set, answers, np.zeros(len(task_of)))
-    few, many = (results[copies].best_q for copies in (1, 25))
-    np.testing.assert_allclose(few, many)
-    # The usual bootstrap of 40 values, up to the luck of resampling.
-    np.testing.assert_allclose(few, interval(rights), atol=0.03)
-    # Where all tasks agree, nothing is known for certain.
-    nothing = arc_vote.row_accuracy(arc_set, np.zeros_like(page), zeros.astype(float))
+    rows = np.where(rights, *counts)
+    arc_set = rows_of_tasks(rows)
+    answers = np.where(np.repeat(rights, rows)[:, None], arc_set.labels, 0)
+    got = arc_vote.row_accuracy(arc_set, answers, np.zeros(len(arc_set))).best_q
+    means = []
+    for _ in range(2000):
+        drawn = rng.integers(40, size=40)
+        means.append(rows[drawn][rights[drawn]].sum() / rows[drawn].sum())
+    low, high = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose(got[:3], [rows[rights].sum() / rows.sum(), low, high], atol=0.03)
+    assert got.num_puzzles == 40
+    # Where all tasks agree resampling says nothing, and yet not all is certain.
+    nothing = arc_vote.row_accuracy(arc_set, np.zeros_like(answers), np.zeros(len(arc_set)))
     assert nothing.best_q == interval(np.zeros(40))
 
 

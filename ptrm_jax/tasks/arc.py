@@ -442,9 +442,8 @@ def restore(tokens: np.ndarray, transforms: np.ndarray, colors: np.ndarray) -> l
         colors: [M, 10] integer, likewise.
     """
     heights, widths = (sizes.tolist() for sizes in crop_sizes(tokens))
-    pages = np.where((tokens >= 0) & (tokens < VOCAB_SIZE), tokens, 0).astype(np.uint8)
-    pages = pages.reshape(-1, MAX_SIZE, MAX_SIZE)
-    # From token to original colour; within a crop there are no other tokens.
+    # Other tokens than colours may wrap around here: there are none within a crop.
+    pages = tokens.astype(np.uint8).reshape(-1, MAX_SIZE, MAX_SIZE)
     tables = np.zeros((len(tokens), 256), np.uint8)
     tables[:, FIRST_COLOR:VOCAB_SIZE] = np.argsort(colors, axis=1)
     packed = []
