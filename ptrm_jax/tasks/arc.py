@@ -725,7 +725,7 @@ def write_folder(
     and ``test_puzzles.json`` gives no output. (Upstream writes ``[[0]]`` for both.) See above for
     what the rows share with upstream's. ``dataset.json`` comes last in each split.
 
-    Memory: three bytes per token of the training split, about 11 GB for 1000 augmentations of
+    Memory: three bytes per token of the training split, about 10 GB for 1000 augmentations of
     ARC-AGI-1 with ConceptARC.
 
     Args:
