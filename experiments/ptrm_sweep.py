@@ -16,6 +16,7 @@ devices and processes.
 """
 
 import dataclasses
+import os
 import signal
 import sys
 import time
@@ -51,7 +52,7 @@ class Arguments:
     """Folder of the sweep, to start or to go on; by default runs/ and the names of
     benchmark and checkpoint."""
     new: bool = False
-    """Start anew beside what is there: runs/<checkpoint>-002 and so on."""
+    """Start anew beside what is there, in a folder with -002 and so on behind its name."""
     dry_run: bool = False
     """Say what it would cost, and stop."""
     shard: str | None = None
@@ -151,12 +152,11 @@ def _arguments(argv: list[str]) -> Arguments:
 
 
 def _output(arguments: Arguments) -> str:
-    if arguments.output is not None:
-        return arguments.output
-    name = Path(arguments.config.checkpoint).name
-    if arguments.config.benchmark is not None:
-        name = f"{arguments.config.benchmark}-{name}"
-    return str(store.free_output("runs", name) if arguments.new else Path("runs") / name)
+    config = arguments.config
+    names = [config.benchmark] if config.benchmark is not None else []
+    path = Path("runs", "-".join([*names, Path(config.checkpoint).name]))
+    path = epath.Path(arguments.output or path)
+    return os.fspath(store.free_output(path.parent, path.name) if arguments.new else path)
 
 
 def _shard(arguments: Arguments) -> sweep.Shard:

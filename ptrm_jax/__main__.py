@@ -1,4 +1,4 @@
-"""`python -m ptrm_jax solve "<puzzle string>"`: see PTRM solve one Sudoku."""
+"""`python -m ptrm_jax`: solve one Sudoku, look at a checkpoint, lay ARC-AGI out."""
 
 import dataclasses
 import sys
@@ -15,7 +15,7 @@ from ptrm_jax.config import ModelConfig, NoiseOn
 from ptrm_jax.puzzles import check_puzzles, make_puzzles
 from ptrm_jax.solver import Solution
 from ptrm_jax.sweep import INPUT_ERRORS
-from ptrm_jax.tasks import sudoku
+from ptrm_jax.tasks import arc, sudoku
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,38 @@ class Info:
             print(f"{title}:")
             for name, value in manifest[title].items():
                 print(f"  {name}: {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ArcFolder:
+    """Make a folder in upstream's layout of ARC-AGI's JSON files, to solve or to train on.
+
+    The files are arc-agi_<subset>_challenges.json and, where outputs are known, ..._solutions.json.
+    With the subsets, number and seed of upstream's builder the identifiers are upstream's.
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    """Folder of the JSON files."""
+    output: Annotated[str, tyro.conf.Positional]
+    """Folder to make."""
+    subsets: tuple[str, ...] = ("training2", "evaluation2")
+    """Subsets, in order."""
+    test_subsets: tuple[str, ...] = ("evaluation2",)
+    """Those whose test inputs are to be solved, and not trained on."""
+    augmentations: int = 1000
+    """Augmented copies of each task, beside the plain one."""
+    seed: int = 42
+    """Of the augmentations."""
+
+    def run(self) -> None:
+        tasks = arc.read_tasks(self.source, self.subsets)
+        arc.write_folder(
+            *(self.output, tasks, self.test_subsets),
+            num_augmentations=self.augmentations,
+            seed=self.seed,
+        )
+        rows = arc.read_set(self.output) if self.test_subsets else ()
+        print(f"{len(tasks)} tasks, {len(rows)} rows to solve; {self.output}")
 
 
 def _read_puzzles(text: str) -> np.ndarray:
@@ -148,7 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     mesh.use_cpu_cores()
     command = tyro.cli(
         Annotated[Solve, tyro.conf.subcommand("solve")]  # type: ignore[arg-type]
-        | Annotated[Info, tyro.conf.subcommand("info")],
+        | Annotated[Info, tyro.conf.subcommand("info")]
+        | Annotated[ArcFolder, tyro.conf.subcommand("arc-folder")],
         args=argv,
         prog="python -m ptrm_jax",
         description="Probabilistic Tiny Recursive Models in JAX.",

@@ -38,7 +38,7 @@ from ptrm_jax.metrics import Interval
 from ptrm_jax.model import TRM, Params, flops_per_rollout_step
 from ptrm_jax.provenance import environment
 from ptrm_jax.solver import check_sigma
-from ptrm_jax.units import Finished, Unit, assemble, measure, plan
+from ptrm_jax.units import Finished, Measured, Unit, assemble, measure, plan
 
 INPUT_ERRORS = (ValueError, OSError, checkpoint.CheckpointError, DataError)
 """What bad input raises before anything is compiled; commands turn them into exit status 2."""
@@ -90,8 +90,11 @@ class SweepConfig:
     """Kind of puzzle, whose rules answers are checked against; by default what the data are known
     to be, which an upstream folder does not say."""
     keep_answers: KeepAnswers = "none"
-    """Keep the answers of the last step, or of all, not only their digests: S bytes each, before
-    compression."""
+    """Keep the answers of the last step (of TRM after D and after K * D), or of all, not only their
+    digests: S bytes each, before compression."""
+    unlabelled: tyro.conf.Suppress[bool] = False
+    """Also solve puzzles whose label is not known, for what reads the answers; no metric counts
+    them."""
     grid_rollouts: tuple[int, ...] = ()
     """Also report these widths, each with every depth of `grid_depths`; they cost nothing more."""
     grid_depths: tuple[int, ...] = ()
@@ -133,6 +136,11 @@ class SweepConfig:
         for seed in self.seeds:
             check_int("seeds", seed, 0)
         Precision(self.compute_dtype or "float32", self.matmul_precision, self.q_dtype)
+
+    def keep_steps(self, depth: int) -> range | list[int]:
+        """Supervision steps, from 1, of a run to `depth` whose answers are kept."""
+        last = sorted({self.depth, depth})
+        return {"none": [], "last": last, "all": range(1, depth + 1)}[self.keep_answers]
 
     @property
     def baseline_depth(self) -> int:
@@ -178,11 +186,10 @@ class Run:
     Attributes:
       sigma: noise scale.
       seed: the user's integer.
-      record: what happened.
+      record: what happened, on the puzzles that have labels.
       seconds: wall time of its units, summed, without compilation.
       compile_seconds: time of compilation.
-      answers: [B, K, D, S] tokens of every step, [B, K, 1, S] of the last, or [B, K, 0, S]; as
-        `SweepConfig.keep_answers` asked.
+      measured: the same of all puzzles, with the answers of `SweepConfig.keep_steps`.
     """
 
     sigma: float
@@ -190,7 +197,7 @@ class Run:
     record: Record
     seconds: float
     compile_seconds: float
-    answers: np.ndarray
+    measured: Measured
 
     @property
     def name(self) -> str:
@@ -235,7 +242,7 @@ class Sweep:
         """Everything that decides the bits of the result, and nothing else, as JSON."""
         config, source = self.config, self.provenance
         names = ("sigmas", "seeds", "rollouts", "depth", "equal_compute")
-        names += ("noise_on", "noise_when", "keep_answers")
+        names += ("noise_on", "noise_when", "keep_answers", "unlabelled")
         identity = {
             "checkpoint": source["checkpoint"]["digest"],
             "data": {name: source["data"][name] for name in ("digest", "num_puzzles", "task")},
@@ -311,8 +318,9 @@ def prepare(config: SweepConfig) -> Sweep:
     devices = mesh.local_devices(config.devices)
     model, params = checkpoint.load(config.checkpoint, precision=precision)
     whole = read_dataset(config.data or _data_of(config.checkpoint), split=config.split)
-    # Rows whose every label is ignored are padding of the file.
-    chosen = whole.take(metrics.valid_rows(whole.labels, whole.ignore_label))
+    # Rows whose every label is ignored are padding of the file, or not for us to know.
+    labelled = metrics.valid_rows(whole.labels, whole.ignore_label)
+    chosen = whole if config.unlabelled else whole.take(labelled)
     chosen = chosen.head(config.num_puzzles)
     chosen = dataclasses.replace(chosen, task=config.task or chosen.task)
     chosen.check_fits(model.config)
@@ -399,11 +407,7 @@ def cost(sweep: Sweep, units: Sequence[Unit] | None = None) -> Cost:
     each = sum(np.dtype(kind).itemsize for kind in ("bool", "f4", "f4", "bool", "bool", "u8"))
     model = sweep.model.config
     answer = np.min_scalar_type(model.vocab_size - 1).itemsize * model.seq_len
-    kept = {
-        "none": 0,
-        "last": sum(unit.lanes for unit in units),
-        "all": steps,
-    }[config.keep_answers]
+    kept = sum(unit.lanes * len(config.keep_steps(unit.depth)) for unit in units)
     ratio = None
     if config.grid_rollouts and config.grid_depths:
         whole = config.rollouts * config.depth
@@ -501,9 +505,12 @@ def collect(
             f"{missing} of {len(units)} units of the sweep are missing; run the same command "
             "again, or the shards that have not ended"
         )
-    first, *others = ([finished[unit] for unit in run] for run in runs)
-    ran = tuple(_as_run(parts) for parts in others)
-    return Result(config, provenance, _as_run(first), ran, task, strata)
+    labelled = _labelled(runs[0], finished)
+    if not labelled.any():
+        raise ValueError("a sweep must have at least one puzzle with a label; it has none")
+    first, *others = (_as_run([finished[unit] for unit in run], labelled) for run in runs)
+    strata = {name: kinds[labelled] for name, kinds in strata.items()}
+    return Result(config, provenance, first, tuple(others), task, strata)
 
 
 def run(sweep: Sweep, *, progress: Callable[[int, str], None] = lambda steps, what: None) -> Result:
@@ -520,26 +527,32 @@ def run(sweep: Sweep, *, progress: Callable[[int, str], None] = lambda steps, wh
     )
 
 
-def _as_run(parts: list[Finished]) -> Run:
+def _labelled(run: Sequence[Unit], finished: Mapping[Unit, Finished]) -> np.ndarray:
+    """[B] bool: puzzles whose answers can be right or wrong."""
+    return ~np.isnan(assemble([finished[unit] for unit in run]).cell_accuracy[:, 0, 0])
+
+
+def _as_run(parts: list[Finished], labelled: np.ndarray) -> Run:
     measured, unit = assemble(parts), parts[0].unit
-    answers = measured.answer[..., None].view(np.uint32)  # two tokens of a digest each
+    known = Measured(*(field[labelled] for field in measured))
+    answers = known.answer[..., None].view(np.uint32)  # two tokens of a digest each
     depth = answers.shape[2]
     ids = [metrics.answer_ids(answers[:, :, d]) for d in range(depth)]
     return Run(
         unit.sigma,
         unit.seed,
         Record(
-            correct=measured.correct,
-            cell_accuracy=measured.cell_accuracy,
-            q_logit=measured.q_logit,
-            finite=measured.finite,
-            valid=measured.valid,
+            correct=known.correct,
+            cell_accuracy=known.cell_accuracy,
+            q_logit=known.q_logit,
+            finite=known.finite,
+            valid=known.valid,
             answer_id=np.stack(ids, axis=2),
-            answer=measured.answer,
+            answer=known.answer,
         ),
         sum(part.seconds for part in parts),
         sum(part.compile_seconds for part in parts),
-        measured.tokens,
+        measured,
     )
 
 
@@ -580,7 +593,7 @@ def _run_unit(sweep: Sweep, unit: Unit) -> Finished:
         sweep.puzzles.labels[first:stop],
         sweep.puzzles.ignore_label,
         valid=valid,
-        keep_answers=config.keep_answers,
+        keep_steps=config.keep_steps(unit.depth),
     )
     compiled = mesh.compile_seconds() - compiled
     return Finished(unit, measured, time.perf_counter() - start - compiled, compiled)

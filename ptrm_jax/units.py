@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptrm_jax import metrics
-from ptrm_jax.config import KeepAnswers
 
 
 class Unit(NamedTuple):
@@ -92,7 +91,7 @@ class Measured(NamedTuple):
       valid: [b, k, D] bool, the answer satisfies the rules of its puzzle; all False where the task
         has none.
       answer: [b, k, D] uint64, `answer_digest`.
-      tokens: [b, k, D, S] the answers, [b, k, 1, S] those of the last step, or [b, k, 0, S].
+      tokens: [b, k, n, S] the answers of the n steps that were to be kept.
     """
 
     correct: np.ndarray
@@ -112,7 +111,7 @@ def measure(
     ignore_label: int | None,
     *,
     valid: np.ndarray | None = None,
-    keep_answers: KeepAnswers = "none",
+    keep_steps: Sequence[int] = (),
 ) -> Measured:
     """What is kept of rollouts.
 
@@ -123,10 +122,10 @@ def measure(
       labels: [b, S].
       ignore_label: label of positions that do not count.
       valid: [b, k, D] bool, whether the answers satisfy the rules; None without rules.
-      keep_answers: of which steps the answers themselves are kept.
+      keep_steps: supervision steps, from 1, of which the answers themselves are kept.
     """
     small = np.min_scalar_type(int(answers.max(initial=0)))
-    kept = {"none": slice(0), "last": slice(-1, None), "all": slice(None)}[keep_answers]
+    kept = np.array(keep_steps, int) - 1
     return Measured(
         correct=metrics.exact(answers, labels, ignore_label=ignore_label) & finite,
         cell_accuracy=metrics.cell_accuracy(answers, labels, ignore_label=ignore_label).astype(

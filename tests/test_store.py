@@ -249,19 +249,21 @@ def test_kept_answers_are_the_answers(tmp_path: Path) -> None:
         assert answers.shape[-1] == 36
     assert sweep.cost(prepared).output_bytes == prepared.rollout_steps * (19 + 36)
     result = sweep.collect(config, prepared.provenance, prepared.runs, finished, None, {})
-    right = metrics.exact(result.runs[0].answers, labels)
+    right = metrics.exact(result.runs[0].measured.tokens, labels)
     np.testing.assert_array_equal(right, result.runs[0].record.correct)
 
 
 def test_the_last_answers_are_those_of_the_last_step(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, keep_answers="last", sigmas=(0.3,), seeds=(0,))
     prepared = sweep.prepare(config)
-    (run,) = sweep.run(prepared).runs
-    assert run.answers.shape == (5, 4, 1, 36)
-    right = metrics.exact(run.answers[:, :, 0], prepared.puzzles.labels)
-    np.testing.assert_array_equal(right, run.record.correct[:, :, -1])
-    steps, lanes = prepared.rollout_steps, 5 * (1 + 4)
-    assert sweep.cost(prepared).output_bytes == steps * 19 + lanes * 36
+    result = sweep.run(prepared)
+    for run, steps in ((result.deterministic, [2, 8]), (result.runs[0], [2])):
+        tokens = run.measured.tokens
+        assert tokens.shape == (5, len(run.record.correct[0]), len(steps), 36)
+        right = metrics.exact(tokens, prepared.puzzles.labels)
+        np.testing.assert_array_equal(right, run.record.correct[:, :, np.array(steps) - 1])
+    kept = 5 * (2 * 1 + 4)
+    assert sweep.cost(prepared).output_bytes == prepared.rollout_steps * 19 + kept * 36
 
 
 def test_cost_is_of_what_is_left() -> None:

@@ -82,6 +82,23 @@ def test_padding_rows_do_not_count(config: SweepConfig, result: Result) -> None:
         assert len(run.record.correct) == 10
 
 
+def test_puzzles_without_labels_may_be_solved_and_never_count(
+    config: SweepConfig, result: Result
+) -> None:
+    asked = dataclasses.replace(config, unlabelled=True, keep_answers="last")
+    found = sweep.run(sweep.prepare(asked))
+    assert found.provenance["data"]["num_puzzles"] == 11
+    for run, expected in zip(found.runs, result.runs, strict=True):
+        assert run.measured.tokens.shape == (11, 4, 1, 9)
+        for got, other in zip(run.record, expected.record, strict=True):
+            np.testing.assert_array_equal(got, other)
+    only = dataclasses.replace(config, unlabelled=True)
+    prepared = sweep.prepare(only)
+    alone = dataclasses.replace(prepared, puzzles=prepared.puzzles.take(np.array([10])))
+    with pytest.raises(ValueError, match="at least one puzzle with a label"):
+        sweep.run(alone)
+
+
 def test_records_are_what_the_solver_says(files: dict[str, str], result: Result) -> None:
     """Blocks, padding and devices leave no trace: the record of a plain solve, computed apart."""
     from ptrm_jax import load, read_dataset
@@ -309,8 +326,7 @@ def test_verdict_follows_the_interval(result: Result) -> None:
         )
 
     def run(sigma: float, *record_of: Any) -> Run:
-        made = record(*record_of)
-        return Run(sigma, 0, made, 1.0, 0.0, np.empty((*made.finite.shape[:2], 0, 9), np.uint8))
+        return Run(sigma, 0, record(*record_of), 1.0, 0.0, result.deterministic.measured)
 
     config = dataclasses.replace(result.config, sigmas=(0.5,), seeds=(0,))
     for won, words in ((True, "bought 100.0 points"), (False, "lost 100.0 points")):

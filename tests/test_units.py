@@ -1,12 +1,12 @@
 """Work units: they cover the work once, and what they leave comes back whole."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from ptrm_jax import metrics, units
-from ptrm_jax.config import KeepAnswers
 from ptrm_jax.units import Finished, Measured, Unit
 
 
@@ -68,7 +68,7 @@ def test_answers_have_digests_of_their_own() -> None:
     np.testing.assert_array_equal(metrics.answer_ids(halves), metrics.answer_ids(rollouts))
 
 
-def measured(keep_answers: KeepAnswers = "none") -> tuple[Measured, np.ndarray, np.ndarray]:
+def measured(keep_steps: Sequence[int] = ()) -> tuple[Measured, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     answers = rng.integers(0, 3, (4, 6, 5, 2)).astype(np.int32)
     labels = rng.integers(0, 3, (4, 2)).astype(np.int32)
@@ -76,7 +76,7 @@ def measured(keep_answers: KeepAnswers = "none") -> tuple[Measured, np.ndarray, 
     finite = rng.random((4, 6, 5)) < 0.9
     valid = rng.random((4, 6, 5)) < 0.5
     return (
-        units.measure(answers, q, finite, labels, 0, valid=valid, keep_answers=keep_answers),
+        units.measure(answers, q, finite, labels, 0, valid=valid, keep_steps=keep_steps),
         answers,
         labels,
     )
@@ -92,7 +92,7 @@ def test_measured_is_against_the_labels() -> None:
             assert found.cell_accuracy[b, k, d] == np.float32(hits.mean())
     assert not (found.valid & ~found.finite).any() and found.valid.any()
     assert found.tokens.shape == (4, 6, 0, 2)
-    for keep, expected in (("all", answers), ("last", answers[:, :, -1:])):
+    for keep, expected in ((range(1, 6), answers), ([2, 5], answers[:, :, [1, 4]])):
         kept, _, _ = measured(keep)
         np.testing.assert_array_equal(kept.tokens, expected)
         assert kept.tokens.dtype == np.uint8
@@ -100,9 +100,9 @@ def test_measured_is_against_the_labels() -> None:
     assert not without.valid.any() and without.valid.shape == found.valid.shape
 
 
-@pytest.mark.parametrize("keep_answers", ["none", "last", "all"])
-def test_a_packed_unit_comes_back(keep_answers: KeepAnswers) -> None:
-    found, *_ = measured(keep_answers)
+@pytest.mark.parametrize("keep_steps", [(), (5,), range(1, 6)])
+def test_a_packed_unit_comes_back(keep_steps: Sequence[int]) -> None:
+    found, *_ = measured(keep_steps)
     finished = Finished(Unit(0.1, 3, 5, (4, 8), (6, 12), (4, 6)), found, 1.5, 0.25)
     digest, back = units.unpack(units.pack("abc", finished))
     assert digest == "abc" and back.unit == finished.unit and back[2:] == (1.5, 0.25)
@@ -113,7 +113,7 @@ def test_a_packed_unit_comes_back(keep_answers: KeepAnswers) -> None:
 
 
 def test_units_are_put_together_in_their_places() -> None:
-    whole, *_ = measured("all")
+    whole, *_ = measured(range(1, 6))
     planned = units.plan(sigma=0.1, seed=0, depth=5, rollouts=6, num_puzzles=4, lanes=4)
     assert len(planned) > 4
     parts = [

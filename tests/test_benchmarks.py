@@ -1,0 +1,151 @@
+"""The rows of the paper by name: the paper's settings, and from data to report on tiny models."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import numpy as np
+import pytest
+from conftest import load_experiment
+
+from ptrm_jax import benchmarks, mesh, metrics, read_dataset, save, store
+from ptrm_jax.__main__ import main as ptrm_main
+from ptrm_jax.config import ModelConfig
+from ptrm_jax.model import TRM, init_params
+from ptrm_jax.tasks import arc, arc_vote, maze
+
+PAPER = {
+    "arc-agi-2": (25, 16, 0.2),
+    "maze-hard": (100, 16, 1.0),
+    "sudoku-extreme": (100, 64, 0.3),
+}
+"""K, D, sigma of the paper's table."""
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`experiments/ptrm_sweep.py`."""
+    monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+    return load_experiment("ptrm_sweep")
+
+
+@pytest.mark.parametrize("name", benchmarks.names())
+def test_settings_are_the_papers(name: str) -> None:
+    config = benchmarks.load(name)
+    assert (config.rollouts, config.depth, *config.sigmas) == PAPER[name]
+    assert config.num_puzzles is None and config.equal_compute
+    described = benchmarks.describe(name)
+    assert f"ptrm_sweep.py {name} --checkpoint DIR --data DATA" in described
+    assert "Paper:" in described and "H100" in described
+    for number in (f"K = {config.rollouts}", f"D = {config.depth}"):
+        assert number in described.splitlines()[0]
+
+
+def test_unknown_names_and_missing_data_are_refused(
+    command: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["maze-easy"]) == 2
+    assert "benchmark must be one of" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as status:
+        command.main(["maze-hard"])
+    assert status.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--checkpoint" in said and "--data" in said
+
+
+def tiny_model(directory: Path, seq_len: int, vocab_size: int, identifiers: int = 1) -> str:
+    """A random model whose time goes into nothing."""
+    config = ModelConfig(
+        **{"seq_len": seq_len, "vocab_size": vocab_size, "hidden_size": 8, "num_layers": 1},
+        **{"H_cycles": 1, "L_cycles": 1, "variant": "mlp_t", "mlp_width": 8, "mlp_t_width": 8},
+        **{"prefix_len": 1, "puzzle_emb_ndim": 8, "num_puzzle_identifiers": identifiers},
+        forward_dtype="float32",
+    )
+    params = init_params(TRM(config), jax.random.key(0))
+    table = params["puzzle_emb"]["embedding"]
+    params["puzzle_emb"]["embedding"] = jax.random.normal(jax.random.key(1), table.shape)
+    save(directory, config, params)
+    return str(directory)
+
+
+def test_mazes_are_judged_by_label_and_by_rule(
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = np.full((3, 25), maze.FREE)
+    inputs[:, 0], inputs[:, -1] = maze.START, maze.GOAL
+    inputs[1, 3], inputs[2, 20] = maze.WALL, maze.WALL
+    maze.write_csv(tmp_path / "mazes.csv", inputs, maze.label(inputs))
+    argv = ["maze-hard", "--checkpoint", tiny_model(tmp_path / "model", 25, 6)]
+    argv += ["--data", str(tmp_path / "mazes.csv"), "--rollouts", "2", "--depth", "2"]
+    argv += ["--grid-rollouts", "1", "--grid-depths", "2", "--output", str(tmp_path / "run")]
+    assert command.main([*argv, "--devices", "1"]) == 0
+    out = capsys.readouterr().out
+    for part in ("rules hold %", "valid-then-Q@2 (*)", "by steps", "3 of 3 puzzles", "TRM, D=4"):
+        assert part in out
+    assert store.read(tmp_path / "run").config.benchmark == "maze-hard"
+
+
+def test_arc_votes_and_submits(
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From JSON to a submission; one output is not known, and still answered."""
+
+    def pair(seed: int) -> dict[str, list[list[int]]]:
+        grids = np.random.default_rng(seed).integers(0, 10, (2, 3, 4)).tolist()
+        return {"input": grids[0], "output": grids[1]}
+
+    challenges = {
+        name: {
+            "train": [pair(seed), pair(seed + 1)],
+            "test": [{"input": pair(seed + 2 + i)["input"]} for i in range(count)],
+        }
+        for name, seed, count in (("aaaaaaaa", 0, 2), ("bbbbbbbb", 10, 1), ("cccccccc", 20, 1))
+    }
+    solutions = {"aaaaaaaa": [pair(30)["output"], [[3]]], "cccccccc": [[[1]]]}
+    (tmp_path / "arc-agi_some_challenges.json").write_text(json.dumps(challenges))
+    (tmp_path / "arc-agi_some_solutions.json").write_text(json.dumps(solutions))
+    folder, options = str(tmp_path / "data"), ["--subsets", "some", "--test-subsets", "some"]
+    source = ["arc-folder", str(tmp_path), folder, *options, "--augmentations", "3"]
+    assert ptrm_main(source) == 0
+    assert "3 tasks, 16 rows to solve" in capsys.readouterr().out
+    assert ptrm_main(source) == 2
+    assert "must be empty" in capsys.readouterr().err
+
+    model = tiny_model(tmp_path / "model", arc.SEQ_LEN, arc.VOCAB_SIZE, 13)
+    argv = ["arc-agi-2", "--checkpoint", model, "--data", folder, "--rollouts", "3"]
+    argv += ["--depth", "2", "--devices", "1", "--sigmas", "1", "--output", str(tmp_path / "run")]
+    assert command.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "3 tasks, 3 test inputs with known outputs, 1 without" in out
+    assert "16 of 16 puzzles" in out and "all vote, by Q@3" in out
+
+    answers = json.loads((tmp_path / "run" / "submission.json").read_text())
+    assert {name: len(inputs) for name, inputs in answers.items()} == {
+        **{"aaaaaaaa": 2, "bbbbbbbb": 1, "cccccccc": 1}
+    }
+    result = store.read(tmp_path / "run")
+    (run,) = result.runs
+    assert len(run.record.correct) == 12 and run.measured.tokens.shape == (16, 3, 1, 900)
+    rows = arc.read_set(folder)
+    ballot = arc_vote.vote(rows, run.measured.tokens[:, :, 0], run.measured.q_logit[:, :, 1])
+    assert answers == json.loads(json.dumps(arc_vote.submission(ballot)))
+    scores = json.loads((tmp_path / "run" / "arc_scores.json").read_text())
+    assert [(s.get("vote", "rows"), s["depth"]) for s in scores] == [
+        *(("TRM, D=2", 2), ("TRM, D=6", 6), ("sigma 1, best-Q@3", 2)),
+        *(("sigma 1, all vote@3", 2), ("sigma 1, all vote, by Q@3", 2)),
+        *(("rows", 2), ("rows", 6), ("rows", 2)),
+    ]
+    # TRM's votes are those of its answers after D and after K * D steps.
+    dataset = read_dataset(folder)
+    for place, depth in ((0, 2), (1, 6)):
+        measured = result.deterministic.measured
+        right = metrics.exact(measured.tokens[:, :, place], dataset.labels, ignore_label=0)
+        np.testing.assert_array_equal(right, measured.correct[:, :, depth - 1])
+
+    # A sample has the tasks that it reaches.
+    assert command.main([*argv, "--num-puzzles", "9"]) == 2
+    assert "num_puzzles was 16 and is 9; pass --new" in " ".join(capsys.readouterr().err.split())
+    assert command.main([*argv, "--num-puzzles", "9", "--new"]) == 0
+    assert "2 tasks, 2 test inputs with known outputs, 1 without" in capsys.readouterr().out
+    assert (tmp_path / "run-002" / "submission.json").exists()
