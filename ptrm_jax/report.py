@@ -166,13 +166,10 @@ def _reading(result: Result) -> list[str]:
     auc = np.mean([metrics.q_auc(at.correct, at.q_logit, finite=at.finite) for at in final])
     picked = "Best of these sigmas, picked on these same puzzles (which flatters it)"
     equal = "equal depth and compute" if config.rollouts == 1 else "equal depth"
-    lines = [
-        "Differences are paired by puzzle. pass@K needs the labels: it bounds every choice.",
-        *(
-            ["(*) prefers answers that satisfy the rules: a verifier that PTRM does not have."]
-            if has_rules(result)
-            else []
-        ),
+    lines = ["Differences are paired by puzzle. pass@K needs the labels: it bounds every choice."]
+    if has_rules(result):
+        lines.append("(*) prefers answers that satisfy the rules: PTRM has no such verifier.")
+    lines += [
         f"{picked if len(config.sigmas) > 1 else 'Sigma'}: {best.sigma:g}.",
         f"At {equal} PTRM {_verdict(best.gain_equal_depth)}.",
     ]
@@ -180,10 +177,6 @@ def _reading(result: Result) -> list[str]:
         lines.append(
             f"At equal compute (TRM for {config.baseline_depth} steps) PTRM "
             f"{_verdict(best.gain_equal_compute)}."
-        )
-    if has_rules(result):
-        lines.append(
-            "(*) prefers answers that satisfy the rules: a verifier that PTRM does not have."
         )
     if not np.isnan(auc):
         lines.append(f"AUC of Q over its rollouts: {auc:.3f}.")
