@@ -1,0 +1,288 @@
+"""One puzzle of Pencil Puzzle Bench: its type, givens, walls, solution and moves."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy import ndimage
+
+TYPES = ("sudoku", "lightup", "nurikabe", "heyawake", "tapa", "shakashaka")
+"""The six types of PTRM, in the order of its Table 1; a type index is a place in this tuple."""
+
+OPEN = "."
+"""The symbol of a cell without a given, and of one that is not decided."""
+
+STATES = {
+    "sudoku": ".123456789",
+    "lightup": ".#+",
+    "nurikabe": ".#+",
+    "heyawake": ".#+",
+    "tapa": ".#+",
+    "shakashaka": ".+2345",
+}
+"""What a cell can be decided to be; the place of a symbol is its code in `rules`, 0 undecided."""
+
+TOP, RIGHT, BOTTOM, LEFT = 1, 2, 4, 8
+"""Bits of the mask of walls around a cell of heyawake."""
+
+Rows = tuple[tuple[str, ...], ...]
+Masks = tuple[tuple[int, ...], ...]
+
+
+def takes_answer(pid: str, given: str) -> bool:
+    """Whether a cell with this given is still to be decided: black cells and islands' clues not."""
+    return given == OPEN or pid == "heyawake"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A puzzle, checked for its form; `rules.is_solved` tells whether the answer is right.
+
+    The symbols are those of puzz.link's pzprv3 text, one string per cell:
+
+    - sudoku: givens and answers ``1`` to ``9``.
+    - lightup: givens ``-`` (black) and ``0`` to ``4`` (black, with a number); answers ``#`` (bulb)
+      and ``+`` (no bulb).
+    - nurikabe: givens ``-`` (any size) and sizes; answers ``#`` (shaded) and ``+``.
+    - heyawake: givens are the numbers of rooms, answers ``#`` and ``+``, in all cells.
+    - tapa: givens are the runs around the cell, such as ``1,1,2``, with ``-`` for any length;
+      answers ``#`` and ``+``. Runs have no order: they are kept ascending, ``-`` last.
+    - shakashaka: givens ``5`` (black) and ``0`` to ``4`` (black, with a number); answers ``+``
+      (white) and triangles, named by their black corner: ``5`` upper left, ``4`` upper right,
+      ``3`` lower right, ``2`` lower left.
+
+    Attributes:
+        pid: one of `TYPES`.
+        problem: [height][width] givens, ``.`` where there is none.
+        answer: [height][width] symbols, ``.`` where the given cannot take an answer; for sudoku the
+            whole board, filled in where ``.`` stands at a given. None where the solution is not
+            known.
+        walls: heyawake only, [height][width] masks of `TOP`, `RIGHT`, `BOTTOM`, `LEFT`, the rim
+            included. A wall that ends inside a room counts too.
+        moves: ``(cell, symbol)`` in the order in which a solver decided the cells, cells numbered
+            row by row; None where that is not known.
+        name: what the source calls it.
+        source: where it is from.
+        unique: whether the solution is known to be the only one; None where it is not known.
+
+    Raises:
+        ValueError: an unknown type, rows of different lengths, a symbol the type does not have, an
+            answer that is incomplete or changes a given, walls that do not fit, or moves that do
+            not lead to the answer.
+    """
+
+    pid: str
+    problem: Rows
+    answer: Rows | None = None
+    walls: Masks | None = None
+    moves: tuple[tuple[int, str], ...] | None = None
+    name: str = ""
+    source: str = ""
+    unique: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.pid not in TYPES:
+            raise ValueError(
+                f"pid must be one of {', '.join(TYPES)}; pid is {self.pid!r}; leave other types out"
+            )
+        widths = {len(row) for row in self.problem}
+        if len(widths) != 1 or widths == {0}:
+            raise ValueError(
+                f"a board must have rows of one length, at least 1; problem has {len(self.problem)}"
+                f" rows of lengths {sorted(widths)}; write every cell, '.' where it is empty"
+            )
+        if self.pid == "sudoku" and (self.height, self.width) not in _SUDOKUS:
+            raise ValueError(
+                f"a sudoku must have 4x4, 6x6 or 9x9 cells; problem has {self.height}x{self.width};"
+                " leave it out"
+            )
+        problem = tuple(
+            tuple(self._given(symbol, cell) for cell, symbol in enumerate(row, self.width * index))
+            for index, row in enumerate(self.problem)
+        )
+        object.__setattr__(self, "problem", problem)
+        self._check_answer()
+        self._check_walls()
+        self._check_moves()
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return len(self.problem)
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.problem[0])
+
+    @property
+    def open_cells(self) -> tuple[int, ...]:
+        """The cells to be decided, numbered row by row."""
+        return tuple(
+            cell
+            for cell, given in enumerate(itertools.chain(*self.problem))
+            if given == OPEN or (self.pid != "sudoku" and takes_answer(self.pid, given))
+        )
+
+    def cell_name(self, cell: int) -> str:
+        """``r2c7`` for the cell in row 2, column 7."""
+        row, column = divmod(cell, self.width)
+        return f"r{row + 1}c{column + 1}"
+
+    def _given(self, symbol: str, cell: int) -> str:
+        """The given as it is kept."""
+        if self.pid == "tapa" and symbol != OPEN:
+            symbol = tapa_clue(symbol)
+        if symbol != OPEN and not _is_given(self.pid, symbol):
+            raise ValueError(
+                f"a given must be one that {self.pid} has; {self.cell_name(cell)} is {symbol!r}; "
+                "correct it, or write '.' for none"
+            )
+        return symbol
+
+    def _check_answer(self) -> None:
+        if self.answer is None:
+            return
+        if [len(row) for row in self.answer] != [self.width] * self.height:
+            raise ValueError(
+                f"an answer must have the cells of its problem, {self.height}x{self.width}; answer "
+                f"has rows of lengths {[len(row) for row in self.answer]}; write every cell"
+            )
+        if self.pid == "sudoku":
+            filled = tuple(
+                tuple(given if symbol == OPEN else symbol for given, symbol in zip(*pair, strict=True))
+                for pair in zip(self.problem, self.answer, strict=True)
+            )
+            object.__setattr__(self, "answer", filled)
+        givens, symbols = itertools.chain(*self.problem), itertools.chain(*self.answer)
+        for cell, (given, symbol) in enumerate(zip(givens, symbols, strict=True)):
+            allowed = STATES[self.pid][1:] if takes_answer(self.pid, given) else OPEN
+            if self.pid == "sudoku" and given != OPEN:
+                allowed = given
+            if len(symbol) != 1 or symbol not in allowed:
+                raise ValueError(
+                    f"an answer must decide every cell that its given leaves open and no other; "
+                    f"{self.cell_name(cell)} is {symbol!r}, allowed is one of {allowed!r}; correct "
+                    "the answer"
+                )
+
+    def _check_walls(self) -> None:
+        if (self.walls is None) == (self.pid == "heyawake"):
+            raise ValueError(
+                "heyawake must have walls, and no other type has; "
+                f"pid is {self.pid} and walls {'are missing' if self.walls is None else 'given'}; "
+                "pass rooms_to_walls(rooms), or None"
+            )
+        if self.walls is None:
+            return
+        if [len(row) for row in self.walls] != [self.width] * self.height:
+            raise ValueError(
+                f"walls must have the cells of their problem, {self.height}x{self.width}; they "
+                f"have rows of lengths {[len(row) for row in self.walls]}; pass a mask per cell"
+            )
+        masks = np.array(self.walls)
+        # Each wall is written in both cells beside it, and the rim is walled.
+        right, left = (masks & RIGHT > 0), (masks & LEFT > 0)
+        bottom, top = (masks & BOTTOM > 0), (masks & TOP > 0)
+        agree = (right[:, :-1] == left[:, 1:]).all() and (bottom[:-1] == top[1:]).all()
+        rim = left[:, 0].all() and right[:, -1].all() and top[0].all() and bottom[-1].all()
+        if not (agree and rim) or masks.min() < 0 or masks.max() > TOP | RIGHT | BOTTOM | LEFT:
+            raise ValueError(
+                "walls must be masks 0 to 15 that agree between neighbours and close the rim; "
+                f"these do not: {self.walls}; make them with rooms_to_walls"
+            )
+
+    def _check_moves(self) -> None:
+        if self.moves is None:
+            return
+        answer = list(itertools.chain(*(self.answer or ())))
+        decided = dict(self.moves)
+        if sorted(decided) != list(self.open_cells) or any(
+            not answer or symbol != answer[cell] for cell, symbol in decided.items()
+        ):
+            raise ValueError(
+                "moves must decide every open cell as the answer does, and no other cell; these "
+                f"{len(self.moves)} moves of {self.name or 'a puzzle'} do not; correct them or "
+                "pass None"
+            )
+
+
+_SUDOKUS = ((4, 4), (6, 6), (9, 9))
+
+
+def _is_given(pid: str, symbol: str) -> bool:
+    if pid == "tapa":
+        return symbol in tapa_clues()
+    if pid in ("lightup", "nurikabe") and symbol == "-":
+        return True
+    if not (symbol.isascii() and symbol.isdecimal()) or str(int(symbol)) != symbol:
+        return False
+    low, high = {
+        "sudoku": (1, 9),
+        "lightup": (0, 4),
+        "nurikabe": (1, None),
+        "heyawake": (0, None),
+        "shakashaka": (0, 5),
+    }[pid]
+    return low <= int(symbol) and (high is None or int(symbol) <= high)
+
+
+def tapa_clue(symbol: str) -> str:
+    """A clue of tapa with its runs in the order in which they are kept: numbers up, ``-`` last."""
+    return ",".join(sorted(symbol.split(","), key=lambda run: (run == "-", len(run), run)))
+
+
+@cache
+def tapa_clues() -> tuple[str, ...]:
+    """Every clue of tapa for which eight cells in a ring have room, 42 in all.
+
+    Runs are separated by at least one cell, so several runs take their lengths and their number.
+    """
+    clues = ["0", "-", *"12345678"]
+    for count in (2, 3, 4):
+        for runs in itertools.combinations_with_replacement("12345-", count):
+            if sum(1 if run == "-" else int(run) for run in runs) + count <= 8:
+                clues.append(",".join(runs))
+    return tuple(clues)
+
+
+def rooms_to_walls(rooms: Sequence[Sequence[object]]) -> Masks:
+    """Masks of the walls between cells of different rooms, and of the rim.
+
+    Args:
+        rooms: [height][width] ids of rooms.
+    """
+    _, ids = np.unique(np.array(rooms), return_inverse=True)
+    ids = np.pad(ids.reshape(np.shape(rooms)), 1, constant_values=-1)
+    inner = ids[1:-1, 1:-1]
+    beside = {TOP: ids[:-2, 1:-1], RIGHT: ids[1:-1, 2:], BOTTOM: ids[2:, 1:-1], LEFT: ids[1:-1, :-2]}
+    masks = sum(bit * (other != inner) for bit, other in beside.items())
+    return tuple(tuple(row) for row in masks.tolist())
+
+
+def rooms_of(walls: np.ndarray) -> np.ndarray:
+    """The room of each cell: [..., H, W] int, rooms numbered from 0 by their first cell.
+
+    Args:
+        walls: [..., H, W] integer masks. Boards of a stack have rooms of their own, numbered on.
+    """
+    *lead, height, width = walls.shape
+    # Cells and the passages between them, so that labelling goes round the walls.
+    plan = np.zeros((int(np.prod(lead)), 2 * height - 1, 2 * width - 1), bool)
+    masks = walls.reshape(-1, height, width)
+    plan[:, ::2, ::2] = True
+    plan[:, ::2, 1::2] = masks[:, :, :-1] & RIGHT == 0
+    plan[:, 1::2, ::2] = masks[:, :-1] & BOTTOM == 0
+    labels, _ = ndimage.label(plan, IN_PLANE)
+    cells = labels[:, ::2, ::2]
+    _, first, ids = np.unique(cells, return_index=True, return_inverse=True)
+    order = np.empty(len(first), np.int64)
+    order[np.argsort(first)] = np.arange(len(first))
+    return order[ids].reshape(walls.shape)
+
+
+IN_PLANE = np.zeros((3, 3, 3), bool)
+"""Structure for `ndimage.label`: orthogonal neighbours within each board of a stack."""
+IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
