@@ -34,6 +34,7 @@ from ptrm_jax.tasks.ppbench.records import (
     Rows,
     rooms_of,
     rooms_to_walls,
+    to_rows,
 )
 from ptrm_jax.tasks.ppbench.rules import is_solved
 
@@ -181,7 +182,7 @@ def _parse_encoded(row: dict[str, Any]) -> Record | None:
         decided = dict(moves)
         num_cells = linked.height * linked.width
         symbols = [decided.get(cell, OPEN) for cell in range(num_cells)]
-        answer = _grid(symbols, linked.width)
+        answer = to_rows(symbols, linked.width)
     record = Record(
         pid=row["pid"],
         problem=linked.problem,
@@ -277,7 +278,7 @@ def from_url(url: str) -> Record:
         symbols = _place(read(body), height * width)
         if pid == "shakashaka":
             symbols = ["5" if symbol == "-" else symbol for symbol in symbols]
-        return Record(pid, _grid(symbols, width))
+        return Record(pid, to_rows(symbols, width))
     except ValueError as error:
         raise ValueError(f"{url}: {error}") from None
 
@@ -462,7 +463,7 @@ def _heyawake_from_body(body: str, height: int, width: int) -> Record:
     symbols = [OPEN] * (height * width)
     for top, number in zip(tops, _place(_read_hex(body[second:]), len(tops)), strict=True):
         symbols[top] = number
-    return Record("heyawake", _grid(symbols, width), walls=walls)
+    return Record("heyawake", to_rows(symbols, width), walls=walls)
 
 
 def _walls_to_body(record: Record) -> str:
@@ -589,9 +590,3 @@ def _frozen(rows: list[list[str]]) -> Rows:
 
 def _masks(masks: np.ndarray) -> Masks:
     return tuple(tuple(row) for row in masks.tolist())
-
-
-def _grid(symbols: list[str], width: int) -> Rows:
-    return tuple(
-        tuple(symbols[start : start + width]) for start in range(0, len(symbols), width)
-    )

@@ -152,7 +152,9 @@ class Record:
             )
         if self.pid == "sudoku":
             filled = tuple(
-                tuple(given if symbol == OPEN else symbol for given, symbol in zip(*pair, strict=True))
+                tuple(
+                    given if symbol == OPEN else symbol for given, symbol in zip(*pair, strict=True)
+                )
                 for pair in zip(self.problem, self.answer, strict=True)
             )
             object.__setattr__(self, "answer", filled)
@@ -248,6 +250,11 @@ def tapa_clues() -> tuple[str, ...]:
     return tuple(clues)
 
 
+def to_rows(symbols: Sequence[str], width: int) -> Rows:
+    """Symbols of cells, row by row, as rows of `width`."""
+    return tuple(tuple(symbols[start : start + width]) for start in range(0, len(symbols), width))
+
+
 def rooms_to_walls(rooms: Sequence[Sequence[object]]) -> Masks:
     """Masks of the walls between cells of different rooms, and of the rim.
 
@@ -257,7 +264,12 @@ def rooms_to_walls(rooms: Sequence[Sequence[object]]) -> Masks:
     _, ids = np.unique(np.array(rooms), return_inverse=True)
     ids = np.pad(ids.reshape(np.shape(rooms)), 1, constant_values=-1)
     inner = ids[1:-1, 1:-1]
-    beside = {TOP: ids[:-2, 1:-1], RIGHT: ids[1:-1, 2:], BOTTOM: ids[2:, 1:-1], LEFT: ids[1:-1, :-2]}
+    beside = {
+        TOP: ids[:-2, 1:-1],
+        RIGHT: ids[1:-1, 2:],
+        BOTTOM: ids[2:, 1:-1],
+        LEFT: ids[1:-1, :-2],
+    }
     masks = sum(bit * (other != inner) for bit, other in beside.items())
     return tuple(tuple(row) for row in masks.tolist())
 

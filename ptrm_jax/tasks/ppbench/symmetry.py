@@ -133,4 +133,3 @@ def training_examples(
         inputs.append(turn(state, image, **size))
         labels.append(turn(label, image, **size))
     return np.stack(inputs), np.stack(labels)
-

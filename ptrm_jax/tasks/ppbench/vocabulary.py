@@ -321,9 +321,7 @@ def satisfies_rules(answers: Any, inputs: Any) -> np.ndarray:
             problems, solutions = (
                 x[chosen].reshape(-1, SIDE, SIDE)[:, :height, :width] for x in (inputs, answers)
             )
-            satisfied[chosen] = check(
-                pid, _CLUE[problems], _STATE[solutions], _WALLS[problems]
-            )
+            satisfied[chosen] = check(pid, _CLUE[problems], _STATE[solutions], _WALLS[problems])
     return satisfied.reshape(lead)
 
 
@@ -380,11 +378,7 @@ def _tokens(values: Any, name: str, *, ndim: int | None = None) -> np.ndarray:
     """`values` as an array of integers [..., 100], of `ndim` axes where that is given."""
     array = np.asarray(values)
     ndim_fits = array.ndim > 0 if ndim is None else array.ndim == ndim
-    if (
-        not ndim_fits
-        or array.shape[-1] != NUM_CELLS
-        or not np.issubdtype(array.dtype, np.integer)
-    ):
+    if not ndim_fits or array.shape[-1] != NUM_CELLS or not np.issubdtype(array.dtype, np.integer):
         axes = "[..., 100]" if ndim is None else "[100]"
         raise ValueError(
             f"{name} must be integer tokens {axes}; {name} has shape {array.shape} and dtype "

@@ -1,0 +1,659 @@
+"""Exact solving of the six types by SAT, and a generator of small puzzles with one solution.
+
+Needs the package python-sat, imported when a function is first called. Sudoku is left to
+`ptrm_jax.tasks.sudoku`, which has its own solver and generator.
+
+Areas that must be connected are not written as clauses beforehand: a solution in which one falls
+apart is refuted by a clause that says so of every such solution, and the search goes on.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+from scipy import ndimage
+
+from ptrm_jax.tasks import sudoku as sudoku_task
+from ptrm_jax.tasks.ppbench.records import (
+    BOTTOM,
+    OPEN,
+    RIGHT,
+    STATES,
+    TYPES,
+    Record,
+    rooms_of,
+    rooms_to_walls,
+    tapa_clues,
+    to_rows,
+)
+from ptrm_jax.tasks.ppbench.rules import (
+    NO_CLUE,
+    NO_NUMBER,
+    QUARTERS,
+    RING,
+    clue_code,
+    tapa_table,
+)
+
+_MAX_REDRAWS = 10_000
+_MAX_SIDE = 6
+
+Cell = tuple[int, int]
+
+
+def solve(record: Record) -> Record | None:
+    """The puzzle with an answer that satisfies the rules, or None where there is none.
+
+    If several solutions exist, which of them is found is unspecified. `unique` is left as it is.
+
+    Raises:
+        ImportError: python-sat is not installed.
+    """
+    if record.pid == "sudoku":
+        solution = sudoku_task.solve_exact(_sudoku_tokens(record))
+        answer = None if solution is None else to_rows(sudoku_task.decode(solution), record.width)
+    else:
+        answer = next(_solutions(record), None)
+    return None if answer is None else replace(record, answer=answer, moves=None)
+
+
+def count_solutions(record: Record, limit: int = 2) -> int:
+    """The number of solutions of a puzzle, counted up to `limit`; 1 of the default 2 means unique.
+
+    Raises:
+        ImportError: python-sat is not installed.
+        ValueError: `limit` is below 1.
+    """
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1; limit is {limit}; pass 2 to test uniqueness")
+    if record.pid == "sudoku":
+        return sudoku_task.count_solutions(_sudoku_tokens(record), limit)
+    return sum(1 for _ in itertools.islice(_solutions(record), limit))
+
+
+def generate(pid: str, size: int, count: int, seed: int) -> list[Record]:
+    """Random puzzles of size x size cells, each with one solution, solved and all distinct.
+
+    A solved board is drawn first and given every clue it can have; if it then has one solution,
+    clues are taken away in random order wherever it stays the only one. Nurikabe keeps them all,
+    since each island needs its clue. The draw is not uniform in any sense.
+
+    Puzzle i depends on the arguments other than `count`, on i and on the version of python-sat, so
+    a longer run begins with the shorter one. Puzzles that differ by a symmetry are distinct.
+
+    Args:
+        pid: one of `TYPES`.
+        size: 4, 5 or 6; for sudoku 4 or 6.
+        count: number of puzzles, at least 0.
+        seed: any integer from 0.
+
+    Raises:
+        ImportError: python-sat is not installed.
+        ValueError: an argument is out of its range, or no further distinct puzzle was found.
+    """
+    sizes = (4, 6) if pid == "sudoku" else (4, 5, _MAX_SIDE)
+    if pid not in TYPES or size not in sizes or count < 0 or seed < 0:
+        raise ValueError(
+            f"pid must be one of {', '.join(TYPES)}, size 4 to {_MAX_SIDE} (sudoku: 4 or 6), count "
+            f"and seed at least 0; they are {pid!r}, {size}, {count} and {seed}; pass values in "
+            "range"
+        )
+    if pid == "sudoku":
+        return _sudokus(size, count, seed)
+    draw = {
+        "lightup": _draw_lightup,
+        "nurikabe": _draw_nurikabe,
+        "heyawake": _draw_heyawake,
+        "tapa": _draw_tapa,
+        "shakashaka": _draw_shakashaka,
+    }[pid]
+    records: dict[tuple[object, ...], Record] = {}  # in order of insertion
+    for index in range(count):
+        for redraw in range(_MAX_REDRAWS):
+            key = (TYPES.index(pid), size, index, redraw)
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+            record = draw(size, rng)
+            if record is not None and (record.problem, record.walls) not in records:
+                break
+        else:
+            raise ValueError(
+                f"{count} distinct puzzles of {pid} of {size}x{size} cells must exist and not be "
+                f"rare; {_MAX_REDRAWS} draws of puzzle {index} gave none; pass a smaller count or "
+                "a larger size"
+            )
+        name = f"{pid}_{size}x{size}_{seed}_{index}"
+        records[record.problem, record.walls] = replace(record, name=name, unique=True)
+    return list(records.values())
+
+
+def _sudokus(size: int, count: int, seed: int) -> list[Record]:
+    inputs, labels = sudoku_task.generate(size, count, seed)
+    records = []
+    for index, pair in enumerate(zip(inputs, labels, strict=True)):
+        problem, answer = (to_rows(sudoku_task.decode(tokens), size) for tokens in pair)
+        name = f"sudoku_{size}x{size}_{seed}_{index}"
+        records.append(Record("sudoku", problem, answer, name=name, unique=True))
+    return records
+
+
+def _sudoku_tokens(record: Record) -> np.ndarray:
+    return sudoku_task.encode("".join(itertools.chain(*record.problem)))
+
+
+# Drawing.
+
+
+def _draw_lightup(size: int, rng: np.random.Generator) -> Record | None:
+    black = rng.random((size, size)) < rng.uniform(0.12, 0.3)
+    bulbs, lit = np.zeros_like(black), black.copy()
+    # Bulbs in cells that are still dark do not see each other, and in the end no cell is dark.
+    for cell in rng.permutation(size * size).tolist():
+        place = divmod(cell, size)
+        if not lit[place]:
+            bulbs[place] = lit[place] = True
+            for seen in _seen_from(place, black):
+                lit[seen] = True
+    if black.all():
+        return None
+    grid = np.pad(bulbs.astype(int), 1)
+    beside = grid[:-2, 1:-1] + grid[2:, 1:-1] + grid[1:-1, :-2] + grid[1:-1, 2:]
+    problem = _rows(np.where(black, beside.astype(str), OPEN))
+    answer = _rows(np.where(black, OPEN, np.where(bulbs, "#", "+")))
+    return _thinned(Record("lightup", problem, answer), "-", OPEN, rng)
+
+
+def _draw_nurikabe(size: int, rng: np.random.Generator) -> Record | None:
+    shaded = _random_wall(size, rng)
+    islands, count = ndimage.label(~shaded)
+    problem = np.full((size, size), OPEN, dtype=object)
+    for island in range(1, count + 1):
+        cells = np.argwhere(islands == island)
+        problem[tuple(rng.choice(cells))] = str(len(cells))
+    answer = np.where(problem != OPEN, OPEN, np.where(shaded, "#", "+"))
+    record = Record("nurikabe", _rows(problem), _rows(answer))
+    return record if count and count_solutions(record) == 1 else None
+
+
+def _draw_heyawake(size: int, rng: np.random.Generator) -> Record | None:
+    rooms = _random_rooms(size, rng)
+    blank = Record("heyawake", ((OPEN,) * size,) * size, walls=rooms_to_walls(rooms))
+    answer = next(_solutions(blank, rng), None)
+    if answer is None:
+        return None
+    counts = np.bincount(rooms.ravel(), weights=(np.array(answer) == "#").ravel()).astype(int)
+    problem = np.full(size * size, OPEN, dtype=object)
+    # The leftmost, then topmost cell of a room holds its number.
+    for room, number in enumerate(counts.tolist()):
+        column, row = np.argwhere(rooms.T == room)[0]
+        problem[row * size + column] = str(number)
+    record = replace(blank, problem=_rows(problem.reshape(size, size)), answer=answer)
+    return _thinned(record, OPEN, None, rng)
+
+
+def _draw_tapa(size: int, rng: np.random.Generator) -> Record | None:
+    shaded = _random_wall(size, rng)
+    grid = np.pad(shaded, 1)
+    problem = np.full((size, size), OPEN, dtype=object)
+    for row, column in np.argwhere(~shaded).tolist():
+        ring = sum(
+            int(grid[row + 1 + down, column + 1 + right]) << bit
+            for bit, (down, right) in enumerate(RING)
+        )
+        fitting = tapa_table()[:, ring]
+        problem[row, column] = next(
+            clue
+            for clue, fits in zip(tapa_clues(), fitting, strict=True)
+            if fits and "-" not in clue
+        )
+    answer = np.where(problem != OPEN, OPEN, "#")
+    return _thinned(Record("tapa", _rows(problem), _rows(answer)), OPEN, "+", rng)
+
+
+def _draw_shakashaka(size: int, rng: np.random.Generator) -> Record | None:
+    formula = _Formula()
+    quarters = _shakashaka_board(formula, size, size)
+    # Left to itself the solver blackens most of the board.
+    may_be_black = rng.random((size, size)) < rng.uniform(0.1, 0.5)
+    for cell in zip(*np.nonzero(~may_be_black), strict=True):
+        formula.clauses.append(quarters[cell])
+    shapes = rng.choice(len(QUARTERS), (size, size), p=[0.1, 0.3, 0.15, 0.15, 0.15, 0.15])
+    wished = [
+        quarter if white else -quarter
+        for cell, shape in np.ndenumerate(shapes)
+        for quarter, white in zip(quarters[cell], QUARTERS[shape], strict=True)
+    ]
+    true = next(formula.models([], wished), None)
+    if true is None:
+        return None
+    states = {
+        cell: next(
+            state
+            for state, shape in enumerate(QUARTERS)
+            if all((quarter in true) == white for quarter, white in zip(lits, shape, strict=True))
+        )
+        for cell, lits in quarters.items()
+    }
+    triangles = {cell for cell, state in states.items() if state > 1}
+    if not triangles:
+        return None
+    problem = np.full((size, size), OPEN, dtype=object)
+    answer = problem.copy()
+    for cell, state in states.items():
+        answer[cell] = STATES["shakashaka"][state]
+        if state == 0:
+            problem[cell] = str(sum(other in triangles for other in _beside(cell, size, size)))
+    return _thinned(Record("shakashaka", _rows(problem), _rows(answer)), "5", OPEN, rng)
+
+
+def _random_wall(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Connected shaded cells without a 2x2: [size, size] bool."""
+    shaded = np.zeros((size, size), bool)
+    shaded[tuple(rng.integers(size, size=2))] = True
+    target = rng.uniform(0.4, 0.65) * size * size
+    while shaded.sum() < target:
+        reach = ndimage.binary_dilation(shaded) & ~shaded
+        for place in rng.permutation(np.argwhere(reach)).tolist():
+            shaded[tuple(place)] = True
+            if not ndimage.binary_erosion(shaded, np.ones((2, 2))).any():
+                break
+            shaded[tuple(place)] = False
+        else:
+            return shaded
+    return shaded
+
+
+def _random_rooms(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A division into rectangles of at most 6 cells: ids [size, size] int64."""
+    rooms = np.zeros((size, size), np.int64)
+    pending, count = [(0, size, 0, size)], 0
+    while pending:
+        top, bottom, left, right = pending.pop()
+        height, width = bottom - top, right - left
+        area = height * width
+        if area == 1 or (area <= 6 and rng.random() < 0.7):
+            rooms[top:bottom, left:right] = count
+            count += 1
+        elif width == 1 or (height > 1 and rng.integers(height + width) < height):
+            cut = int(rng.integers(top + 1, bottom))
+            pending += [(top, cut, left, right), (cut, bottom, left, right)]
+        else:
+            cut = int(rng.integers(left + 1, right))
+            pending += [(top, bottom, left, cut), (top, bottom, cut, right)]
+    return rooms
+
+
+def _thinned(
+    record: Record, instead: str, answer: str | None, rng: np.random.Generator
+) -> Record | None:
+    """The puzzle with as few clues as leave one solution, or None where all leave several.
+
+    Args:
+        record: the puzzle with all its clues, solved.
+        instead: what stands for a clue that is taken away.
+        answer: what the answer then has in its cell; None for what it has now.
+    """
+    if count_solutions(record) != 1:
+        return None
+    clued = [cell for cell, given in np.ndenumerate(np.array(record.problem)) if given != OPEN]
+    for index in rng.permutation(len(clued)).tolist():
+        row, column = clued[index]
+        problem, solution = [list(r) for r in record.problem], [list(r) for r in record.answer]
+        problem[row][column] = instead
+        if answer is not None:
+            solution[row][column] = answer
+        thinner = replace(record, problem=_rows(problem), answer=_rows(solution))
+        if count_solutions(thinner) == 1:
+            record = thinner
+    return record
+
+
+# Clauses.
+
+
+class _Formula:
+    """Clauses over numbered variables, and conditions that are added when a model breaks them."""
+
+    def __init__(self) -> None:
+        self.num_variables = 0
+        self.clauses: list[list[int]] = []
+        self.conditions: list[Callable[[set[int]], list[list[int]]]] = []
+
+    def variable(self) -> int:
+        self.num_variables += 1
+        return self.num_variables
+
+    def exactly(self, number: int, literals: list[int]) -> None:
+        """Demands that `number` of the literals be true."""
+        if number > len(literals):
+            self.clauses.append([])
+        elif number in (0, len(literals)):
+            self.clauses += [[literal if number else -literal] for literal in literals]
+        else:
+            encoded = _pysat().card.CardEnc.equals(
+                literals, number, self.num_variables, encoding=_pysat().card.EncType.seqcounter
+            )
+            self.num_variables = max(self.num_variables, encoded.nv)
+            self.clauses += encoded.clauses
+
+    def models(self, answer: list[int], wished: list[int] | None = None) -> Iterator[set[int]]:
+        """Models, as sets of the variables that are true, that differ in the variables `answer`.
+
+        The search tries the literals `wished` first.
+        """
+        if [] in self.clauses:
+            return
+        with _pysat().solvers.Glucose4(bootstrap_with=self.clauses) as solver:
+            if wished:
+                solver.set_phases(wished)
+            while solver.solve():
+                true = {literal for literal in solver.get_model() if literal > 0}
+                cuts = [clause for condition in self.conditions for clause in condition(true)]
+                if not cuts:
+                    yield true
+                    cuts = [[-lit if lit in true else lit for lit in answer]]
+                for clause in cuts:
+                    solver.add_clause(clause)
+
+    def connect(self, literals: dict[Cell, int], root: Cell | None = None) -> None:
+        """Demands that the cells whose literal is true be one area, with `root` in it if given."""
+
+        def condition(true: set[int]) -> list[list[int]]:
+            areas = _areas({cell for cell, lit in literals.items() if _holds(lit, true)})
+            if root is not None:
+                areas = [area for area in areas if root not in area]
+            elif len(areas) < 2:
+                return []
+            clauses = []
+            for area in areas:
+                beside = {
+                    literals[other]
+                    for cell in area
+                    for other in _beside(cell)
+                    if other in literals and other not in area
+                }
+                # A true cell here, and one elsewhere, need a true cell beside the area.
+                clause = [-literals[min(area)], *beside]
+                if root is None:
+                    other = next(other for other in areas if other is not area)
+                    clause.append(-literals[min(other)])
+                clauses.append(clause)
+            return clauses
+
+        self.conditions.append(condition)
+
+
+def _solutions(record: Record, rng: np.random.Generator | None = None) -> Iterator[tuple]:
+    """Answers of a puzzle other than sudoku, as `Record.answer`.
+
+    The first is a random one, in no sense uniform, where `rng` is given.
+    """
+    height, width = record.height, record.width
+    clues = {
+        (row, column): clue_code(record.pid, given)
+        for row, line in enumerate(record.problem)
+        for column, given in enumerate(line)
+    }
+    formula = _Formula()
+    if record.pid == "shakashaka":
+        marks = _shakashaka(formula, clues, height, width)
+    else:
+        shaded = {cell: formula.variable() for cell in clues}
+        build = {
+            "lightup": _lightup,
+            "nurikabe": _nurikabe,
+            "heyawake": _heyawake,
+            "tapa": _tapa,
+        }[record.pid]
+        build(formula, shaded, clues, record)
+        marks = {cell: {"#": [lit], "+": [-lit]} for cell, lit in shaded.items()}
+    answers = [divmod(cell, width) for cell in record.open_cells]
+    variables = sorted(
+        {abs(lit) for cell in answers for lits in marks[cell].values() for lit in lits}
+    )
+    wished = None
+    if rng is not None:
+        wished = [v if rng.random() < 0.5 else -v for v in variables]
+    for true in formula.models(variables, wished):
+        rows = [[OPEN] * width for _ in range(height)]
+        for row, column in answers:
+            rows[row][column] = next(
+                symbol
+                for symbol, lits in marks[row, column].items()
+                if all(_holds(lit, true) for lit in lits)
+            )
+        yield _rows(rows)
+
+
+def _lightup(
+    formula: _Formula, bulbs: dict[Cell, int], clues: dict[Cell, int], record: Record
+) -> None:
+    black = np.array([[given != OPEN for given in row] for row in record.problem])
+    for cell, clue in clues.items():
+        if clue != NO_CLUE:
+            formula.clauses.append([-bulbs[cell]])
+            if clue != NO_NUMBER:
+                around = _beside(cell, record.height, record.width)
+                formula.exactly(clue, [bulbs[other] for other in around])
+            continue
+        seen = _seen_from(cell, black)
+        formula.clauses.append([bulbs[cell], *(bulbs[other] for other in seen)])
+        formula.clauses += [[-bulbs[cell], -bulbs[other]] for other in seen if other > cell]
+
+
+def _nurikabe(
+    formula: _Formula, shaded: dict[Cell, int], clues: dict[Cell, int], record: Record
+) -> None:
+    _forbid_squares(formula, shaded)
+    formula.connect(shaded)
+    islands = [cell for cell, clue in clues.items() if clue != NO_CLUE]
+    members: dict[Cell, dict[Cell, int]] = {}  # by island, by cell
+    for island in islands:
+        size = clues[island] if clues[island] > 0 else math.inf
+        members[island] = {
+            cell: formula.variable()
+            for cell in clues
+            if abs(cell[0] - island[0]) + abs(cell[1] - island[1]) < size
+            and (cell == island or cell not in islands)
+        }
+        formula.clauses.append([members[island][island]])
+        if clues[island] > 0:
+            formula.exactly(clues[island], list(members[island].values()))
+        formula.connect(members[island], island)
+    for cell in clues:
+        owners = {island: lits[cell] for island, lits in members.items() if cell in lits}
+        # A cell is shaded or of one island, and so is each unshaded cell beside it.
+        formula.clauses.append([shaded[cell], *owners.values()])
+        formula.clauses += [[-shaded[cell], -lit] for lit in owners.values()]
+        formula.clauses += [[-a, -b] for a, b in itertools.combinations(owners.values(), 2)]
+        for island, lit in owners.items():
+            for other in _beside(cell, record.height, record.width):
+                same = members[island].get(other)
+                formula.clauses.append([-lit, shaded[other], *([same] if same else [])])
+
+
+def _heyawake(
+    formula: _Formula, shaded: dict[Cell, int], clues: dict[Cell, int], record: Record
+) -> None:
+    walls = np.array(record.walls)
+    formula.clauses.append(list(shaded.values()))
+    formula.connect({cell: -lit for cell, lit in shaded.items()})
+    for cell, lit in shaded.items():
+        for other in _beside(cell, record.height, record.width):
+            formula.clauses.append([-lit, -shaded[other]])
+    rooms = rooms_of(walls)
+    for cell, clue in clues.items():
+        if clue != NO_CLUE:
+            room = zip(*np.nonzero(rooms == rooms[cell]), strict=True)
+            formula.exactly(clue, [shaded[int(row), int(column)] for row, column in room])
+    for line_walls, line in _lines(walls, record.height, record.width):
+        # Between two walls that follow one another, and one cell to each side.
+        crossings = [index for index, wall in enumerate(line_walls[:-1]) if wall]
+        for first, second in itertools.pairwise(crossings):
+            formula.clauses.append([shaded[cell] for cell in line[first : second + 2]])
+
+
+def _lines(walls: np.ndarray, height: int, width: int) -> Iterator[tuple[list[bool], list[Cell]]]:
+    """Each row and column: whether a wall is behind each of its cells, and the cells."""
+    for row in range(height):
+        yield (walls[row] & RIGHT > 0).tolist(), [(row, column) for column in range(width)]
+    for column in range(width):
+        yield (walls[:, column] & BOTTOM > 0).tolist(), [(row, column) for row in range(height)]
+
+
+def _tapa(
+    formula: _Formula, shaded: dict[Cell, int], clues: dict[Cell, int], record: Record
+) -> None:
+    _forbid_squares(formula, shaded)
+    formula.connect(shaded)
+    formula.clauses.append(list(shaded.values()))
+    for (row, column), clue in clues.items():
+        if clue == NO_CLUE:
+            continue
+        formula.clauses.append([-shaded[row, column]])
+        ring = [shaded.get((row + down, column + right)) for down, right in RING]
+        for number, fits in enumerate(tapa_table()[clue].tolist()):
+            bits = [bool(number >> bit & 1) for bit in range(8)]
+            on_board = all(lit or not bit for lit, bit in zip(ring, bits, strict=True))
+            if on_board and not fits:
+                pairs = zip(ring, bits, strict=True)
+                formula.clauses.append([-lit if bit else lit for lit, bit in pairs if lit])
+
+
+def _shakashaka(
+    formula: _Formula, clues: dict[Cell, int], height: int, width: int
+) -> dict[Cell, dict[str, list[int]]]:
+    """Literals of each symbol in each cell."""
+    quarters = _shakashaka_board(formula, height, width)
+    triangles = {}
+    for cell, lits in quarters.items():
+        top, right, bottom, left = lits
+        if clues[cell] != NO_CLUE:
+            formula.clauses += [[-lit] for lit in lits]
+            continue
+        # Not black; then two opposite quarters tell the shape.
+        formula.clauses += [[top, bottom], [left, right]]
+        triangles[cell] = formula.variable()
+        formula.clauses += [[-triangles[cell], -top, -bottom], [triangles[cell], top]]
+        formula.clauses.append([triangles[cell], bottom])
+    formula.clauses.append(list(triangles.values()))
+    for cell, clue in clues.items():
+        if clue >= 0:
+            around = _beside(cell, height, width)
+            formula.exactly(clue, [triangles[other] for other in around if other in triangles])
+    symbols = STATES["shakashaka"]
+    return {
+        cell: {
+            symbols[state]: [
+                lit if white else -lit for lit, white in zip(lits, QUARTERS[state], strict=True)
+            ]
+            for state in range(1, len(symbols))
+        }
+        for cell, lits in quarters.items()
+    }
+
+
+def _shakashaka_board(formula: _Formula, height: int, width: int) -> dict[Cell, list[int]]:
+    """Variables of the white quarters of each cell, black cells among them, areas rectangles.
+
+    An area is a rectangle exactly when all its corners are right angles: around each point of the
+    grid, the white eighths that lie together are 2, 4 or all 8, and cells off the board are black.
+    """
+    quarters = {
+        (row, column): [formula.variable() for _ in range(4)]
+        for row in range(height)
+        for column in range(width)
+    }
+    shapes = {tuple(shape) for shape in QUARTERS.tolist()}
+    for lits in quarters.values():
+        for shape in itertools.product((False, True), repeat=4):
+            if shape not in shapes:
+                formula.clauses.append(
+                    [-lit if white else lit for lit, white in zip(lits, shape, strict=True)]
+                )
+    # The eighths around the upper left corner of cell (row, column), clockwise from above: cell
+    # and quarter.
+    around = (((-1, 0), 3), ((-1, 0), 2), ((0, 0), 0), ((0, 0), 3))
+    around += (((0, -1), 1), ((0, -1), 0), ((-1, -1), 2), ((-1, -1), 1))
+    for row in range(height + 1):
+        for column in range(width + 1):
+            eighths = [
+                quarters[row + down, column + right][quarter]
+                if (row + down, column + right) in quarters
+                else None
+                for (down, right), quarter in around
+            ]
+            for first, length in itertools.product(range(8), (1, 3, 5, 6, 7)):
+                run = [eighths[(first + place) % 8] for place in range(length)]
+                ends = {eighths[first - 1], eighths[(first + length) % 8]} - {None}
+                if None not in run:
+                    formula.clauses.append([-lit for lit in run] + list(ends))
+    return quarters
+
+
+def _forbid_squares(formula: _Formula, shaded: dict[Cell, int]) -> None:
+    for row, column in shaded:
+        square = [(row, column), (row, column + 1), (row + 1, column), (row + 1, column + 1)]
+        if square[-1] in shaded:
+            formula.clauses.append([-shaded[cell] for cell in square])
+
+
+# Boards.
+
+
+def _beside(cell: Cell, height: int | None = None, width: int | None = None) -> list[Cell]:
+    """The cells orthogonally beside one, on the board where its size is given."""
+    row, column = cell
+    around = [(row - 1, column), (row, column + 1), (row + 1, column), (row, column - 1)]
+    if height is None or width is None:
+        return around
+    return [(r, c) for r, c in around if 0 <= r < height and 0 <= c < width]
+
+
+def _seen_from(cell: Cell, black: np.ndarray) -> list[Cell]:
+    """The cells that a bulb lights beside its own."""
+    seen = []
+    for down, right in ((-1, 0), (0, 1), (1, 0), (0, -1)):
+        row, column = cell[0] + down, cell[1] + right
+        while 0 <= row < black.shape[0] and 0 <= column < black.shape[1] and not black[row, column]:
+            seen.append((row, column))
+            row, column = row + down, column + right
+    return seen
+
+
+def _areas(cells: set[Cell]) -> list[set[Cell]]:
+    """The parts of `cells` that are connected."""
+    areas, left = [], set(cells)
+    while left:
+        area, front = set(), [left.pop()]
+        while front:
+            cell = front.pop()
+            area.add(cell)
+            fresh = [other for other in _beside(cell) if other in left]
+            left.difference_update(fresh)
+            front += fresh
+        areas.append(area)
+    return areas
+
+
+def _holds(literal: int, true: set[int]) -> bool:
+    return (abs(literal) in true) == (literal > 0)
+
+
+def _rows(values: object) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(str(symbol) for symbol in row) for row in values)
+
+
+def _pysat() -> ModuleType:
+    """The SAT library, imported late because only this module needs it."""
+    try:
+        import pysat.card
+        import pysat.solvers
+    except ImportError as error:
+        raise ImportError(
+            "solving and generating these puzzles needs the package python-sat, which is not "
+            "installed; pip install python-sat"
+        ) from error
+    return pysat
