@@ -3,7 +3,7 @@
 Sudoku, lightup (akari), nurikabe, heyawake, tapa and shakashaka, in one vocabulary on a grid of
 10x10 cells: `records` says what a puzzle is, `formats` reads and writes URLs and files,
 `vocabulary` turns puzzles into tokens, `rules` checks answers, `symmetry` makes training examples,
-`generate` makes small puzzles, `scores` sums up results as the paper does. Everything runs on the
+`generator` solves puzzles and makes small ones, `scores` sums up results as the paper does. Everything runs on the
 host in numpy.
 """
 
@@ -17,8 +17,10 @@ from ptrm_jax.tasks.ppbench.formats import (
     to_pzprv3,
     to_url,
 )
+from ptrm_jax.tasks.ppbench.generator import count_solutions, generate, solve
 from ptrm_jax.tasks.ppbench.records import TYPES, Record
 from ptrm_jax.tasks.ppbench.rules import is_solved
+from ptrm_jax.tasks.ppbench.scores import aggregate, by_type, dollars_per_puzzle, table
 from ptrm_jax.tasks.ppbench.symmetry import training_examples, turn
 from ptrm_jax.tasks.ppbench.vocabulary import (
     PAD,
@@ -55,4 +57,11 @@ __all__ = [
     "is_solved",
     "turn",
     "training_examples",
+    "solve",
+    "count_solutions",
+    "generate",
+    "by_type",
+    "aggregate",
+    "table",
+    "dollars_per_puzzle",
 ]

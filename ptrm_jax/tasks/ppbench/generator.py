@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from types import ModuleType
 
 import numpy as np
@@ -514,12 +515,23 @@ def _tapa(
             continue
         formula.clauses.append([-shaded[row, column]])
         ring = [shaded.get((row + down, column + right)) for down, right in RING]
-        for number, fits in enumerate(tapa_table()[clue].tolist()):
-            bits = [bool(number >> bit & 1) for bit in range(8)]
-            on_board = all(lit or not bit for lit, bit in zip(ring, bits, strict=True))
-            if on_board and not fits:
-                pairs = zip(ring, bits, strict=True)
-                formula.clauses.append([-lit if bit else lit for lit, bit in pairs if lit])
+        on_board = tuple(lit is not None for lit in ring)
+        literals = [lit for lit in ring if lit is not None]
+        for signs in _tapa_signs(clue, on_board):
+            formula.clauses.append([s * lit for s, lit in zip(signs, literals, strict=True)])
+
+
+@cache
+def _tapa_signs(clue: int, on_board: tuple[bool, ...]) -> list[tuple[int, ...]]:
+    """Signs of the clauses, over the cells of a ring that are on the board, that a clue makes."""
+    signs = []
+    for number, fits in enumerate(tapa_table()[clue].tolist()):
+        bits = [bool(number >> bit & 1) for bit in range(8)]
+        outside = any(bit and not cell for bit, cell in zip(bits, on_board, strict=True))
+        if not fits and not outside:
+            pairs = zip(bits, on_board, strict=True)
+            signs.append(tuple(-1 if bit else 1 for bit, cell in pairs if cell))
+    return signs
 
 
 def _shakashaka(
@@ -556,41 +568,43 @@ def _shakashaka(
 
 
 def _shakashaka_board(formula: _Formula, height: int, width: int) -> dict[Cell, list[int]]:
-    """Variables of the white quarters of each cell, black cells among them, areas rectangles.
+    """Variables of the white quarters of each cell, the first of a formula."""
+    assert not formula.num_variables
+    quarters, clauses = _rectangles(height, width)
+    formula.num_variables = 4 * len(quarters)
+    formula.clauses += clauses
+    return quarters
+
+
+@cache
+def _rectangles(height: int, width: int) -> tuple[dict[Cell, list[int]], list[list[int]]]:
+    """Variables of the quarters of each cell, and clauses by which white areas are rectangles.
 
     An area is a rectangle exactly when all its corners are right angles: around each point of the
-    grid, the white eighths that lie together are 2, 4 or all 8, and cells off the board are black.
+    grid, the white eighths that lie together are 2, 4 or all 8. Beyond the board all is black.
     """
     quarters = {
-        (row, column): [formula.variable() for _ in range(4)]
+        (row, column): [4 * (row * width + column) + quarter for quarter in (1, 2, 3, 4)]
         for row in range(height)
         for column in range(width)
     }
+    clauses = []
     shapes = {tuple(shape) for shape in QUARTERS.tolist()}
-    for lits in quarters.values():
-        for shape in itertools.product((False, True), repeat=4):
-            if shape not in shapes:
-                formula.clauses.append(
-                    [-lit if white else lit for lit, white in zip(lits, shape, strict=True)]
-                )
-    # The eighths around the upper left corner of cell (row, column), clockwise from above: cell
-    # and quarter.
+    foreign = [s for s in itertools.product((False, True), repeat=4) if s not in shapes]
+    for lits, shape in itertools.product(quarters.values(), foreign):
+        clauses.append([-lit if white else lit for lit, white in zip(lits, shape, strict=True)])
+    # The eighths around the upper left corner of cell (0, 0), clockwise from above: cell, quarter.
     around = (((-1, 0), 3), ((-1, 0), 2), ((0, 0), 0), ((0, 0), 3))
     around += (((0, -1), 1), ((0, -1), 0), ((-1, -1), 2), ((-1, -1), 1))
-    for row in range(height + 1):
-        for column in range(width + 1):
-            eighths = [
-                quarters[row + down, column + right][quarter]
-                if (row + down, column + right) in quarters
-                else None
-                for (down, right), quarter in around
-            ]
-            for first, length in itertools.product(range(8), (1, 3, 5, 6, 7)):
-                run = [eighths[(first + place) % 8] for place in range(length)]
-                ends = {eighths[first - 1], eighths[(first + length) % 8]} - {None}
-                if None not in run:
-                    formula.clauses.append([-lit for lit in run] + list(ends))
-    return quarters
+    for row, column in itertools.product(range(height + 1), range(width + 1)):
+        cells = [((row + down, column + right), q) for (down, right), q in around]
+        eighths = [quarters[cell][q] if cell in quarters else None for cell, q in cells]
+        for first, length in itertools.product(range(8), (1, 3, 5, 6, 7)):
+            run = [eighths[(first + place) % 8] for place in range(length)]
+            ends = {eighths[first - 1], eighths[(first + length) % 8]} - {None}
+            if None not in run:
+                clauses.append([-lit for lit in run] + list(ends))
+    return quarters, clauses
 
 
 def _forbid_squares(formula: _Formula, shaded: dict[Cell, int]) -> None:
