@@ -3,8 +3,8 @@
 Sudoku, lightup (akari), nurikabe, heyawake, tapa and shakashaka, in one vocabulary on a grid of
 10x10 cells: `records` says what a puzzle is, `formats` reads and writes URLs and files,
 `vocabulary` turns puzzles into tokens, `rules` checks answers, `symmetry` makes training examples,
-`generator` solves puzzles and makes small ones, `scores` sums up results as the paper does. Everything runs on the
-host in numpy.
+`generator` solves puzzles and makes small ones, `scores` sums up results as the paper does.
+Everything runs on the host in numpy.
 """
 
 from ptrm_jax.tasks.ppbench.formats import (
