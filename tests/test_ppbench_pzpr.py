@@ -30,8 +30,9 @@ CORRUPTED = 500
 SCRIPT = """
 const pzpr = require(process.argv[1]);
 const jobs = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const puzzle = new pzpr.Puzzle();
 const results = jobs.map(([text, clicks]) => {
-  const puzzle = new pzpr.Puzzle().open(text);
+  puzzle.open(text);
   puzzle.setMode("play");
   for (const click of clicks) {
     const [mouse, key] = click.split(";");
