@@ -161,6 +161,21 @@ def test_urls_by_hand(url, expected):
     assert ppbench.from_url(url).problem == rows(expected)
 
 
+@pytest.mark.parametrize(
+    ("pid", "problem", "body"),
+    [
+        # A number takes up to two empty cells behind it, and those beyond the board.
+        ("lightup", ". 2 . 3 . . . 4 -", "g7dg4."),
+        ("lightup", ". . 2", "hc"),
+        ("shakashaka", "5 5 1", "..b"),
+        ("nurikabe", "- 9 . 10 16 256" + " ." * 21, ".9ga-10+100zg"),
+        ("tapa", "2,1 . - 1,1,1,1", "a8g.9"),  # 360 + 1 * 6 + 2 is 10 * 36 + 8
+    ],
+)
+def test_urls_are_written_as_pzpr_writes_them(pid, problem, body):
+    assert ppbench.to_url(Record(pid, rows(problem))).split("/")[-1] == body
+
+
 def test_walls_of_a_url_by_hand():
     """Walls right of the cells, 2x2 in five bits, then those below; the rooms' numbers follow."""
     record = ppbench.from_url("https://puzz.link/p?heyawake/3/2/9o2g")
@@ -298,7 +313,8 @@ def test_ppbenchs_own_lines_are_read(tmp_path):
         (LIGHTUP | {"width": 4}, "must agree"),
         (LIGHTUP | {"pid": "shakashaka", "problem": [". 5 ."], "answer": ["2 . 3"]}, "must agree"),
         ({key: value for key, value in LIGHTUP.items() if key != "source"}, "the key 'source'"),
-        (LIGHTUP | {"problem": 3}, "int"),
+        (LIGHTUP | {"problem": 3}, "lists of rows as documented; .*'int' object"),
+        (LIGHTUP | {"problem": [3]}, "lists of rows as documented; .*'int' object"),
         (HEYAWAKE | {"rooms": ["0 1", "0 1"]}, "rooms must be those"),
         (HEYAWAKE | {"rooms": ["0 0", "0 0"]}, "rooms must be those"),
         (HEYAWAKE | {"rooms": ["0 2", "1 1"]}, "rooms must be those"),
@@ -333,7 +349,10 @@ def test_wrong_lines_of_ppbench_are_named(tmp_path, line, says):
 def test_a_line_that_is_no_json_is_named(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("\n{")
-    with pytest.raises(ValueError, match=r"a\.jsonl:2: "):
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: a line must be JSON"):
+        ppbench.read_full(path)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: a puzzle file must be UTF-8"):
         ppbench.read_full(path)
 
 

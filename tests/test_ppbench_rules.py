@@ -421,6 +421,16 @@ def test_solution_of_a_heyawake_with_other_walls_is_refused():
     assert not ppbench.satisfies_rules(answer, ppbench.encode_problem(record))
 
 
+def test_something_must_be_shaded():
+    """As pzpr.js has it, also where no rule asks for a shaded cell."""
+    walls = rooms_to_walls(rows("0 0"))
+    assert ppbench.is_solved(Record("heyawake", rows(". ."), rows("# +"), walls))
+    assert not ppbench.is_solved(Record("heyawake", rows(". ."), rows("+ +"), walls))
+    assert not ppbench.is_solved(Record("tapa", rows("0 ."), rows(". +")))
+    assert not ppbench.is_solved(Record("shakashaka", rows(". ."), rows("+ +")))
+    assert ppbench.is_solved(Record("nurikabe", rows("2 ."), rows(". +")))
+
+
 def test_walls_that_end_inside_a_room_are_crossed():
     """Two such walls make a run of unshaded cells too long, though there is one room only."""
     walls = np.array(rooms_to_walls(rows("0 0 0/0 0 0")))

@@ -257,6 +257,17 @@ def test_known_moves_are_followed():
     assert seen == {"...", "..#", "#..", "+.#", "#.+"}
 
 
+def test_unknown_moves_are_drawn_in_every_order():
+    """Of four cells, every set of up to three is decided in some example."""
+    record = Record("nurikabe", rows("1 . . . ."), rows(". # + + +"))
+    seen = set()
+    for x, y in zip(*ppbench.training_examples(record, np.random.default_rng(0), 400), strict=True):
+        if np.array_equal(y, ppbench.encode_answer(record)):
+            seen.add(tuple(np.flatnonzero(x != y).tolist()))
+    cells = range(1, 5)
+    assert seen == {c for n in range(1, 5) for c in itertools.combinations(cells, n)}
+
+
 def test_a_solved_puzzle_has_examples_too():
     full = rows("1 2 3 4/3 4 1 2/2 1 4 3/4 3 2 1")
     inputs, labels = ppbench.training_examples(

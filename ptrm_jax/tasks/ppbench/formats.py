@@ -118,30 +118,53 @@ def _read_lines(
     path: str | os.PathLike[str], parse: Callable[[dict[str, Any]], Record | None]
 ) -> list[Record]:
     records = []
+    number = 0
     with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError("a line must be a JSON object; correct or remove it")
-                record = parse(row)
-                if record is not None and record.answer is not None and not is_solved(record):
+        try:
+            for line in file:
+                number += 1
+                record = parse(_json_object(line)) if line.strip() else None
+                if record is None:
+                    continue
+                if record.answer is not None and not is_solved(record):
                     raise ValueError(
                         f"an answer must satisfy the rules of {record.pid}; that of "
                         f"{record.name or 'this puzzle'} does not; correct or remove the line"
                     )
-            except KeyError as error:
-                raise ValueError(
-                    f"{os.fspath(path)}:{number}: a puzzle must have the key {error}; add it or "
-                    "pass a file of another format to its own reader"
-                ) from None
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{os.fspath(path)}:{number}: {error}") from None
-            if record is not None:
                 records.append(record)
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{os.fspath(path)}:{number + 1}: a puzzle file must be UTF-8; reading stopped "
+                f"with {str(error)!r}; correct the encoding"
+            ) from None
+        except KeyError as error:
+            raise ValueError(
+                f"{os.fspath(path)}:{number}: a puzzle must have the key {error}; add it or pass a "
+                "file of another format to its own reader"
+            ) from None
+        except (TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{os.fspath(path)}:{number}: the keys of a puzzle must hold text, numbers and "
+                f"lists of rows as documented; reading stopped with {str(error)!r}; correct the "
+                "line"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}:{number}: {error}") from None
     return records
+
+
+def _json_object(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"a line must be JSON; reading stopped with {str(error)!r}; correct or remove it"
+        ) from None
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"a line must be a JSON object; it is {type(row).__name__}; correct or remove it"
+        )
+    return row
 
 
 def _parse_written(row: dict[str, Any]) -> Record:

@@ -150,14 +150,15 @@ class Record:
                 f"an answer must have the cells of its problem, {self.height}x{self.width}; answer "
                 f"has rows of lengths {[len(row) for row in self.answer]}; write every cell"
             )
-        if self.pid == "sudoku":
-            filled = tuple(
-                tuple(
-                    given if symbol == OPEN else symbol for given, symbol in zip(*pair, strict=True)
-                )
-                for pair in zip(self.problem, self.answer, strict=True)
+        is_sudoku = self.pid == "sudoku"
+        answer = tuple(
+            tuple(
+                given if is_sudoku and symbol == OPEN else symbol
+                for given, symbol in zip(*pair, strict=True)
             )
-            object.__setattr__(self, "answer", filled)
+            for pair in zip(self.problem, self.answer, strict=True)
+        )
+        object.__setattr__(self, "answer", answer)
         givens, symbols = itertools.chain(*self.problem), itertools.chain(*self.answer)
         for cell, (given, symbol) in enumerate(zip(givens, symbols, strict=True)):
             allowed = STATES[self.pid][1:] if takes_answer(self.pid, given) else OPEN
