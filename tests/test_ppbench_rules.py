@@ -221,7 +221,7 @@ def obeys_tapa(record, given, state, marked):
 
 
 def obeys_shakashaka(record, given, state, marked):
-    """By corners: around no point of the grid is a white angle other than 90, 180 or 360."""
+    """By areas: each fills the box around it, upright or turned by 45 degrees."""
     triangles = {cell for cell, symbol in state.items() if symbol in "2345"}
     if not triangles:
         return False
@@ -229,34 +229,36 @@ def obeys_shakashaka(record, given, state, marked):
         if symbol not in ".5" and int(symbol) != len(set(neighbours(cell, given)) & triangles):
             return False
 
-    def white(cell, corner, edge):
-        """The eighth of a cell at a corner and beside an edge."""
-        symbol = state.get(cell, ".")
-        if symbol in ".+":
-            return symbol == "+"
-        black = {"5": "ul", "4": "ur", "3": "lr", "2": "ll"}[symbol]
-        opposite = {"ul": "lr", "lr": "ul", "ur": "ll", "ll": "ur"}[black]
-        if corner in (black, opposite):
-            return corner == opposite
-        legs = {"ul": "top left", "ur": "top right", "lr": "bottom right", "ll": "bottom left"}
-        return edge not in legs[black].split()
-
-    for row, column in itertools.product(range(record.height + 1), range(record.width + 1)):
-        ring = [
-            white((row - 1, column), "ll", "left"),
-            white((row - 1, column), "ll", "bottom"),
-            white((row, column), "ul", "top"),
-            white((row, column), "ul", "left"),
-            white((row, column - 1), "ur", "right"),
-            white((row, column - 1), "ur", "top"),
-            white((row - 1, column - 1), "lr", "bottom"),
-            white((row - 1, column - 1), "lr", "right"),
-        ]
-        if all(ring):
-            continue
-        start = ring.index(False)
-        text = "".join(" #"[eighth] for eighth in ring[start:] + ring[:start])
-        if any(len(run) not in (2, 4) for run in text.split()):
+    # Quarters of cells, by the side on which they lie, and the sides that are black.
+    opposite = {(-1, 0): (1, 0), (1, 0): (-1, 0), (0, 1): (0, -1), (0, -1): (0, 1)}
+    black = {"+": [], "5": [(-1, 0), (0, -1)], "4": [(-1, 0), (0, 1)]}
+    black |= {"3": [(1, 0), (0, 1)], "2": [(1, 0), (0, -1)], ".": list(opposite)}
+    left = {(cell, side) for cell in state for side in opposite if side not in black[state[cell]]}
+    while left:
+        area, stack = set(), [left.pop()]
+        while stack:
+            (row, column), side = quarter = stack.pop()
+            area.add(quarter)
+            beyond = ((row + side[0], column + side[1]), opposite[side])
+            turned = [
+                ((row, column), other) for other in opposite if side not in (other, opposite[other])
+            ]
+            found = left & {beyond, *turned}
+            left -= found
+            stack += found
+        points = set()
+        for (row, column), (down, right) in area:
+            y, x = 2 * row + 1, 2 * column + 1  # the middle of the cell
+            points |= {
+                (y, x),
+                (y + down + right, x + right + down),
+                (y + down - right, x + right - down),
+            }
+        boxes = []
+        for turn, double in ((lambda y, x: (y, x), 1), (lambda y, x: (y + x, y - x), 2)):
+            ends = np.array([turn(*point) for point in points])
+            boxes.append(np.ptp(ends, axis=0).prod() == double * len(area))
+        if not any(boxes):
             return False
     return True
 

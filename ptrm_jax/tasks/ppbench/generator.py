@@ -31,6 +31,7 @@ from ptrm_jax.tasks.ppbench.records import (
     to_rows,
 )
 from ptrm_jax.tasks.ppbench.rules import (
+    EIGHTHS,
     NO_CLUE,
     NO_NUMBER,
     QUARTERS,
@@ -580,8 +581,8 @@ def _shakashaka_board(formula: _Formula, height: int, width: int) -> dict[Cell, 
 def _rectangles(height: int, width: int) -> tuple[dict[Cell, list[int]], list[list[int]]]:
     """Variables of the quarters of each cell, and clauses by which white areas are rectangles.
 
-    An area is a rectangle exactly when all its corners are right angles: around each point of the
-    grid, the white eighths that lie together are 2, 4 or all 8. Beyond the board all is black.
+    As in `rules`: around each point of the grid white eighths lie together in runs of 2, 4 or all
+    8, and beyond the board all is black.
     """
     quarters = {
         (row, column): [4 * (row * width + column) + quarter for quarter in (1, 2, 3, 4)]
@@ -593,12 +594,13 @@ def _rectangles(height: int, width: int) -> tuple[dict[Cell, list[int]], list[li
     foreign = [s for s in itertools.product((False, True), repeat=4) if s not in shapes]
     for lits, shape in itertools.product(quarters.values(), foreign):
         clauses.append([-lit if white else lit for lit, white in zip(lits, shape, strict=True)])
-    # The eighths around the upper left corner of cell (0, 0), clockwise from above: cell, quarter.
-    around = (((-1, 0), 3), ((-1, 0), 2), ((0, 0), 0), ((0, 0), 3))
-    around += (((0, -1), 1), ((0, -1), 0), ((-1, -1), 2), ((-1, -1), 1))
     for row, column in itertools.product(range(height + 1), range(width + 1)):
-        cells = [((row + down, column + right), q) for (down, right), q in around]
-        eighths = [quarters[cell][q] if cell in quarters else None for cell, q in cells]
+        eighths = [
+            quarters[row + down, column + right][quarter]
+            if (row + down, column + right) in quarters
+            else None
+            for down, right, quarter in EIGHTHS
+        ]
         for first, length in itertools.product(range(8), (1, 3, 5, 6, 7)):
             run = [eighths[(first + place) % 8] for place in range(length)]
             ends = {eighths[first - 1], eighths[(first + length) % 8]} - {None}

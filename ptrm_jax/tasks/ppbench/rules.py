@@ -166,14 +166,7 @@ def tapa_table() -> np.ndarray:
 
 
 def _fits(runs: list[str], ring: int) -> bool:
-    shaded = [bool(ring >> bit & 1) for bit in range(8)]
-    if all(shaded):
-        lengths = [8]
-    else:
-        # Read from an empty cell on, so that no run is cut.
-        start = shaded.index(False)
-        text = "".join("#" if cell else " " for cell in shaded[start:] + shaded[:start])
-        lengths = [len(run) for run in text.split()] or [0]
+    lengths = _runs(ring) or [0]
     if len(lengths) != len(runs):
         return False
     for run in runs:
@@ -184,36 +177,30 @@ def _fits(runs: list[str], ring: int) -> bool:
     return True
 
 
+def _runs(ring: int) -> list[int]:
+    """Lengths of the runs of set bits among eight in a ring."""
+    bits = f"{ring:08b}"
+    start = bits.find("0")
+    if start < 0:
+        return [8]
+    # Read from a zero on, so that no run is cut.
+    return [len(run) for run in (bits[start:] + bits[:start]).split("0") if run]
+
+
 def _shakashaka(clues: np.ndarray, states: np.ndarray) -> np.ndarray:
     triangles = states > _WHITE
     right = triangles.any((1, 2)) & _neighbours_match(clues, triangles)
-    # A cell is cut by its diagonals into four quarters, and white ones are joined into areas. Three
-    # pixels a side stand for a cell: quarters on the sides, corners where two quarters meet.
+    # A white area is a rectangle exactly when all its corners are right angles. It has corners at
+    # points of the grid only, and with none that turns outwards it can have no hole and no more
+    # than four. So around each point white eighths of a turn lie together in runs of 2, 4 or all 8.
     quarters = QUARTERS[np.where(clues == NO_CLUE, states, 0)]
-    top, right_side, bottom, left = np.moveaxis(quarters, -1, 0)
-    corners = (left & top, top & right_side, left & bottom, bottom & right_side)
-    middle = np.zeros_like(top)
-    pixels = np.stack(
-        [corners[0], top, corners[1], left, middle, right_side, corners[2], bottom, corners[3]], -1
-    )
-    count, height, width = clues.shape
-    pixels = pixels.reshape(count, height, width, 3, 3).swapaxes(2, 3)
-    areas, num_areas = ndimage.label(pixels.reshape(count, 3 * height, 3 * width), IN_PLANE)
-    areas = areas.reshape(count, height, 3, width, 3)
-    board, rows, columns, side = np.nonzero(quarters)
-    area = areas[board, rows, _SIDES[side, 0], columns, _SIDES[side, 1]]
-
-    # An area fills a box around it, upright or turned by 45 degrees, exactly when it has the size
-    # of the box. Lengths are in half cells: a quarter has the size 1.
-    size = np.bincount(area, minlength=num_areas + 1)
-    down_right = np.stack([2 * rows, 2 * columns], -1)[:, None] + _TRIANGLES[side]
-    y, x = down_right[..., 0], down_right[..., 1]
-    upright = _extent(y, area, num_areas) * _extent(x, area, num_areas)
-    # Along the diagonals lengths grow by the root of 2, and sizes double.
-    turned = _extent(y + x, area, num_areas) * _extent(y - x, area, num_areas)
-    is_rectangle = (size == upright) | (2 * size == turned)
-    right[board[~is_rectangle[area]]] = False
-    return right
+    quarters = np.pad(quarters, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    height, width = states.shape[1:]
+    rings = np.zeros((len(states), height + 1, width + 1), int)
+    for bit, (row, column, quarter) in enumerate(EIGHTHS):
+        cells = quarters[:, 1 + row :, 1 + column :, quarter][:, : height + 1, : width + 1]
+        rings |= cells.astype(int) << bit
+    return right & _right_angled()[rings].all((1, 2))
 
 
 QUARTERS = np.array(
@@ -222,26 +209,18 @@ QUARTERS = np.array(
 """[6, 4]: whether the top, right, bottom and left quarter of a cell is white, by state of
 shakashaka; 0 stands for black."""
 
-_SIDES = np.array([[0, 1], [1, 2], [2, 1], [1, 0]])  # the pixels of the quarters
-# The corners of the quarters, (down, right) in half cells from the upper left corner.
-_TRIANGLES = np.array(
-    [
-        [[0, 0], [0, 2], [1, 1]],
-        [[0, 2], [2, 2], [1, 1]],
-        [[2, 0], [2, 2], [1, 1]],
-        [[0, 0], [2, 0], [1, 1]],
-    ]
+EIGHTHS = (
+    *((-1, 0, 3), (-1, 0, 2), (0, 0, 0), (0, 0, 3)),
+    *((0, -1, 1), (0, -1, 0), (-1, -1, 2), (-1, -1, 1)),
 )
+"""The eighths around the upper left corner of a cell, clockwise from above: rows down and columns
+right to the cell that holds it, and the place of its quarter in `QUARTERS`."""
 
 
-def _extent(points: np.ndarray, area: np.ndarray, num_areas: int) -> np.ndarray:
-    """Length of each area along an axis: points [n, 3] of areas [n] to [num_areas + 1]."""
-    low = np.full(num_areas + 1, np.iinfo(np.int64).max)
-    high = np.full(num_areas + 1, np.iinfo(np.int64).min)
-    np.minimum.at(low, area, points.min(1))
-    np.maximum.at(high, area, points.max(1))
-    low[0] = high[0] = 0  # no area
-    return high - low
+@cache
+def _right_angled() -> np.ndarray:
+    """Whether runs in a ring of white eighths are of 90, 180 or 360 degrees: [256] bool."""
+    return np.array([set(_runs(ring)) <= {2, 4, 8} for ring in range(256)])
 
 
 def _neighbours_match(clues: np.ndarray, marked: np.ndarray) -> np.ndarray:
