@@ -91,6 +91,9 @@ BY_HAND = [
     ("shakashaka", ". ./. .", "5 4/2 +", False),
     ("shakashaka", ". ./. .", "+ +/+ +", False),  # no triangle
     ("shakashaka", ". . ./. . .", "5 4 +/2 3 +", True),  # an upright one beside
+    ("shakashaka", ". . 5 . ./. . 5 . .", "+ + . 5 4/+ + . 2 3", True),
+    ("shakashaka", ". . 5 . ./. 5 5 . .", "+ + . 5 4/+ . . 2 3", False),  # an L
+    ("shakashaka", ". . . . ./. . 5 . .", "+ + + 5 4/+ + . 2 3", False),
     ("shakashaka", "2 . ./. . ./. . .", ". 5 4/5 + 3/2 3 +", True),
     ("shakashaka", "1 . ./. . ./. . .", ". 5 4/5 + 3/2 3 +", False),
     ("shakashaka", "5 . ./. . ./. . .", ". 5 4/+ + 3/2 3 +", False),
@@ -395,8 +398,9 @@ def test_types_mix_and_rollouts_broadcast(monkeypatch):
 
 def test_what_stands_at_pads_is_no_matter():
     inputs, labels = stacked(PUZZLES.values())
-    labels[inputs == ppbench.PAD] = 12345
-    assert ppbench.satisfies_rules(labels, inputs).all()
+    for token in (1, 7, ppbench.VOCAB_SIZE - 1, 12345):
+        labels[inputs == ppbench.PAD] = token
+        assert ppbench.satisfies_rules(labels, inputs).all()
 
 
 @pytest.mark.parametrize("pid", TYPES)
