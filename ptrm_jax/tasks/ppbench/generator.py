@@ -89,6 +89,9 @@ def generate(pid: str, size: int, count: int, seed: int) -> list[Record]:
     Puzzle i depends on the arguments other than `count`, on i and on the version of python-sat, so
     a longer run begins with the shorter one. Puzzles that differ by a symmetry are distinct.
 
+    One core makes per second, at 4x4, 5x5 and 6x6: lightup 750, 380, 210; heyawake 210, 120, 67;
+    tapa 200, 87, 30; shakashaka 140, 62, 20; nurikabe 180, 58, 11; sudoku thousands.
+
     Args:
         pid: one of `TYPES`.
         size: 4, 5 or 6; for sudoku 4 or 6.
