@@ -103,8 +103,9 @@ def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Data
 
     Args:
       source: a bundled name ("sudoku6", "sudoku9"); a CSV of Sudokus or of square mazes, with
-        columns `source,question,answer,rating`; or a folder in upstream's layout, with
-        `dataset.json` in it or in its sub-folder `split`.
+        columns `source,question,answer,rating`; JSON lines of PPBench; "ppbench-golden", where the
+        package ppbench is installed; or a folder in upstream's layout, with `dataset.json` in it or
+        in its sub-folder `split`.
       split: sub-folder of an upstream folder.
 
     Raises:
@@ -114,17 +115,21 @@ def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Data
     path = _BUNDLED / f"{name}.csv" if name in bundled() else epath.Path(name)
     if path.is_dir():
         return _read_upstream(name, path, split)
-    if not path.exists():
-        raise DataError(
-            f"no data at {name!r}: it must be a bundled name ({', '.join(bundled())}), a CSV file, "
-            "or a folder in upstream's layout (<split>/dataset.json, all__inputs.npy, ...)"
-        )
-    task = tasks.of_file(path)
-    if task is None:
-        raise DataError(f"{name} must be a .csv file or a folder; got suffix {path.suffix!r}")
+    if (task := tasks.of_name(name)) is None:
+        if not path.exists():
+            raise DataError(
+                f"no data at {name!r}: it must be a bundled name ({', '.join(bundled())}), a CSV "
+                "or JSON-lines file, or a folder in upstream's layout (<split>/dataset.json, "
+                "all__inputs.npy, ...)"
+            )
+        if (task := tasks.of_file(path)) is None:
+            raise DataError(
+                f"{name} must be a .csv or .jsonl file or a folder; got suffix {path.suffix!r}"
+            )
     try:
-        inputs, labels, strata = task.read(path)
-    except ValueError as error:
+        read = task.named.get(name)
+        inputs, labels, strata = task.read(path) if read is None else read()
+    except (ValueError, ImportError) as error:
         raise DataError(str(error)) from error
     vocab_size = task.vocab_size(inputs.shape[1])
     return make_dataset(name, inputs, labels, vocab_size, task=task.name, strata=strata)

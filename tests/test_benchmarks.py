@@ -13,11 +13,12 @@ from ptrm_jax import benchmarks, mesh, metrics, read_dataset, save, store
 from ptrm_jax.__main__ import main as ptrm_main
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.model import TRM, init_params
-from ptrm_jax.tasks import arc, arc_vote, maze
+from ptrm_jax.tasks import arc, arc_vote, maze, ppbench
 
 PAPER = {
     "arc-agi-2": (25, 16, 0.2),
     "maze-hard": (100, 16, 1.0),
+    "ppbench": (100, 48, 0.2),
     "sudoku-extreme": (100, 64, 0.3),
 }
 """K, D, sigma of the paper's table."""
@@ -84,6 +85,40 @@ def test_mazes_are_judged_by_label_and_by_rule(
     for part in ("rules hold %", "valid-then-Q@2 (*)", "by steps", "3 of 3 puzzles", "TRM, D=4"):
         assert part in out
     assert store.read(tmp_path / "run").config.benchmark == "maze-hard"
+
+
+def ppbench_line(pid: str, answer: list[str]) -> str:
+    """A board of 10x10 cells without givens, as a line of a file."""
+    problem = [" ".join("." * 10)] * 10
+    record = ppbench.Record(pid, tuple(tuple(row.split()) for row in problem))
+    about = {"pid": pid, "width": 10, "height": 10, "id": pid, "source": "", "unique": None}
+    about |= {"puzzlink_url": ppbench.to_url(record), "problem": problem, "answer": answer}
+    return json.dumps(about) + "\n"
+
+
+def test_ppbench_has_the_papers_table(
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightup counts in the aggregate, shakashaka does not."""
+    bulbs = [" ".join("#" if r == c else "+" for c in range(10)) for r in range(10)]
+    diamonds = [" ".join("54" * 5), " ".join("23" * 5)] * 5
+    lines = [ppbench_line("lightup", bulbs), ppbench_line("shakashaka", diamonds)]
+    (tmp_path / "puzzles.jsonl").write_text("".join(lines))
+    argv = ["ppbench", "--checkpoint", tiny_model(tmp_path / "model", 100, ppbench.VOCAB_SIZE)]
+    argv += ["--data", str(tmp_path / "puzzles.jsonl"), "--rollouts", "3", "--depth", "2"]
+    argv += ["--grid-rollouts", "3", "--grid-depths", "1", "2", "--seeds", "0", "1"]
+    assert command.main([*argv, "--devices", "1", "--output", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "| lightup (1) | shakashaka (1) |" in out and "by type" in out
+    for depth in (1, 2, 6):
+        assert f"| TRM, D={depth} | 0.0 %" in out
+    found = json.loads((tmp_path / "run" / "ppbench.json").read_text())
+    best = found["methods"]["sigma 0.2, D=2, best-Q@3"]
+    assert best["aggregate"]["num_puzzles"] == 1 and set(best["types"]) == {"lightup", "shakashaka"}
+    runs = store.read(tmp_path / "run").runs
+    seconds = np.mean([run.seconds for run in runs]) / 2
+    assert found["seconds_per_puzzle"] == pytest.approx(seconds) and seconds > 0
+    assert found["dollars_per_puzzle"] == pytest.approx(seconds * 2.5 / 3600)
 
 
 def test_arc_votes_and_submits(

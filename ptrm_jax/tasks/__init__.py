@@ -38,3 +38,8 @@ def load(name: str) -> Task:
 def of_file(path: str | os.PathLike[str]) -> Task | None:
     """The task that a file is of, or None."""
     return next((task for task in all_tasks().values() if task.reads(path)), None)
+
+
+def of_name(name: str) -> Task | None:
+    """The task that has a set of this name, or None."""
+    return next((task for task in all_tasks().values() if name in task.named), None)

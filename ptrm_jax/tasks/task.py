@@ -39,6 +39,7 @@ class Task:
       vocab_size: V of boards of S cells; raises ValueError where there are none.
       reads: whether a file is of this task, from its name and beginning.
       read: puzzles of a file; raises ValueError with ``path:line:``.
+      named: sets that other packages bring, by the name that stands for a path; raise ImportError.
       satisfies_rules: of answers [..., S] and inputs that broadcast to them, whether each answer
         keeps the rules, any token values allowed: [...] bool. It needs no label.
       draw: a board of tokens [S] as lines of text, with `clues`, the puzzle, marked in an answer.
@@ -61,6 +62,7 @@ class Task:
     augment: Callable[[int], Augment]
     generate: Generate
     options: Mapping[str, type]
+    named: Mapping[str, Callable[[], Labelled]] = dataclasses.field(default_factory=dict)
 
 
 _MOST_BANDS = 5

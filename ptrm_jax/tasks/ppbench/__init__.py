@@ -22,6 +22,7 @@ from ptrm_jax.tasks.ppbench.records import TYPES, Record
 from ptrm_jax.tasks.ppbench.rules import is_solved
 from ptrm_jax.tasks.ppbench.scores import aggregate, by_type, dollars_per_puzzle, table
 from ptrm_jax.tasks.ppbench.symmetry import training_examples, turn
+from ptrm_jax.tasks.ppbench.task import TASK, augment, puzzle_keys
 from ptrm_jax.tasks.ppbench.vocabulary import (
     PAD,
     VOCAB_SIZE,
@@ -35,6 +36,9 @@ from ptrm_jax.tasks.ppbench.vocabulary import (
 )
 
 __all__ = [
+    "TASK",
+    "augment",
+    "puzzle_keys",
     "TYPES",
     "PAD",
     "VOCAB_SIZE",

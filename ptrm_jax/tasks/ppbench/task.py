@@ -1,0 +1,192 @@
+"""PPBench as a task: its files as tokens, its types as strata, random puzzles of its generator."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ptrm_jax.tasks.ppbench.formats import paper_filter, read_full, read_golden, read_jsonl
+from ptrm_jax.tasks.ppbench.generator import generate
+from ptrm_jax.tasks.ppbench.records import TYPES, Record
+from ptrm_jax.tasks.ppbench.symmetry import NUM_IMAGES, dihedral_cells, dihedral_tokens, turn
+from ptrm_jax.tasks.ppbench.vocabulary import (
+    NUM_CELLS,
+    PAD,
+    SIDE,
+    VOCAB_SIZE,
+    VOCABULARY,
+    draw,
+    encode_answer,
+    encode_problem,
+    satisfies_rules,
+)
+from ptrm_jax.tasks.symmetry import Augment
+from ptrm_jax.tasks.task import Labelled, Task
+
+_TEST_SHARE = 8  # one puzzle in 8 belongs to the test split
+
+
+def _vocab_size(num_cells: int) -> int:
+    if num_cells != NUM_CELLS:
+        raise ValueError(f"a board of PPBench has {NUM_CELLS} cells; got {num_cells}")
+    return VOCAB_SIZE
+
+
+def _reads(path: str | os.PathLike[str]) -> bool:
+    return os.path.splitext(path)[1] == ".jsonl"
+
+
+def _read(path: str | os.PathLike[str]) -> Labelled:
+    """The puzzles of a file that have an answer and the paper's size."""
+    with open(path, encoding="utf-8") as file:
+        line = file.readline()
+    try:
+        encoded = "solution_enc" in json.loads(line)
+    except (ValueError, TypeError):  # the readers say what is wrong
+        encoded = False
+    return _labelled((read_full if encoded else read_jsonl)(path), os.fspath(path))
+
+
+def _golden() -> Labelled:
+    return _labelled(read_golden(), "the golden set")
+
+
+def _labelled(records: Iterable[Record], name: str) -> Labelled:
+    kept = [record for record in paper_filter(records) if record.answer is not None]
+    if not kept:
+        raise ValueError(
+            f"{name} must hold a solved puzzle of a size that PTRM keeps, 9x9 of sudoku or 10x10 "
+            "of the other types; it has none; pass another file"
+        )
+    inputs, labels = (
+        np.stack([encode(r) for r in kept]) for encode in (encode_problem, encode_answer)
+    )
+    return Labelled(inputs, labels, {"type": np.array([record.pid for record in kept])})
+
+
+def _decode(tokens: Any) -> str:
+    """A board as one line: cells between spaces, ``_`` for pads, ``?`` for what is no token."""
+    symbols = []
+    for token in np.asarray(tokens).tolist():
+        if not 0 <= token < VOCAB_SIZE:
+            symbols.append("?")
+        elif token == PAD:
+            symbols.append("_")
+        else:
+            symbol = VOCABULARY[token]
+            symbols.append(symbol.state if symbol.state != "." else symbol.given)
+    return " ".join(symbols)
+
+
+def _sides(inputs: np.ndarray) -> np.ndarray:
+    """Rows of square boards [..., 100], which stand at the upper left: [...] int."""
+    return (inputs[..., :SIDE] != PAD).sum(axis=-1)
+
+
+def puzzle_keys(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A number for each puzzle on a square board, the same for all its images: [B] uint64.
+
+    The 8-byte BLAKE2b hash, read as a little-endian number, of the least image.
+
+    Args:
+        inputs: [B, 100] integer puzzles.
+        labels: not used; tasks share this signature.
+
+    Raises:
+        ValueError: they are not puzzles of PPBench.
+    """
+    inputs = np.asarray(inputs)
+    if inputs.ndim != 2 or inputs.shape[1] != NUM_CELLS or not (0 <= inputs).all():
+        raise ValueError(f"puzzles must be [B, {NUM_CELLS}] tokens; got shape {inputs.shape}")
+    if not (inputs < VOCAB_SIZE).all():
+        raise ValueError(f"tokens must be below {VOCAB_SIZE}; got {inputs.max()}")
+    keys = np.empty(len(inputs), np.uint64)
+    for row, (puzzle, side) in enumerate(zip(inputs, _sides(inputs).tolist(), strict=True)):
+        images = (turn(puzzle, g, height=side, width=side) for g in range(NUM_IMAGES))
+        least = min(image.astype("<u2").tobytes() for image in images)
+        keys[row] = int.from_bytes(hashlib.blake2b(least, digest_size=8).digest(), "little")
+    return keys
+
+
+def augment(num_cells: int) -> Augment:
+    """What draws one of the eight images of a square board, uniformly; walls and triangles turn.
+
+    Raises:
+        ValueError: `num_cells` is not 100.
+    """
+    _vocab_size(num_cells)
+    cells = jnp.asarray(
+        np.stack([dihedral_cells(side, side) for side in range(SIDE + 1)]), jnp.int32
+    )
+    tokens = jnp.asarray(dihedral_tokens())
+
+    def draw_one(
+        key: jax.Array, inputs: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        image = jax.random.randint(key, (), 0, NUM_IMAGES)
+        order = cells[jnp.sum(inputs[:SIDE] != PAD), image]
+        return tokens[image, inputs[order]], tokens[image, labels[order]]
+
+    return draw_one
+
+
+def _generate(
+    size: int, count: int, *, seed: int, split: str, type: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """`generate` of one type, or of all six in turn, of one split."""
+    if type and type not in TYPES:
+        raise ValueError(f"type must be one of {', '.join(TYPES)}; got {type!r}")
+    types = [type] if type else list(TYPES)
+    parts = [
+        _split_of(pid, size, -(-(count - place) // len(types)), seed, split)
+        for place, pid in enumerate(types)
+    ]
+    # In turn: a longer run begins with the shorter one.
+    order = [(row, place) for row in range(count) for place in range(len(types))][:count]
+    inputs, labels = (
+        np.array([parts[place][which][row] for row, place in order], np.int32).reshape(
+            -1, NUM_CELLS
+        )
+        for which in range(2)
+    )
+    return inputs, labels
+
+
+def _split_of(
+    pid: str, size: int, count: int, seed: int, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first `count` puzzles of a type that a hash puts into a split."""
+    wanted, share = max(count, 0), _TEST_SHARE / (_TEST_SHARE - 1 if split == "train" else 1)
+    drawn = int(wanted * share)
+    while True:
+        drawn += 4
+        records = generate(pid, size, drawn, seed) if wanted else []
+        inputs = np.array([encode_problem(r) for r in records], np.int32).reshape(-1, NUM_CELLS)
+        is_test = puzzle_keys(inputs, inputs) % _TEST_SHARE == 0
+        rows = np.flatnonzero(is_test == (split == "test"))[:wanted]
+        if len(rows) == wanted:
+            break
+        drawn = int(drawn * 1.3)
+    labels = np.array([encode_answer(records[r]) for r in rows], np.int32).reshape(-1, NUM_CELLS)
+    return inputs[rows], labels
+
+
+TASK = Task(
+    name="ppbench",
+    vocab_size=_vocab_size,
+    reads=_reads,
+    read=_read,
+    named={"ppbench-golden": _golden},
+    satisfies_rules=satisfies_rules,
+    draw=draw,
+    decode=_decode,
+    puzzle_keys=puzzle_keys,
+    augment=augment,
+    generate=_generate,
+    options={"seed": int, "type": str},
+)
