@@ -142,13 +142,14 @@ def _arguments(argv: list[str]) -> Arguments:
     config = dataclasses.replace(
         benchmarks.load(name), benchmark=name, checkpoint=tyro.MISSING, data=tyro.MISSING
     )
-    return tyro.cli(
+    arguments = tyro.cli(
         Arguments,
         prog=f"experiments/ptrm_sweep.py {name}",
         args=argv[1:],
         default=Arguments(config),
         description=benchmarks.describe(name),
     )
+    return dataclasses.replace(arguments, config=benchmarks.with_grid(arguments.config))
 
 
 def _output(arguments: Arguments) -> str:

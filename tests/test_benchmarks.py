@@ -1,5 +1,6 @@
 """The rows of the paper by name: the paper's settings, and from data to report on tiny models."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ from ptrm_jax import benchmarks, mesh, metrics, read_dataset, save, store
 from ptrm_jax.__main__ import main as ptrm_main
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.model import TRM, init_params
+from ptrm_jax.sweep import SweepConfig
 from ptrm_jax.tasks import arc, arc_vote, maze, ppbench
 
 PAPER = {
@@ -41,6 +43,18 @@ def test_settings_are_the_papers(name: str) -> None:
     assert "Paper:" in described and "H100" in described
     for number in (f"K = {config.rollouts}", f"D = {config.depth}"):
         assert number in described.splitlines()[0]
+
+
+def test_the_papers_grid_goes_as_far_as_width_and_depth() -> None:
+    asked = dataclasses.replace(benchmarks.load("ppbench"), benchmark="ppbench")
+    found = benchmarks.with_grid(asked)
+    assert (found.grid_rollouts, found.grid_depths) == ((1, 5, 10, 25, 100), (16, 48))
+    smaller = benchmarks.with_grid(dataclasses.replace(asked, rollouts=9, depth=16))
+    assert (smaller.grid_rollouts, smaller.grid_depths) == ((1, 5), (16,))
+    own = dataclasses.replace(asked, grid_rollouts=(2,), grid_depths=(3,))
+    assert benchmarks.with_grid(own) == own
+    for config in (SweepConfig(), dataclasses.replace(asked, benchmark="arc-agi-2")):
+        assert benchmarks.with_grid(config) == config
 
 
 def test_unknown_names_and_missing_data_are_refused(
@@ -79,8 +93,8 @@ def test_mazes_are_judged_by_label_and_by_rule(
     maze.write_csv(tmp_path / "mazes.csv", inputs, maze.label(inputs))
     argv = ["maze-hard", "--checkpoint", tiny_model(tmp_path / "model", 25, 6)]
     argv += ["--data", str(tmp_path / "mazes.csv"), "--rollouts", "2", "--depth", "2"]
-    argv += ["--grid-rollouts", "1", "--grid-depths", "2", "--output", str(tmp_path / "run")]
-    assert command.main([*argv, "--devices", "1"]) == 0
+    argv += ["--output", str(tmp_path / "run"), "--devices", "1"]
+    assert command.main(argv) == 0
     out = capsys.readouterr().out
     for part in ("rules hold %", "valid-then-Q@2 (*)", "by steps", "3 of 3 puzzles", "TRM, D=4"):
         assert part in out

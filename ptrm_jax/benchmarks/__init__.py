@@ -2,9 +2,11 @@
 
 A module's docstring says the command, the hardware, how long it takes there and the paper's
 numbers. Its CONFIG has the paper's K, D, sigma and seeds; checkpoint and data are the user's. A
-module may have `report`, which makes more of a finished sweep than `ptrm_jax.report` does.
+module may have GRID, the widths and depths to report too, and `report`, which makes more of a
+finished sweep than `ptrm_jax.report` does.
 """
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -28,6 +30,18 @@ def load(name: str) -> SweepConfig:
       ValueError: there is none of this name.
     """
     return _module(name).CONFIG
+
+
+def with_grid(config: SweepConfig) -> SweepConfig:
+    """The grid of a sweep's benchmark, as far as K and D go, unless another is asked for."""
+    grid = getattr(_module(config.benchmark), "GRID", None) if config.benchmark else None
+    if grid is None or config.grid_rollouts or config.grid_depths:
+        return config
+    rollouts, depths = (
+        tuple(value for value in values if value <= most)
+        for values, most in zip(grid, (config.rollouts, config.depth), strict=True)
+    )
+    return dataclasses.replace(config, grid_rollouts=rollouts, grid_depths=depths)
 
 
 def describe(name: str) -> str:

@@ -22,6 +22,5 @@ CONFIG = SweepConfig(
     rollouts=100,
     depth=16,
     num_puzzles=None,
-    grid_rollouts=(1, 5, 10, 25, 100),
-    grid_depths=(16,),
 )
+GRID = ((1, 5, 10, 25, 100), (16,))

@@ -35,9 +35,8 @@ CONFIG = SweepConfig(
     depth=48,
     seeds=(0, 1, 2),
     num_puzzles=None,
-    grid_rollouts=(1, 5, 10, 25, 100),
-    grid_depths=(16, 48),
 )
+GRID = ((1, 5, 10, 25, 100), (16, 48))
 
 
 def report(result: Result, directory: epath.Path) -> str:

@@ -20,6 +20,5 @@ CONFIG = SweepConfig(
     rollouts=100,
     depth=64,
     num_puzzles=None,
-    grid_rollouts=(1, 5, 10, 25, 100),
-    grid_depths=(16, 32, 48, 64),
 )
+GRID = ((1, 5, 10, 25, 100), (16, 32, 48, 64))
