@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,15 +105,19 @@ def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Data
     Args:
       source: a bundled name ("sudoku6", "sudoku9"); a CSV of Sudokus or of square mazes, with
         columns `source,question,answer,rating`; JSON lines of PPBench; "ppbench-golden", where the
-        package ppbench is installed; or a folder in upstream's layout, with `dataset.json` in it or
-        in its sub-folder `split`.
+        package ppbench is installed; a folder in upstream's layout, with `dataset.json` in it or in
+        its sub-folder `split`; or `hf://datasets/owner/name[@revision]/path` of such a file or
+        folder on the Hugging Face hub, where huggingface_hub is installed.
       split: sub-folder of an upstream folder.
 
     Raises:
       DataError: not found, incomplete, or malformed.
     """
     name = os.fspath(source)
-    path = _BUNDLED / f"{name}.csv" if name in bundled() else epath.Path(name)
+    if name.startswith("hf://"):
+        path = _from_hub(name)
+    else:
+        path = _BUNDLED / f"{name}.csv" if name in bundled() else epath.Path(name)
     if path.is_dir():
         return _read_upstream(name, path, split)
     if (task := tasks.of_name(name)) is None:
@@ -133,6 +138,37 @@ def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Data
         raise DataError(str(error)) from error
     vocab_size = task.vocab_size(inputs.shape[1])
     return make_dataset(name, inputs, labels, vocab_size, task=task.name, strata=strata)
+
+
+def _from_hub(name: str) -> epath.Path:
+    """A file or folder of a data set on the Hugging Face hub, brought into the hub's cache."""
+    match = re.fullmatch(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)", name)
+    if match is None:
+        raise DataError(
+            f"data on the hub must read hf://datasets/owner/name[@revision]/path; got {name!r}"
+        )
+    repository, revision, path = match.groups()
+    try:
+        import huggingface_hub as hub
+    except ImportError as error:
+        raise DataError(
+            f"{name} needs huggingface_hub: pip install 'ptrm-jax[hub]', or download it and give "
+            "its path"
+        ) from error
+    try:
+        folder = hub.snapshot_download(
+            repository,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=[path, f"{path}/*"],
+        )
+    except Exception as error:  # the hub's own, requests' and httpx's, depending on its version
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(
+            f"{name} cannot be read from the hub: {first}; check the name and the connection, or "
+            "download it and give its path"
+        ) from error
+    return epath.Path(folder) / path
 
 
 def make_dataset(

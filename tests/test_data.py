@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -464,7 +467,7 @@ def test_bundled_sets_are_read_by_name(name: str, seq_len: int) -> None:
 
 
 def test_an_unknown_name_lists_the_names_and_the_layout(tmp_path: Path) -> None:
-    assert data.bundled() == ("maze13", "sudoku6", "sudoku9")
+    assert data.bundled() == ("maze11", "sudoku6", "sudoku9")
     for unknown in ("sudoku7", str(tmp_path / "nowhere.csv")):
         refusal(
             DataError,
@@ -689,3 +692,38 @@ def test_fields_that_are_not_traced_are_checked_beside_those_that_are() -> None:
         return inputs
 
     refusal(ValueError, solve_with, np.zeros((2, 4), np.int32), says=("got -1 at [1]",))
+
+
+# --- The hub -------------------------------------------------------------------------------------
+
+
+def test_data_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for huggingface_hub: what is asked for, and what failures look like."""
+    asked = []
+
+    def snapshot_download(repository: str, **settings: Any) -> str:
+        asked.append((repository, settings))
+        if repository == "a/gone":
+            raise OSError("no route to host\nand a long story")
+        return str(tmp_path)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(DataError, match=r"pip install 'ptrm-jax\[hub\]'"):
+        read_dataset("hf://datasets/a/b/test.csv")
+    stand_in = SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in)
+
+    bundled = read_dataset("sudoku6").head(3)
+    sudoku.write_csv(tmp_path / "test.csv", bundled.puzzles.inputs, bundled.labels)
+    found = read_dataset("hf://datasets/a/b@v1/test.csv")
+    np.testing.assert_array_equal(found.labels, bundled.labels)
+    settings = {"repo_type": "dataset", "revision": "v1"}
+    assert asked == [("a/b", settings | {"allow_patterns": ["test.csv", "test.csv/*"]})]
+    for name, message in (
+        ("hf://datasets/a/gone/test.csv", "cannot be read from the hub: no route to host; check"),
+        ("hf://a/b/test.csv", "must read hf://datasets/owner/name"),
+        ("hf://datasets/a/b/other.csv", "no data at 'hf://datasets/a/b/other.csv'"),
+    ):
+        with pytest.raises(DataError, match=re.escape(message)) as error:
+            read_dataset(name)
+        assert "\n" not in str(error.value)

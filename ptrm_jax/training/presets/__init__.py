@@ -98,6 +98,8 @@ def small(
     hidden_size: int,
     num_heads: int = 1,
     rope_theta: float = 10_000.0,
+    L_cycles: int = 3,
+    batch_size: int = 128,
     **recipe: Any,
 ) -> TrainConfig:
     """A run of ours for two CPU cores, in float32, scored on a bundled set."""
@@ -111,14 +113,14 @@ def small(
         hidden_size=hidden_size,
         prefix_len=1,
         H_cycles=2,
-        L_cycles=3,
+        L_cycles=L_cycles,
         forward_dtype="float32",
     )
     return TrainConfig(
         model=model,
         evaluation=evaluation,
         task=task,
-        batch_size=128,
+        batch_size=batch_size,
         optimizer="adamw",
         warmup_steps=200,
         ema_warmup=True,
