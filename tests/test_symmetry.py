@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import chisquare
 
 from ptrm_jax import read_dataset
-from ptrm_jax.tasks import maze, sudoku, symmetry
+from ptrm_jax.tasks import maze, ppbench, sudoku, symmetry
 from ptrm_jax.tasks.sudoku import BLANK, FIRST_DIGIT
 
 SIZES = (4, 6, 9)
@@ -159,13 +159,13 @@ def puzzle() -> tuple[np.ndarray, np.ndarray]:
     return inputs[0], labels[0]
 
 
-def shown_cells(inputs, labels, max_extra: int) -> np.ndarray:
+def shown_cells(inputs, labels, max_extra: int, blank: int = BLANK) -> np.ndarray:
     """Where draws of extra clues differ from the puzzle: [NUM_DRAWS, S] bool."""
-    shown = draws(sudoku.show_clues, inputs, labels, max_extra)
+    shown = draws(symmetry.show_clues, inputs, labels, max_extra)
     assert shown.dtype == np.int32
     changed = shown != inputs
     np.testing.assert_array_equal(shown, np.where(changed, labels, inputs))
-    assert (inputs == BLANK)[np.nonzero(changed)[1]].all()
+    assert (inputs == blank)[np.nonzero(changed)[1]].all()
     return changed
 
 
@@ -195,6 +195,20 @@ def test_all_blanks_are_shown_where_there_are_fewer(puzzle):
     assert (most == (inputs == BLANK).sum()).mean() > 0.99
 
 
+def test_any_task_has_open_cells():
+    """Of a maze the path, of PPBench what is undecided; never padding."""
+    inputs, labels = maze.generate(5, 5, 1, 0)
+    changed = shown_cells(inputs[0], labels[0], 30, blank=maze.FREE)
+    assert changed.any(0).tolist() == (labels[0] == maze.PATH).tolist()
+    inputs, labels = ppbench.TASK.generate(4, 1, seed=0, split="train", type="nurikabe")
+    shown = draws(symmetry.show_clues, inputs[0], labels[0], 40)
+    assert set(np.flatnonzero((shown != inputs[0]).any(0))) == set(
+        np.flatnonzero(inputs[0] != labels[0])
+    )
+    solved = (shown == labels[0]).all(1)
+    assert solved.any() and (ppbench.satisfies_rules(shown, inputs[0]) == solved).all()
+
+
 # Keys
 
 
@@ -203,7 +217,7 @@ def test_all_blanks_are_shown_where_there_are_fewer(puzzle):
     [
         *((sudoku_augment(size), size) for size in SIZES),
         (symmetry.dihedral_augment(6, 6), 6),
-        (lambda key, x, y: (sudoku.show_clues(key, x, y, 5), y), 6),
+        (lambda key, x, y: (symmetry.show_clues(key, x, y, 5), y), 6),
     ],
     ids=["sudoku4", "sudoku6", "sudoku9", "dihedral", "show_clues"],
 )

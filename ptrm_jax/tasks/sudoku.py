@@ -5,9 +5,9 @@ digit ``d`` is ``d + 1``. A board is the vector of its cells, row by row. In the
 the number of cells (16, 36 or 81), n the size (4, 6 or 9), B the number of puzzles, K of rollouts.
 
 Arrays of any integer type are accepted, token arrays returned are int32, and messages call the cell
-in row 2, column 7 ``r2c7``. All runs on the host but `augment` and `show_clues`, which take one
-puzzle and run under `jax.jit` and `jax.vmap`. The solver, the generator and the canonical forms are
-compiled by numba, which is imported when one of them is first called.
+in row 2, column 7 ``r2c7``. All runs on the host but what `augment` gives. The solver, the
+generator and the canonical forms are compiled by numba, which is imported when one of them is first
+called.
 """
 
 import os
@@ -478,26 +478,6 @@ def augment(num_cells: int) -> Augment:
         return tokens[inputs[cells]], tokens[labels[cells]]
 
     return draw_one
-
-
-def show_clues(
-    key: jax.Array, inputs: jax.Array, labels: jax.Array, max_extra: int | jax.Array
-) -> jax.Array:
-    """A Sudoku with up to `max_extra` of its blank cells filled in from the solution: [S] int32.
-
-    Args:
-        key: typed key.
-        inputs: [S] int32 puzzle.
-        labels: [S] int32 solution.
-        max_extra: at least 0, may be traced. The number of cells is uniform in 0..max_extra; where
-            fewer are blank, all of them are shown. The cells are drawn uniformly.
-    """
-    count_key, order_key = jax.random.split(key)
-    count = jax.random.randint(count_key, (), 0, max_extra + 1)
-    order = jax.random.permutation(order_key, len(inputs))
-    blank = inputs[order] == BLANK
-    shown = blank & (jnp.cumsum(blank) <= count)  # the first `count` blanks in this order
-    return inputs.at[order].set(jnp.where(shown, labels[order], inputs[order]))
 
 
 def read_csv(

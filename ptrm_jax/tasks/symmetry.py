@@ -1,7 +1,7 @@
-"""Random symmetries of grids on the device, for training: a new image for every new puzzle.
+"""Random puzzles from given ones on the device, for training: symmetries, extra clues.
 
-An `Augment` takes ONE puzzle, tokens [S] int32, and a typed JAX key, holds no Python control flow
-over values and so runs under `jax.jit` and `jax.vmap`. What it draws depends on its key alone.
+Each takes ONE puzzle, tokens [S] int32, and a typed JAX key, holds no Python control flow over
+values and so runs under `jax.jit` and `jax.vmap`. What it draws depends on its key alone.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+_PAD = 0  # in every task
 
 Augment = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """``augment(key, inputs, labels) -> (inputs, labels)``, one symmetry for both, [S] int32."""
@@ -41,3 +43,27 @@ def dihedral_augment(height: int, width: int) -> Augment:
         return inputs[cells], labels[cells]
 
     return augment
+
+
+def show_clues(
+    key: jax.Array, inputs: jax.Array, labels: jax.Array, max_extra: int | jax.Array
+) -> jax.Array:
+    """A puzzle with up to `max_extra` of its open cells filled in from the solution: [S] int32.
+
+    Open are the cells where puzzle and solution differ: the blanks of a Sudoku, the undecided cells
+    of PPBench, whose training puzzles the paper begins in a random state on the way to the solution
+    (PTRM A.3; in which order it does not say).
+
+    Args:
+        key: typed key.
+        inputs: [S] int32 puzzle.
+        labels: [S] int32 solution; where it is padding nothing is open.
+        max_extra: at least 0, may be traced. The number of cells is uniform in 0..max_extra; where
+            fewer are open, all of them are shown. The cells are drawn uniformly.
+    """
+    count_key, order_key = jax.random.split(key)
+    count = jax.random.randint(count_key, (), 0, max_extra + 1)
+    order = jax.random.permutation(order_key, len(inputs))
+    is_open = (inputs[order] != labels[order]) & (labels[order] != _PAD)
+    shown = is_open & (jnp.cumsum(is_open) <= count)  # the first `count` open ones in this order
+    return inputs.at[order].set(jnp.where(shown, labels[order], inputs[order]))

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any, Literal
 
+from ptrm_jax import tasks
 from ptrm_jax.config import (
     DType,
     MatmulPrecision,
@@ -14,7 +15,6 @@ from ptrm_jax.config import (
 
 OptimizerName = Literal["adam_atan2", "adamw"]
 Loss = Literal["stablemax", "softmax"]
-Task = Literal["sudoku", "maze", "none"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,14 +38,14 @@ class TrainConfig:
     nothing in it is trained on, nor anything equivalent by symmetry."""
     exclude: tuple[str, ...] = ()
     """More sets whose puzzles, and all that are equivalent to them, must not be trained on."""
-    task: Task = "none"
-    """What the symmetries are: augmentation on the fly, and the test of equivalence; "none" for
-    folders that hold their augmentations (ARC-AGI)."""
+    task: str = "none"
+    """sudoku, maze or ppbench, which says what the symmetries are: augmentation on the fly, and the
+    test of equivalence; "none" for folders that hold their augmentations (ARC-AGI)."""
     relabel: bool = False
     """Mazes: label every turned maze by the rule that labels follow. Otherwise the label turns with
     the maze, as upstream's; that is another one where a maze has several shortest paths."""
     extra_clues: int = 0
-    """Sudoku: up to so many blank cells are shown, a number drawn anew for each puzzle."""
+    """Up to so many open cells are shown, a number drawn anew for each puzzle."""
 
     steps: int
     """Optimiser steps; one per supervision step."""
@@ -137,15 +137,14 @@ class TrainConfig:
         for name, choices in (
             ("optimizer", OptimizerName),
             ("loss", Loss),
-            ("task", Task),
             ("compute_dtype", DType),
             ("matmul_precision", MatmulPrecision),
         ):
             check_choice(name, getattr(self, name), choices)
-        if self.extra_clues and self.task != "sudoku":
-            raise ValueError(
-                f"extra_clues is for task 'sudoku'; got {self.extra_clues} with {self.task!r}"
-            )
+        if self.task != "none":
+            tasks.load(self.task)
+        if self.extra_clues and self.task == "none":
+            raise ValueError(f"extra_clues needs a task; got {self.extra_clues} with task 'none'")
         if self.relabel and self.task != "maze":
             raise ValueError(f"relabel is for task 'maze'; got task {self.task!r}")
         if self.exclude and self.task == "none":

@@ -24,8 +24,7 @@ from jax import lax
 from ptrm_jax import mesh
 from ptrm_jax.config import Precision
 from ptrm_jax.model import TRM, Carry, Params, init_params, recur, rounded
-from ptrm_jax.tasks.sudoku import show_clues
-from ptrm_jax.tasks.symmetry import Augment
+from ptrm_jax.tasks.symmetry import Augment, show_clues
 from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.loss import RowLosses, row_losses
 from ptrm_jax.training.optimizer import ema_decay, make_optimizer, schedule, sign_sgd_rows

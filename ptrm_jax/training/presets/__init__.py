@@ -5,7 +5,7 @@ import pkgutil
 from typing import Any
 
 from ptrm_jax.config import ModelConfig, Variant, swiglu_width
-from ptrm_jax.training.config import Task, TrainConfig
+from ptrm_jax.training.config import TrainConfig
 
 
 def names() -> tuple[str, ...]:
@@ -91,7 +91,7 @@ ARC = {
 def small(
     *,
     evaluation: str,
-    task: Task,
+    task: str,
     seq_len: int,
     vocab_size: int,
     variant: Variant,
