@@ -1,4 +1,4 @@
-"""`python -m ptrm_jax`: solve one Sudoku, look at a checkpoint, lay ARC-AGI out."""
+"""`python -m ptrm_jax`: solve a puzzle, look at a checkpoint, lay ARC-AGI out."""
 
 import dataclasses
 import sys
@@ -9,21 +9,22 @@ import jax
 import numpy as np
 import tyro
 
-from ptrm_jax import mesh, metrics
+from ptrm_jax import mesh, metrics, tasks
 from ptrm_jax.checkpoint import bundled, load, read_manifest
 from ptrm_jax.config import ModelConfig, NoiseOn
 from ptrm_jax.puzzles import check_puzzles, make_puzzles
 from ptrm_jax.solver import Solution
 from ptrm_jax.sweep import INPUT_ERRORS
-from ptrm_jax.tasks import arc, sudoku
+from ptrm_jax.tasks import Task, arc
 
 
 @dataclasses.dataclass(frozen=True)
 class Solve:
-    """Solve Sudoku puzzles and show what every rollout answered."""
+    """Solve puzzles and show what every rollout answered."""
 
     puzzle: Annotated[str, tyro.conf.Positional]
-    """Cells row by row, a digit or . for a blank; or a file: .csv, or a puzzle on each line."""
+    """A Sudoku (cells row by row, a digit or . for a blank), a maze (cells out of "# SG"), or a
+    puzz.link URL; or a file: .csv, .jsonl, or a puzzle on each line."""
     checkpoint: str | None = None
     """A bundled name or a directory; by default the bundled model of the puzzle's size."""
     rollouts: int = 8
@@ -38,11 +39,9 @@ class Solve:
     """Of the noise."""
 
     def run(self) -> None:
-        inputs = _read_puzzles(self.puzzle)
-        for tokens in inputs:
-            sudoku.check_clues(tokens)
+        task, inputs = _read_puzzles(self.puzzle)
         puzzles = make_puzzles(inputs)
-        name = self.checkpoint or _bundled_for(inputs.shape[1])
+        name = self.checkpoint or _bundled_for(task, inputs.shape[1])
         check_puzzles(ModelConfig.from_dict(read_manifest(name)["config"]), puzzles)
         model, params = load(name)
         solution = mesh.solve(
@@ -56,7 +55,7 @@ class Solve:
             noise_on=self.noise_on,
         )
         for row in range(len(inputs)):
-            print(_story(inputs[row], jax.tree.map(lambda x, row=row: x[row], solution)))
+            print(_story(task, inputs[row], jax.tree.map(lambda x, row=row: x[row], solution)))
         print(
             f"\n{name}: K={self.rollouts}, D={self.depth}, sigma={self.sigma:g} on "
             f"{self.noise_on}, seed {self.seed}"
@@ -102,52 +101,53 @@ class ArcFolder:
     """Of the augmentations."""
 
     def run(self) -> None:
-        tasks = arc.read_tasks(self.source, self.subsets)
+        found = arc.read_tasks(self.source, self.subsets)
         arc.write_folder(
-            *(self.output, tasks, self.test_subsets),
+            *(self.output, found, self.test_subsets),
             num_augmentations=self.augmentations,
             seed=self.seed,
         )
         rows = arc.read_set(self.output) if self.test_subsets else ()
-        print(f"{len(tasks)} tasks, {len(rows)} rows to solve; {self.output}")
+        print(f"{len(found)} tasks, {len(rows)} rows to solve; {self.output}")
 
 
-def _read_puzzles(text: str) -> np.ndarray:
-    """[B, S] int32 tokens of a puzzle string or of a file of them; ValueError if malformed."""
+def _read_puzzles(text: str) -> tuple[Task, np.ndarray]:
+    """Task and [B, S] int32 tokens of a puzzle, or of a file of them; ValueError if malformed."""
     # A puzzle of 81 characters could be a file's name, but is none; a longer one cannot be.
     path = Path(text)
+    lines = [text]
     if len(text) < 256 and path.is_file():
-        if path.suffix == ".csv":
-            return sudoku.read_csv(path)[0]
+        task = tasks.of_file(path)
+        if task is not None:
+            return task, task.read(path).inputs
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         if not lines:
             raise ValueError(f"{path} must hold a puzzle on each line; it is empty")
-    else:
-        lines = [text]
-    boards = [sudoku.encode(line) for line in lines]
+    task = tasks.of_text(lines[0])
+    boards = [task.encode(line) for line in lines]
     if len({len(board) for board in boards}) > 1:
         raise ValueError(f"{path} must hold puzzles of one size; use a file for each")
-    return np.stack(boards)
+    return task, np.stack(boards)
 
 
-def _bundled_for(num_cells: int) -> str:
-    name = f"sudoku{sudoku.board_for(num_cells).size}"
+def _bundled_for(task: Task, num_cells: int) -> str:
+    name = task.bundled(num_cells)
     if name not in bundled():
         raise ValueError(
-            f"no bundled model solves puzzles of {num_cells} cells; bundled are "
-            f"{', '.join(bundled())}; pass --checkpoint"
+            f"no bundled model solves puzzles of {num_cells} cells of task {task.name!r}; bundled "
+            f"are {', '.join(bundled())}; pass --checkpoint"
         )
     return name
 
 
-def _story(clues: np.ndarray, solution: Solution) -> str:
+def _story(task: Task, clues: np.ndarray, solution: Solution) -> str:
     """The puzzle, the distinct answers with their best Q and votes, the chosen one (fields [K])."""
     answers, q_logits = solution.rollout_answers, solution.rollout_q_logits
     finite, chosen = solution.rollout_finite, int(solution.rollout)
-    valid = sudoku.satisfies_rules(answers, clues)
+    valid = task.satisfies_rules(answers, clues)
     ids = metrics.answer_ids(answers[None])[0]
-    lines = ["puzzle", sudoku.draw(clues)]
-    solutions = sudoku.count_solutions(clues)
+    lines = ["puzzle", task.draw(clues)]
+    solutions = 1 if task.count_solutions is None else task.count_solutions(clues)
     if solutions != 1:
         lines.append(f"(it has {'no solution' if not solutions else 'several solutions'})")
     lines += ["", "rollout       Q  answer"]
@@ -157,9 +157,7 @@ def _story(clues: np.ndarray, solution: Solution) -> str:
         marks += ["rules hold" if valid[k] else "rules broken"]
         marks += [f"= rollout {ids[k]}"] if ids[k] != k else []
         marks += [] if finite[k] else ["not finite"]
-        lines.append(
-            f"{k:7d}  {q_logits[k]:+6.2f}  {sudoku.decode(answers[k])}  {', '.join(marks)}"
-        )
+        lines.append(f"{k:7d}  {q_logits[k]:+6.2f}  {task.decode(answers[k])}  {', '.join(marks)}")
     if chosen < 0:
         return "\n".join([*lines, "", "no rollout was finite: nothing to choose"])
     agree = int((ids == ids[chosen]).sum())
@@ -170,7 +168,7 @@ def _story(clues: np.ndarray, solution: Solution) -> str:
         f"being right: {100 * probability:.1f} %),",
         f"given by {agree} of {len(answers)} rollouts; "
         + ("the rules hold" if valid[chosen] else "the rules are BROKEN"),
-        sudoku.draw(answers[chosen], clues=clues),
+        task.draw(answers[chosen], clues=clues),
     ]
     return "\n".join(lines)
 

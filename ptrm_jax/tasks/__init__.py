@@ -43,3 +43,8 @@ def of_file(path: str | os.PathLike[str]) -> Task | None:
 def of_name(name: str) -> Task | None:
     """The task that has a set of this name, or None."""
     return next((task for task in all_tasks().values() if name in task.named), None)
+
+
+def of_text(text: str) -> Task:
+    """The task that a puzzle written in one line is of; what is of no other is a Sudoku."""
+    return next(task for task in all_tasks().values() if task.is_text(text))

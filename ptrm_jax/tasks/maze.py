@@ -611,8 +611,17 @@ def _generate(
     return generate(size, size, count, seed, split=split, **options)
 
 
+def _encode_puzzle(text: str) -> np.ndarray:
+    tokens = encode(text)
+    label(tokens)  # refuses what has no path
+    return tokens
+
+
 TASK = Task(
     name="maze",
+    is_text=lambda text: {"S", "G"} <= set(text),
+    encode=_encode_puzzle,
+    bundled=lambda num_cells: f"maze{_shape(num_cells, None)[1]}",
     vocab_size=lambda num_cells: VOCAB_SIZE,
     reads=_reads,
     read=_read,

@@ -668,8 +668,18 @@ def _generate(
     return generate(size, count, seed, split=split, **{"workers": os.cpu_count() or 1} | options)
 
 
+def _encode_puzzle(text: str) -> np.ndarray:
+    tokens = encode(text)
+    check_clues(tokens)
+    return tokens
+
+
 TASK = Task(
     name="sudoku",
+    is_text=lambda text: True,  # the last to be asked, and its reader says what is wrong
+    encode=_encode_puzzle,
+    bundled=lambda num_cells: f"sudoku{board_for(num_cells).size}",
+    count_solutions=count_solutions,
     vocab_size=lambda num_cells: board_for(num_cells).vocab_size,
     reads=_reads,
     read=_read,

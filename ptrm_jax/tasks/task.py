@@ -40,6 +40,9 @@ class Task:
       reads: whether a file is of this task, from its name and beginning.
       read: puzzles of a file; raises ValueError with ``path:line:``.
       named: sets that other packages bring, by the name that stands for a path; raise ImportError.
+      is_text: whether a puzzle written in one line is of this task.
+      encode: tokens [S] of such a line; raises ValueError, also for clues that contradict.
+      bundled: what the bundled model for boards of S cells would be called.
       satisfies_rules: of answers [..., S] and inputs that broadcast to them, whether each answer
         keeps the rules, any token values allowed: [...] bool. It needs no label.
       draw: a board of tokens [S] as lines of text, with `clues`, the puzzle, marked in an answer.
@@ -49,12 +52,16 @@ class Task:
       augment: for boards of S cells, what draws a random symmetry; raises ValueError.
       generate: random puzzles and their answers, of the split "train" or "test".
       options: arguments of `generate` that a command may set, with their types.
+      count_solutions: of a puzzle [S], up to 2; None where nobody counts.
     """
 
     name: str
     vocab_size: Callable[[int], int]
     reads: Callable[[str | os.PathLike[str]], bool]
     read: Callable[[str | os.PathLike[str]], Labelled]
+    is_text: Callable[[str], bool]
+    encode: Callable[[str], np.ndarray]
+    bundled: Callable[[int], str]
     satisfies_rules: Callable[[np.ndarray, np.ndarray], np.ndarray]
     draw: Callable[..., str]
     decode: Callable[[Any], str]
@@ -63,6 +70,7 @@ class Task:
     generate: Generate
     options: Mapping[str, type]
     named: Mapping[str, Callable[[], Labelled]] = dataclasses.field(default_factory=dict)
+    count_solutions: Callable[[np.ndarray], int] | None = None
 
 
 _MOST_BANDS = 5

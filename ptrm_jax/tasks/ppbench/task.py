@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ptrm_jax.tasks.ppbench.formats import paper_filter, read_full, read_golden, read_jsonl
+from ptrm_jax.tasks.ppbench.formats import (
+    from_url,
+    paper_filter,
+    read_full,
+    read_golden,
+    read_jsonl,
+)
 from ptrm_jax.tasks.ppbench.generator import generate
 from ptrm_jax.tasks.ppbench.records import TYPES, Record
 from ptrm_jax.tasks.ppbench.symmetry import NUM_IMAGES, dihedral_cells, dihedral_tokens, turn
@@ -178,6 +184,9 @@ def _split_of(
 
 TASK = Task(
     name="ppbench",
+    is_text=lambda text: text.startswith(("http://", "https://")),
+    encode=lambda text: encode_problem(from_url(text)),
+    bundled=lambda num_cells: "ppbench",
     vocab_size=_vocab_size,
     reads=_reads,
     read=_read,
