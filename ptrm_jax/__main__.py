@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import tyro
 
-from ptrm_jax import mesh, metrics, tasks
+from ptrm_jax import arc, mesh, metrics, tasks
 from ptrm_jax.checkpoint import bundled, load, read_manifest
 from ptrm_jax.config import ModelConfig, NoiseOn
 from ptrm_jax.puzzles import check_puzzles, make_puzzles
 from ptrm_jax.solver import Solution
 from ptrm_jax.sweep import INPUT_ERRORS
-from ptrm_jax.tasks import Task, arc
+from ptrm_jax.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptrm_jax import DataError, make_puzzles, read_dataset
+from ptrm_jax import DataError, arc, arc_vote, make_puzzles, read_dataset
+from ptrm_jax.arc import EOS, PAD, PLAIN, ArcSet, Augmentation, Pair, Task
 from ptrm_jax.metrics import interval
-from ptrm_jax.tasks import arc, arc_vote
-from ptrm_jax.tasks.arc import EOS, PAD, PLAIN, ArcSet, Augmentation, Pair, Task
 
 PER_ROW = ("labels", "task_of", "test_of", "transform_of", "colors_of")
 

@@ -24,10 +24,10 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 
+from ptrm_jax import arc, arc_vote
 from ptrm_jax.files import write_text
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import Result, Run, SweepConfig
-from ptrm_jax.tasks import arc, arc_vote
 
 CONFIG = SweepConfig(
     sigmas=(0.2,),
