@@ -166,18 +166,20 @@ def _cell(interval: Interval | None, sign: str = "") -> str:
 
 
 def _gains(result: Result) -> str:
-    text = "| | solved | gain at equal depth | gain at equal compute |\n|---|---|---|---|\n"
+    rules = sweep.has_rules(result)
+    titles = ["", "solved", "gain at equal depth", "gain at equal compute"]
+    titles += ["rules hold"] if rules else []
+    text = f"| {' | '.join(titles)} |\n" + "|---" * len(titles) + "|\n"
     for row in sweep.summary(result):
         label = f"TRM, D={row.depth}"
         if row.method == "PTRM":
-            choice = {"mean": "one rollout (mean)", "pass": f"pass@{row.rollouts}"}.get(
-                row.choice, f"{row.choice.replace('_q', '-Q')}@{row.rollouts}"
-            )
+            choice = "one rollout (mean)"
+            if row.choice != "mean":
+                choice = f"{sweep.CHOICE_NAMES[row.choice]}@{row.rollouts}"
             label = f"PTRM sigma {row.sigma:g}, {choice}"
-        text += (
-            f"| {label} | {_cell(row.accuracy)} | {_cell(row.gain_equal_depth, '+')} | "
-            f"{_cell(row.gain_equal_compute, '+')} |\n"
-        )
+        cells = [label, _cell(row.accuracy), _cell(row.gain_equal_depth, "+")]
+        cells += [_cell(row.gain_equal_compute, "+")] + ([_cell(row.validity)] if rules else [])
+        text += f"| {' | '.join(cells)} |\n"
     return text
 
 
@@ -192,7 +194,7 @@ def _widths(result: Result) -> str:
                 sweep.over_seeds(sweep.runs_of(result, sigma), metric, k, depth).mean()
                 for k in widths
             ]
-            label = f"sigma {sigma:g}, {choice.replace('_q', '-Q')}"
+            label = f"sigma {sigma:g}, {sweep.CHOICE_NAMES[choice]}"
             text += f"| {label} | " + " | ".join(f"{100 * v:.1f}" for v in values) + " |\n"
     return text
 

@@ -15,6 +15,7 @@ from ptrm_jax import metrics
 from ptrm_jax.files import write_bytes
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import (
+    CHOICE_NAMES,
     Result,
     Row,
     baselines,
@@ -132,14 +133,12 @@ def headline(result: Result) -> list[str]:
 
 
 def _label(row: Row) -> str:
-    return {
-        "deterministic": f"TRM, D={row.depth}",
-        "mean": "  one rollout (mean)",
-        "best_q": f"  best-Q@{row.rollouts}",
-        "mode": f"  mode@{row.rollouts}",
-        "valid_then_q": f"  valid-then-Q@{row.rollouts} (*)",
-        "pass": f"  pass@{row.rollouts} (bound)",
-    }[row.choice]
+    if row.choice == "deterministic":
+        return f"TRM, D={row.depth}"
+    if row.choice == "mean":
+        return "  one rollout (mean)"
+    mark = {"valid_then_q": " (*)", "pass": " (bound)"}.get(row.choice, "")
+    return f"  {CHOICE_NAMES[row.choice]}@{row.rollouts}{mark}"
 
 
 def _ends(interval: Interval) -> str:

@@ -643,6 +643,10 @@ CHOICES: dict[str, Choice] = {
 "valid_then_q" is there where the rules are known."""
 
 
+CHOICE_NAMES = {"best_q": "best-Q", "mode": "mode", "valid_then_q": "valid-then-Q", "pass": "pass"}
+"""What tables call them."""
+
+
 def has_rules(result: Result) -> bool:
     """Whether the rules of the puzzles are known."""
     return result.task is not None
