@@ -53,7 +53,7 @@ class SweepConfig:
     """
 
     checkpoint: str = "sudoku9"
-    """A bundled checkpoint (sudoku6, sudoku9) or a directory that `python -m convert` wrote."""
+    """A bundled checkpoint (maze11, sudoku6, sudoku9) or a directory that `python -m convert` wrote."""
     data: str | None = None
     """A bundled puzzle set, a Sudoku CSV file, or a folder in upstream's layout; by default the
     bundled set of the checkpoint's name."""

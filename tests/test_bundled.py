@@ -18,7 +18,9 @@ KEY = jax.random.key(0)
 ASSETS = Path(ptrm_jax.__file__).parent / "assets"
 
 
-@pytest.mark.parametrize(("name", "values"), [("sudoku6", 156_482), ("sudoku9", 522_626)])
+@pytest.mark.parametrize(
+    ("name", "values"), [("maze11", 132_162), ("sudoku6", 156_482), ("sudoku9", 522_626)]
+)
 def test_what_is_bundled(name: str, values: int) -> None:
     model, params = ptrm_jax.load(name)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == values
@@ -82,6 +84,19 @@ def test_ptrm_solves_sudoku9_puzzles_that_trm_does_not() -> None:
     np.testing.assert_array_equal(
         sudoku.satisfies_rules(noisy.answer, puzzles.puzzles.inputs), ptrm
     )  # every puzzle has one solution
+
+
+def test_ptrm_solves_mazes_that_trm_does_not() -> None:
+    """The effect again, with attention, on mazes with one path."""
+    model, params = ptrm_jax.load("maze11")
+    puzzles = ptrm_jax.read_dataset("maze11").head(32)
+    quiet = mesh.solve(model, params, KEY, puzzles.puzzles, num_rollouts=1, depth=4, sigma=0.0)
+    noisy = mesh.solve(model, params, KEY, puzzles.puzzles, num_rollouts=8, depth=4, sigma=0.1)
+    trm = metrics.exact(quiet.answer, puzzles.labels)
+    ptrm = metrics.exact(noisy.answer, puzzles.labels)
+    assert 0.4 < trm.mean() < 0.8
+    assert ptrm.sum() >= trm.sum() + 2
+    np.testing.assert_array_equal(maze.satisfies_rules(noisy.answer, puzzles.puzzles.inputs), ptrm)
 
 
 def test_memory_does_not_grow_with_rollouts() -> None:

@@ -12,7 +12,7 @@ from conftest import load_experiment
 
 import ptrm_jax.__main__ as ptrm_command
 from ptrm_jax import mesh, read_dataset
-from ptrm_jax.tasks import sudoku
+from ptrm_jax.tasks import maze, sudoku
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,6 +55,14 @@ def test_solve_says_when_the_rules_are_broken(capsys: pytest.CaptureFixture[str]
         ptrm_command.main(["solve", puzzle("sudoku9", 1), "--rollouts", "2", "--depth", "1"]) == 0
     )
     assert "the rules are BROKEN" in capsys.readouterr().out
+
+
+def test_solve_draws_mazes(capsys: pytest.CaptureFixture[str]) -> None:
+    text = maze.decode(read_dataset("maze11").puzzles.inputs[1])
+    assert ptrm_command.main(["solve", text, "--rollouts", "2", "--depth", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "\n".join(text[row : row + 11] for row in range(0, 121, 11)) in out
+    assert "maze11: K=2, D=2" in out and "the rules" in out
 
 
 def test_solve_reads_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,6 +211,8 @@ def generate(
     draw has no such G, is of the other split, or equals an earlier maze of the run, it is drawn
     again with r = 1, 2, .... No maze occurs twice, but symmetric images of one count as distinct.
 
+    The bundled ``assets/puzzles/maze11.csv`` is ``generate(11, 11, 512, 2026, split="test")``.
+
     Args:
         height: rows, odd, at least 5.
         width: columns, odd, at least 5.

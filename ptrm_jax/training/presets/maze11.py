@@ -1,16 +1,18 @@
-r"""11x11 mazes, attention with rotary positions, 134 thousand values.
+r"""11x11 mazes, attention with rotary positions, 132 thousand values.
 
-    python experiments/train.py maze11 --model.H-cycles 1 --halt-max-steps 1 --steps 6000 \
-        --min-learning-rate-ratio 1 --output A
-    python experiments/train.py maze11 --model.H-cycles 1 --start-from A/model --output B
-    python experiments/train.py maze11 --start-from B/model --learning-rate 2e-4 --steps 3000
+    python experiments/train.py maze11 --data generate:maze11:30000 --model.H-cycles 1 \
+        --halt-max-steps 1 --steps 6000 --min-learning-rate-ratio 1 --output A
+    python experiments/train.py maze11 --model.H-cycles 1 --start-from A/model --seed 1 --output B
+    python experiments/train.py maze11 --start-from B/snapshots/step_018000 --seed 2 \
+        --learning-rate 3e-4 --halt-max-steps 16 --steps 5000
 
 In three runs, because the whole recursion learns nothing from nothing: a network that is applied
 twice first learns where a cell's neighbours are, then, in several steps, how far dead ends reach.
 With one H cycle a supervision step is half of one with two; the last run brings those together.
 `rope_theta` is small: a maze needs offsets of 1 and of 11 told apart, not long distances.
 
-Two cores of an AMD EPYC, of which one was used: RESULT
+Cores of an AMD EPYC: 7 minutes on one, 32 on one beside other work, 5 on two. Deterministic, D = 16:
+71 % of 256 bundled puzzles, and 82 % by best-Q@16 at sigma 0.1. The result is bundled.
 """
 
 from ptrm_jax.training.presets import small
