@@ -53,10 +53,11 @@ class SweepConfig:
     """
 
     checkpoint: str = "sudoku9"
-    """A bundled checkpoint (maze11, sudoku6, sudoku9) or a directory that `python -m convert` wrote."""
+    """A bundled checkpoint (maze11, sudoku6, sudoku9), or a directory that `python -m convert` or
+    `experiments/train.py` wrote."""
     data: str | None = None
-    """A bundled puzzle set, a Sudoku CSV file, or a folder in upstream's layout; by default the
-    bundled set of the checkpoint's name."""
+    """A bundled puzzle set, a CSV or JSON-lines file, or a folder in upstream's layout; by default
+    the bundled set of the checkpoint's name."""
     split: str = "test"
     """Sub-folder of an upstream data folder."""
     sigmas: tuple[float, ...] = (0.1, 0.3, 1.0)

@@ -11,8 +11,8 @@ twice first learns where a cell's neighbours are, then, in several steps, how fa
 With one H cycle a supervision step is half of one with two; the last run brings those together.
 `rope_theta` is small: a maze needs offsets of 1 and of 11 told apart, not long distances.
 
-Cores of an AMD EPYC: 7 minutes on one, 32 on one beside other work, 5 on two. Deterministic, D = 16:
-71 % of 256 bundled puzzles, and 82 % by best-Q@16 at sigma 0.1. The result is bundled.
+Cores of an AMD EPYC: 7 minutes on one, 32 on one beside other work, 5 on two. Deterministic,
+D = 16: 71 % of 256 bundled puzzles, and 82 % by best-Q@16 at sigma 0.1. The result is bundled.
 """
 
 from ptrm_jax.training.presets import small
