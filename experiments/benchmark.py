@@ -24,7 +24,6 @@ processes with a core each, in one folder, against two sweeps that know nothing 
 answers to each against the rules; 9x9 Sudokus and 13x13 mazes.
 """
 
-import functools
 import os
 import statistics
 import subprocess
@@ -237,16 +236,20 @@ def _processes(rounds: int) -> None:
 def _rate(cores: Sequence[int], runs: Sequence[tuple[str, str]]) -> float:
     """Rollout-steps per second of sweeps run at once, a core each, compilation apart."""
     program = [sys.executable, str(Path(__file__).with_name("ptrm_sweep.py"))]
-    program += ["--num-puzzles", "64", "--rollouts", "16", "--sigmas", "0.3", "--no-equal-compute"]
-    processes = [
-        subprocess.Popen(
-            [*program, "--output", output, "--shard", shard],
-            env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
-            stdout=subprocess.DEVNULL,
-            preexec_fn=functools.partial(os.sched_setaffinity, 0, {core}),
+    program += ["--num-puzzles", "32", "--rollouts", "16", "--sigmas", "0.3", "--no-equal-compute"]
+    processes = []
+    all_cores = os.sched_getaffinity(0)
+    for core, (output, shard) in zip(cores, runs, strict=True):
+        os.sched_setaffinity(0, {core})  # which a new process inherits
+        processes.append(
+            subprocess.Popen(
+                [*program, "--output", output, "--shard", shard],
+                env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         )
-        for core, (output, shard) in zip(cores, runs, strict=True)
-    ]
+    os.sched_setaffinity(0, all_cores)
     for process in processes:
         if process.wait() not in (0, 3):  # 3: the other shard's units are elsewhere
             raise RuntimeError("a sweep failed")
