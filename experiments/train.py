@@ -34,7 +34,7 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status: 2 for bad input, 1 for a run that broke off."""
-    console, errors = Console(), Console(stderr=True)
+    console, errors = Console(soft_wrap=True), Console(stderr=True)
     argv = sys.argv[1:] if argv is None else argv
     mesh.use_cpu_cores()
     try:
