@@ -92,6 +92,7 @@ def main(argv: list[str] | None = None) -> int:
             mesh.use_compilation_cache(arguments.compilation_cache)
         shard = _shard(arguments)
         prepared = sweep.prepare(arguments.config)
+        benchmarks.check(prepared)
         place = store.Store(_output(arguments), prepared)
         finished, damaged = place.read()
     except _ERRORS as error:

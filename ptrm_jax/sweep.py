@@ -140,7 +140,7 @@ class SweepConfig:
 
     def keep_steps(self, depth: int) -> range | list[int]:
         """Supervision steps, from 1, of a run to `depth` whose answers are kept."""
-        last = sorted({self.depth, depth})
+        last = sorted({min(self.depth, depth), depth})
         return {"none": [], "last": last, "all": range(1, depth + 1)}[self.keep_answers]
 
     @property
@@ -323,6 +323,11 @@ def prepare(config: SweepConfig) -> Sweep:
     labelled = metrics.valid_rows(whole.labels, whole.ignore_label)
     chosen = whole if config.unlabelled else whole.take(labelled)
     chosen = chosen.head(config.num_puzzles)
+    if config.task is not None and chosen.task not in (None, config.task):
+        raise ValueError(
+            f"task must be that of the data; {chosen.name} is of {chosen.task!r}; got "
+            f"{config.task!r}; pass other data"
+        )
     chosen = dataclasses.replace(chosen, task=config.task or chosen.task)
     chosen.check_fits(model.config)
     lane_tile = config.lane_tile or mesh.default_lane_tile()

@@ -69,6 +69,28 @@ def test_unknown_names_and_missing_data_are_refused(
     assert "--checkpoint" in said and "--data" in said
 
 
+def test_data_of_another_kind_are_refused(
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ["--output", str(tmp_path / "run")]
+    small = ["--rollouts", "1", "--depth", "1", "--num-puzzles", "1"]
+    shakashaka = ppbench_line("shakashaka", [" ".join("54" * 5), " ".join("23" * 5)] * 5)
+    (tmp_path / "uncounted.jsonl").write_text(shakashaka)
+    model = tiny_model(tmp_path / "model", 100, ppbench.VOCAB_SIZE)
+    for argv, message in (
+        (["maze-hard", "--checkpoint", "sudoku6", "--data", "sudoku6"], "is of 'sudoku'; got"),
+        (["ppbench", "--checkpoint", "sudoku6", "--data", "sudoku6"], "is of 'sudoku'; got"),
+        (["arc-agi-2", "--checkpoint", "sudoku6", "--data", "sudoku6"], "must hold ARC-AGI"),
+        (
+            ["ppbench", "--checkpoint", model, "--data", str(tmp_path / "uncounted.jsonl")],
+            "data must have puzzles of sudoku, lightup, nurikabe, heyawake, tapa",
+        ),
+    ):
+        assert command.main([*argv, *small, *output]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+        assert not (tmp_path / "run").exists()
+
+
 def tiny_model(directory: Path, seq_len: int, vocab_size: int, identifiers: int = 1) -> str:
     """A random model whose time goes into nothing."""
     config = ModelConfig(
@@ -163,7 +185,7 @@ def test_arc_votes_and_submits(
 
     model = tiny_model(tmp_path / "model", arc.SEQ_LEN, arc.VOCAB_SIZE, 13)
     argv = ["arc-agi-2", "--checkpoint", model, "--data", folder, "--rollouts", "3"]
-    argv += ["--depth", "2", "--devices", "1", "--sigmas", "1", "--output", str(tmp_path / "run")]
+    argv += ["--depth", "3", "--devices", "1", "--sigmas", "1", "--output", str(tmp_path / "run")]
     assert command.main(argv) == 0
     out = capsys.readouterr().out
     assert "3 tasks, 3 test inputs with known outputs, 1 without" in out
@@ -177,17 +199,17 @@ def test_arc_votes_and_submits(
     (run,) = result.runs
     assert len(run.record.correct) == 12 and run.measured.tokens.shape == (16, 3, 1, 900)
     rows = arc.read_set(folder)
-    ballot = arc_vote.vote(rows, run.measured.tokens[:, :, 0], run.measured.q_logit[:, :, 1])
+    ballot = arc_vote.vote(rows, run.measured.tokens[:, :, 0], run.measured.q_logit[:, :, 2])
     assert answers == json.loads(json.dumps(arc_vote.submission(ballot)))
     scores = json.loads((tmp_path / "run" / "arc_scores.json").read_text())
     assert [(s.get("vote", "rows"), s["depth"]) for s in scores] == [
-        *(("TRM, D=2", 2), ("TRM, D=6", 6), ("sigma 1, best-Q@3", 2)),
-        *(("sigma 1, all vote@3", 2), ("sigma 1, all vote, by Q@3", 2)),
-        *(("rows", 2), ("rows", 6), ("rows", 2)),
+        *(("TRM, D=3", 3), ("TRM, D=9", 9), ("sigma 1, best-Q@3", 3)),
+        *(("sigma 1, all vote@3", 3), ("sigma 1, all vote, by Q@3", 3)),
+        *(("rows", 3), ("rows", 9), ("rows", 3)),
     ]
     # TRM's votes are those of its answers after D and after K * D steps.
     dataset = read_dataset(folder)
-    for place, depth in ((0, 2), (1, 6)):
+    for place, depth in ((0, 3), (1, 9)):
         measured = result.deterministic.measured
         right = metrics.exact(measured.tokens[:, :, place], dataset.labels, ignore_label=0)
         np.testing.assert_array_equal(right, measured.correct[:, :, depth - 1])

@@ -2,8 +2,8 @@
 
 A module's docstring says the command, the hardware, how long it takes there and the paper's
 numbers. Its CONFIG has the paper's K, D, sigma and seeds; checkpoint and data are the user's. A
-module may have GRID, the widths and depths to report too, and `report`, which makes more of a
-finished sweep than `ptrm_jax.report` does.
+module may have GRID, the widths and depths to report too; `report`, which makes more of a finished
+sweep than `ptrm_jax.report` does; and `check`, which refuses data that it could not use.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from types import ModuleType
 
 from etils import epath
 
-from ptrm_jax.sweep import Result, SweepConfig
+from ptrm_jax.sweep import Result, Sweep, SweepConfig
 
 
 def names() -> tuple[str, ...]:
@@ -51,6 +51,17 @@ def describe(name: str) -> str:
       ValueError: there is none of this name.
     """
     return _module(name).__doc__ or ""
+
+
+def check(sweep: Sweep) -> None:
+    """Refuses what the benchmark of a prepared sweep could not report on.
+
+    Raises:
+      ValueError, DataError: the data are not of this benchmark.
+    """
+    name = sweep.config.benchmark
+    if name is not None and hasattr(_module(name), "check"):
+        _module(name).check(sweep)
 
 
 def reporter(name: str) -> Callable[[Result, epath.Path], str] | None:

@@ -27,7 +27,7 @@ from etils import epath
 from ptrm_jax import arc, arc_vote
 from ptrm_jax.files import write_text
 from ptrm_jax.metrics import Interval
-from ptrm_jax.sweep import Result, Run, SweepConfig
+from ptrm_jax.sweep import Result, Run, Sweep, SweepConfig
 
 CONFIG = SweepConfig(
     sigmas=(0.2,),
@@ -37,6 +37,15 @@ CONFIG = SweepConfig(
     keep_answers="last",
     unlabelled=True,
 )
+
+
+def check(sweep: Sweep) -> None:
+    """Refuses data that are no folder of ARC-AGI.
+
+    Raises:
+      DataError: they are not.
+    """
+    arc.read_set(sweep.config.data)
 
 
 def report(result: Result, directory: epath.Path) -> str:

@@ -25,7 +25,7 @@ from etils import epath
 
 from ptrm_jax import sweep
 from ptrm_jax.files import write_text
-from ptrm_jax.sweep import Result, SweepConfig
+from ptrm_jax.sweep import Result, Sweep, SweepConfig
 from ptrm_jax.tasks import ppbench
 
 CONFIG = SweepConfig(
@@ -37,6 +37,20 @@ CONFIG = SweepConfig(
     num_puzzles=None,
 )
 GRID = ((1, 5, 10, 25, 100), (16, 48))
+
+
+def check(sweep: Sweep) -> None:
+    """Refuses data whose types are not known, or none of which counts.
+
+    Raises:
+      ValueError: they are not.
+    """
+    kinds = sweep.puzzles.strata.get("type")
+    if kinds is None or not set(kinds.tolist()) & set(ppbench.REPORTED):
+        raise ValueError(
+            f"data must have puzzles of {', '.join(ppbench.REPORTED)}, read from PPBench's files; "
+            f"{sweep.puzzles.name} has none; pass ppbench-golden or a .jsonl file"
+        )
 
 
 def report(result: Result, directory: epath.Path) -> str:

@@ -20,7 +20,7 @@ from ptrm_jax.tasks.ppbench.formats import (
 from ptrm_jax.tasks.ppbench.generator import count_solutions, generate, solve
 from ptrm_jax.tasks.ppbench.records import TYPES, Record
 from ptrm_jax.tasks.ppbench.rules import is_solved
-from ptrm_jax.tasks.ppbench.scores import aggregate, by_type, dollars_per_puzzle, table
+from ptrm_jax.tasks.ppbench.scores import REPORTED, aggregate, by_type, dollars_per_puzzle, table
 from ptrm_jax.tasks.ppbench.symmetry import training_examples, turn
 from ptrm_jax.tasks.ppbench.task import TASK, augment, puzzle_keys
 from ptrm_jax.tasks.ppbench.vocabulary import (
@@ -40,6 +40,7 @@ __all__ = [
     "augment",
     "puzzle_keys",
     "TYPES",
+    "REPORTED",
     "PAD",
     "VOCAB_SIZE",
     "Record",
