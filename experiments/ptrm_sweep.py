@@ -96,8 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         place = store.Store(_output(arguments), prepared)
         finished, damaged = place.read()
     except _ERRORS as error:
-        errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
+        return _refuse(error, errors)
     for where in damaged:
         errors.print(f"damaged, will be done again: {where}", style="yellow", soft_wrap=True)
     mine = sweep.left(prepared, finished, shard)
@@ -123,8 +122,7 @@ def main(argv: list[str] | None = None) -> int:
                 stop=lambda: bool(stopped),
             )
     except store.JournalError as error:
-        errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
+        return _refuse(error, errors)
     if stopped:
         console.print(f"stopped; the same command goes on: {place.directory}", highlight=False)
         return 128 + stopped[0]
@@ -132,7 +130,15 @@ def main(argv: list[str] | None = None) -> int:
         mesh.wait_for_all()
         if shard.index > 0:
             return 0
-    return _report([str(place.directory)], str(place.directory), console)
+    try:
+        return _report([str(place.directory)], str(place.directory), console)
+    except _ERRORS as error:  # the data may have gone since; the journals are there
+        return _refuse(error, errors)
+
+
+def _refuse(error: Exception, errors: Console) -> int:
+    errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+    return 2
 
 
 def _arguments(argv: list[str]) -> Arguments:

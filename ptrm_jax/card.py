@@ -159,10 +159,7 @@ def _scores(name: str, result: Result) -> str:
 
 
 def _cell(interval: Interval | None, sign: str = "") -> str:
-    if interval is None:
-        return ""
-    mean, low, high = (f"{100 * x:{sign}.1f}" for x in interval[:3])
-    return f"{mean} [{low}, {high}]"
+    return "" if interval is None else interval.brief(sign)
 
 
 def _gains(result: Result) -> str:

@@ -339,6 +339,11 @@ class Interval(NamedTuple):
         mean, low, high = (f"{100 * part:.{digits}f}" for part in self[:3])
         return f"{mean} % [{low}, {high}] (n={self.num_puzzles})"
 
+    def brief(self, sign: str = "") -> str:
+        """The same for a cell of a table, such as ``87.5 [81.2, 92.9]``; `sign` "+" for gains."""
+        mean, low, high = (f"{100 * part:{sign}.1f}" for part in self[:3])
+        return f"{mean} [{low}, {high}]"
+
     def __str__(self) -> str:
         return self.percent()
 

@@ -52,14 +52,16 @@ def table(result: Result) -> str:
     titles += ["rules hold %"] if has_rules(result) else []
     titles += ["sd of seeds"] if several else []
     rows: list[list[str]] = [titles]
-    for row in summary(result):
+    summed = summary(result)
+    best = max((row for row in summed if row.choice == "best_q"), key=lambda row: row.accuracy.mean)
+    for row in summed:
         if row.choice == "mean":
             rows.append([f"PTRM, sigma {row.sigma:g}"])
         cells = [_label(row), f"{100 * row.accuracy.mean:.1f}", _ends(row.accuracy)]
         cells.append(_gain(row.gain_equal_depth))
         cells += [_gain(row.gain_equal_compute)] if config.equal_compute else []
         if row.validity is not None:
-            cells.append(f"{100 * row.validity.mean:.1f} {_ends(row.validity)}")
+            cells.append(row.validity.brief())
         if several:
             cells.append("" if math.isnan(row.seed_spread) else f"{100 * row.seed_spread:.1f}")
         rows.append(cells)
@@ -68,13 +70,13 @@ def table(result: Result) -> str:
         cells = [row[0].ljust(sizes[0])]
         cells += [cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=False)]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, "", *_reading(result), *_strata(result), *_grid(result)]) + "\n"
+    lines += ["", *_reading(result, best), *_strata(result, best.sigma), *_grid(result)]
+    return "\n".join(lines) + "\n"
 
 
-def _strata(result: Result) -> list[str]:
-    """The kinds of puzzle, a block for each way to split them, at the best sigma of all."""
+def _strata(result: Result, sigma: float) -> list[str]:
+    """The kinds of puzzle at one sigma, a block for each way to split them."""
     config = result.config
-    sigma = _best(result).sigma
     runs = runs_of(result, sigma)
     columns = {
         f"TRM D={config.depth}": over_seeds([result.deterministic], pass_at, 1, config.depth),
@@ -89,7 +91,7 @@ def _strata(result: Result) -> list[str]:
         for kind in sorted(set(kinds.tolist()), key=_number_first):
             rows = kinds == kind
             cells = [metrics.interval(values[:, rows]) for values in columns.values()]
-            texts = [f"{100 * cell.mean:.1f} {_ends(cell)}" for cell in cells]
+            texts = [cell.brief() for cell in cells]
             lines.append(f"{kind:<12}{rows.sum():>8}" + "".join(f"{text:>22}" for text in texts))
     return lines
 
@@ -113,7 +115,7 @@ def _grid(result: Result) -> list[str]:
         )
         for k in config.grid_rollouts:
             cells = [metrics.interval(over_seeds(runs, best_q, k, d)) for d in config.grid_depths]
-            texts = [f"{100 * cell.mean:.1f} {_ends(cell)}" for cell in cells]
+            texts = [cell.brief() for cell in cells]
             lines.append(f"{k:>6}" + "".join(f"{text:>22}" for text in texts))
     return lines
 
@@ -146,20 +148,12 @@ def _ends(interval: Interval) -> str:
 
 
 def _gain(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    return "" if interval is None else interval.brief("+")
 
 
-def _best(result: Result) -> Row:
-    """Best-Q at the sigma where it is best."""
-    rows = (row for row in summary(result) if row.choice == "best_q")
-    return max(rows, key=lambda row: row.accuracy.mean)
-
-
-def _reading(result: Result) -> list[str]:
+def _reading(result: Result, best: Row) -> list[str]:
     """The best best-Q row in words, at equal depth and at equal compute; and Q's AUC."""
-    config, best = result.config, _best(result)
+    config = result.config
     runs = runs_of(result, best.sigma)
     final = [run.record.at(config.depth) for run in runs]
     auc = np.mean([metrics.q_auc(at.correct, at.q_logit, finite=at.finite) for at in final])

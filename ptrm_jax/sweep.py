@@ -329,6 +329,11 @@ def prepare(config: SweepConfig) -> Sweep:
             f"{config.task!r}; pass other data"
         )
     chosen = dataclasses.replace(chosen, task=config.task or chosen.task)
+    if not metrics.valid_rows(chosen.labels, chosen.ignore_label).any():
+        raise DataError(
+            f"{chosen.name} must have a label for at least one of the puzzles to solve; it has "
+            "none for these; pass other data or more of them"
+        )
     chosen.check_fits(model.config)
     lane_tile = config.lane_tile or mesh.default_lane_tile()
     provenance = {
@@ -427,7 +432,7 @@ def calibrate(sweep: Sweep) -> float:
 
     Compiles a shallow program; nothing of it is kept.
     """
-    lanes, depth = 2 * sweep.lane_tile * len(sweep.devices), 2
+    lanes, depth = 2 * sweep.lane_tile * len(sweep.devices), 4
     unit = Unit(0.0, 0, depth, (0, 1), (0, lanes), (1, lanes))
     first = _run_unit(sweep, unit)
     # The first run has overheads of its own, which do not matter where the model is slow.
@@ -513,10 +518,8 @@ def collect(
             f"{missing} of {len(units)} units of the sweep are missing; run the same command "
             "again, or the shards that have not ended"
         )
-    labelled = _labelled(runs[0], finished)
-    if not labelled.any():
-        raise ValueError("a sweep must have at least one puzzle with a label; it has none")
-    first, *others = (_as_run([finished[unit] for unit in run], labelled) for run in runs)
+    first, *others = (_as_run([finished[unit] for unit in run]) for run in runs)
+    labelled = _labelled(first.measured)
     strata = {name: kinds[labelled] for name, kinds in strata.items()}
     return Result(config, provenance, first, tuple(others), task, strata)
 
@@ -535,29 +538,22 @@ def run(sweep: Sweep, *, progress: Callable[[int, str], None] = lambda steps, wh
     )
 
 
-def _labelled(run: Sequence[Unit], finished: Mapping[Unit, Finished]) -> np.ndarray:
+def _labelled(measured: Measured) -> np.ndarray:
     """[B] bool: puzzles whose answers can be right or wrong."""
-    return ~np.isnan(assemble([finished[unit] for unit in run]).cell_accuracy[:, 0, 0])
+    return ~np.isnan(measured.cell_accuracy[:, 0, 0])
 
 
-def _as_run(parts: list[Finished], labelled: np.ndarray) -> Run:
+def _as_run(parts: list[Finished]) -> Run:
     measured, unit = assemble(parts), parts[0].unit
-    known = Measured(*(field[labelled] for field in measured))
-    answers = known.answer[..., None].view(np.uint32)  # two tokens of a digest each
-    depth = answers.shape[2]
-    ids = [metrics.answer_ids(answers[:, :, d]) for d in range(depth)]
+    labelled = _labelled(measured)
+    fields = (name for name in Record._fields if name != "answer_id")
+    known = {name: getattr(measured, name)[labelled] for name in fields}
+    answers = known["answer"][..., None].view(np.uint32)  # two tokens of a digest each
+    ids = [metrics.answer_ids(answers[:, :, d]) for d in range(answers.shape[2])]
     return Run(
         unit.sigma,
         unit.seed,
-        Record(
-            correct=known.correct,
-            cell_accuracy=known.cell_accuracy,
-            q_logit=known.q_logit,
-            finite=known.finite,
-            valid=known.valid,
-            answer_id=np.stack(ids, axis=2),
-            answer=known.answer,
-        ),
+        Record(**known, answer_id=np.stack(ids, axis=2)),
         sum(part.seconds for part in parts),
         sum(part.compile_seconds for part in parts),
         measured,

@@ -1,5 +1,6 @@
 """The bundled models on the bundled puzzles: the real thing, end to end."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from conftest import load_experiment
 
 import ptrm_jax
 from ptrm_jax import checkpoint, data, mesh, metrics
+from ptrm_jax.data import Dataset
+from ptrm_jax.solver import Solution
 from ptrm_jax.tasks import maze, sudoku
 
 KEY = jax.random.key(0)
@@ -69,12 +72,17 @@ def test_sudoku6_solves_its_puzzles() -> None:
     assert sudoku.satisfies_rules(solution.answer, puzzles.puzzles.inputs).mean() >= 47 / 48
 
 
+def quiet_and_noisy(name: str, depth: int, sigma: float) -> tuple[Dataset, Solution, Solution]:
+    """The first 32 bundled puzzles, one quiet rollout and 8 noisy ones."""
+    model, params = ptrm_jax.load(name)
+    data = ptrm_jax.read_dataset(name).head(32)
+    solve = functools.partial(mesh.solve, model, params, KEY, data.puzzles, depth=depth)
+    return data, solve(num_rollouts=1, sigma=0.0), solve(num_rollouts=8, sigma=sigma)
+
+
 def test_ptrm_solves_sudoku9_puzzles_that_trm_does_not() -> None:
     """The paper's effect on 32 puzzles: choosing among 8 noisy rollouts beats one quiet one."""
-    model, params = ptrm_jax.load("sudoku9")
-    puzzles = ptrm_jax.read_dataset("sudoku9").head(32)
-    quiet = mesh.solve(model, params, KEY, puzzles.puzzles, num_rollouts=1, depth=8, sigma=0.0)
-    noisy = mesh.solve(model, params, KEY, puzzles.puzzles, num_rollouts=8, depth=8, sigma=0.3)
+    puzzles, quiet, noisy = quiet_and_noisy("sudoku9", depth=8, sigma=0.3)
     trm = metrics.exact(quiet.answer, puzzles.labels)
     ptrm = metrics.exact(noisy.answer, puzzles.labels)
     assert 0.5 < trm.mean() < 1.0
@@ -88,10 +96,7 @@ def test_ptrm_solves_sudoku9_puzzles_that_trm_does_not() -> None:
 
 def test_ptrm_solves_mazes_that_trm_does_not() -> None:
     """The effect again, with attention, on mazes with one path."""
-    model, params = ptrm_jax.load("maze11")
-    puzzles = ptrm_jax.read_dataset("maze11").head(32)
-    quiet = mesh.solve(model, params, KEY, puzzles.puzzles, num_rollouts=1, depth=4, sigma=0.0)
-    noisy = mesh.solve(model, params, KEY, puzzles.puzzles, num_rollouts=8, depth=4, sigma=0.1)
+    puzzles, quiet, noisy = quiet_and_noisy("maze11", depth=4, sigma=0.1)
     trm = metrics.exact(quiet.answer, puzzles.labels)
     ptrm = metrics.exact(noisy.answer, puzzles.labels)
     assert 0.4 < trm.mean() < 0.8

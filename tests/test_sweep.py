@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import small_model
 
-from ptrm_jax import Save, report, save, solve, sweep
+from ptrm_jax import DataError, Save, report, save, solve, sweep
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.model import TRM, init_params
 from ptrm_jax.sweep import Record, Result, Run, SweepConfig
@@ -83,7 +84,7 @@ def test_padding_rows_do_not_count(config: SweepConfig, result: Result) -> None:
 
 
 def test_puzzles_without_labels_may_be_solved_and_never_count(
-    config: SweepConfig, result: Result
+    config: SweepConfig, result: Result, tmp_path: Path
 ) -> None:
     asked = dataclasses.replace(config, unlabelled=True, keep_answers="last")
     found = sweep.run(sweep.prepare(asked))
@@ -92,11 +93,13 @@ def test_puzzles_without_labels_may_be_solved_and_never_count(
         assert run.measured.tokens.shape == (11, 4, 1, 9)
         for got, other in zip(run.record, expected.record, strict=True):
             np.testing.assert_array_equal(got, other)
-    only = dataclasses.replace(config, unlabelled=True)
-    prepared = sweep.prepare(only)
-    alone = dataclasses.replace(prepared, puzzles=prepared.puzzles.take(np.array([10])))
-    with pytest.raises(ValueError, match="at least one puzzle with a label"):
-        sweep.run(alone)
+    # With no label at all nothing could be said in the end, so nothing is begun.
+    folder = shutil.copytree(config.data, tmp_path / "data")
+    np.save(folder / "test" / "all__labels.npy", np.zeros((11, 9), np.uint8))
+    for unlabelled in (True, False):
+        nothing = dataclasses.replace(config, data=str(folder), unlabelled=unlabelled)
+        with pytest.raises(DataError, match="must have a label for at least one of the puzzles"):
+            sweep.prepare(nothing)
 
 
 def test_records_are_what_the_solver_says(files: dict[str, str], result: Result) -> None:

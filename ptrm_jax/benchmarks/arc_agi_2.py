@@ -68,7 +68,7 @@ def report(result: Result, directory: epath.Path) -> str:
         ballot = arc_vote.vote(rows, answers, q, finite=finite, rule=rule)
         score = arc_vote.score(ballot)
         scores.append({"vote": name, "depth": depth, **_plain(score)})
-        cells = (f"{100 * score.pass_at[k].mean:.1f} {_ends(score.pass_at[k])}" for k in ks)
+        cells = (score.pass_at[k].brief() for k in ks)
         lines.append(f"{name:<34}" + "".join(f"{cell:>20}" for cell in cells))
         if run is result.runs[0] and rule == "best_q":
             arc_vote.write_submission(directory / "submission.json", ballot)
@@ -86,7 +86,7 @@ def report(result: Result, directory: epath.Path) -> str:
         answers, q, finite = _at(result, run, depth)
         found = arc_vote.row_accuracy(rows, answers, q, finite=finite)
         scores.append({"rows": name, "depth": depth, **_plain(found)})
-        cells = (f"{100 * x.mean:.1f} {_ends(x)}" for x in found[:3])
+        cells = (x.brief() for x in found[:3])
         lines.append(f"{name:<34}" + "".join(f"{cell:>20}" for cell in cells))
     write_text(directory / "arc_scores.json", json.dumps(scores, indent=1) + "\n")
     return "\n".join(lines) + "\n"
@@ -132,7 +132,3 @@ def _plain(found: arc_vote.Score | arc_vote.RowAccuracy) -> dict[str, object]:
         return value
 
     return {name: plain(value) for name, value in found._asdict().items()}
-
-
-def _ends(interval: Interval) -> str:
-    return f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"

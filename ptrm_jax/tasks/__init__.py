@@ -37,7 +37,7 @@ def load(name: str) -> Task:
 
 def of_file(path: str | os.PathLike[str]) -> Task | None:
     """The task that a file is of, or None."""
-    return next((task for task in all_tasks().values() if task.reads(path)), None)
+    return next((task for task in _asked() if task.reads(path)), None)
 
 
 def of_name(name: str) -> Task | None:
@@ -47,4 +47,9 @@ def of_name(name: str) -> Task | None:
 
 def of_text(text: str) -> Task:
     """The task that a puzzle written in one line is of; what is of no other is a Sudoku."""
-    return next(task for task in all_tasks().values() if task.is_text(text))
+    return next(task for task in _asked() if task.is_text(text))
+
+
+def _asked() -> list[Task]:
+    """All tasks, Sudoku last: it takes what no other claims, and says what is wrong with it."""
+    return sorted(all_tasks().values(), key=lambda task: task.name == "sudoku")

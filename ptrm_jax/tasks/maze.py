@@ -10,7 +10,6 @@ Everything here runs on the host in numpy. Arrays of any integer type are accept
 returned are int32, and messages call the cell in row 2, column 7 ``r2c7``.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ import numpy as np
 
 from ptrm_jax.tasks import csv_format, symmetry
 from ptrm_jax.tasks.symmetry import Augment, dihedral_cells
-from ptrm_jax.tasks.task import Labelled, Task, bands
+from ptrm_jax.tasks.task import Labelled, Task, bands, image_key, in_test_split
 
 PAD = 0
 WALL = 1
@@ -33,7 +32,6 @@ VOCAB_SIZE = 6
 
 _CHARSET = "# SGo"  # token 1 and up
 _TOKEN_OF = {char: token for token, char in enumerate(_CHARSET, start=1)}
-_TEST_SHARE = 8  # one maze in 8 belongs to the test split
 _MAX_REDRAWS = 10_000
 _CHUNK = 1024  # answers checked at once, to bound the memory
 
@@ -251,7 +249,7 @@ def generate(
             maze = _random_maze(height, width, rng, kind == "braided", min_path)
             if maze is None or maze in mazes:
                 continue
-            if split is None or split == _split(_key(_least_image(maze, symmetries))):
+            if split is None or in_test_split(_key(maze, symmetries)) == (split == "test"):
                 break
         else:
             raise ValueError(
@@ -312,7 +310,7 @@ def puzzle_keys(inputs: Any, labels: Any = None, *, width: int | None = None) ->
     Raises:
         ValueError: as `canonical`.
     """
-    return np.array([_key(image) for image in _least_images(inputs, width)], np.uint64)
+    return np.array([image_key(image) for image in _least_images(inputs, width)], np.uint64)
 
 
 def read_csv(
@@ -519,12 +517,8 @@ def _least_images(inputs: Any, width: int | None) -> list[bytes]:
     return [_least_image(maze.tobytes(), symmetries) for maze in mazes]
 
 
-def _key(image: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little")
-
-
-def _split(key: int) -> str:
-    return "test" if key % _TEST_SHARE == 0 else "train"
+def _key(maze: bytes, symmetries: np.ndarray) -> int:
+    return image_key(_least_image(maze, symmetries))
 
 
 # Checks and messages.

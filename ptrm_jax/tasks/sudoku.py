@@ -647,9 +647,7 @@ def _read(path: str | os.PathLike[str]) -> Labelled:
 
 
 def _reads(path: str | os.PathLike[str]) -> bool:
-    # What is no maze is taken for a Sudoku, whose reader says what is wrong with it.
-    question = csv_format.first_question(path)
-    return os.path.splitext(path)[1] == ".csv" and not {"S", "G"} & set(question or "")
+    return os.path.splitext(path)[1] == ".csv"
 
 
 def _training_keys(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -676,7 +674,7 @@ def _encode_puzzle(text: str) -> np.ndarray:
 
 TASK = Task(
     name="sudoku",
-    is_text=lambda text: True,  # the last to be asked, and its reader says what is wrong
+    is_text=lambda text: True,
     encode=_encode_puzzle,
     bundled=lambda num_cells: f"sudoku{board_for(num_cells).size}",
     count_solutions=count_solutions,

@@ -1,6 +1,7 @@
 """What sweeps, trainer, figures and commands know of a kind of puzzle."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -73,6 +74,17 @@ class Task:
     count_solutions: Callable[[np.ndarray], int] | None = None
 
 
+def image_key(image: bytes) -> int:
+    """The 8-byte BLAKE2b hash of a puzzle's canonical image, read as a little-endian number."""
+    return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little")
+
+
+def in_test_split(keys: np.ndarray) -> np.ndarray:
+    """Which puzzles belong to the test split, one in eight, by their `image_key`: [...] bool."""
+    return keys % _TEST_SHARE == 0
+
+
+_TEST_SHARE = 8
 _MOST_BANDS = 5
 
 

@@ -1,7 +1,7 @@
 """PPBench as a task: its files as tokens, its types as strata, random puzzles of its generator."""
 
-import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -32,9 +32,7 @@ from ptrm_jax.tasks.ppbench.vocabulary import (
     satisfies_rules,
 )
 from ptrm_jax.tasks.symmetry import Augment
-from ptrm_jax.tasks.task import Labelled, Task
-
-_TEST_SHARE = 8  # one puzzle in 8 belongs to the test split
+from ptrm_jax.tasks.task import Labelled, Task, image_key, in_test_split
 
 
 def _vocab_size(num_cells: int) -> int:
@@ -115,7 +113,7 @@ def puzzle_keys(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     for row, (puzzle, side) in enumerate(zip(inputs, _sides(inputs).tolist(), strict=True)):
         images = (turn(puzzle, g, height=side, width=side) for g in range(NUM_IMAGES))
         least = min(image.astype("<u2").tobytes() for image in images)
-        keys[row] = int.from_bytes(hashlib.blake2b(least, digest_size=8).digest(), "little")
+        keys[row] = image_key(least)
     return keys
 
 
@@ -167,17 +165,18 @@ def _split_of(
     pid: str, size: int, count: int, seed: int, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first `count` puzzles of a type that a hash puts into a split."""
-    wanted, share = max(count, 0), _TEST_SHARE / (_TEST_SHARE - 1 if split == "train" else 1)
-    drawn = int(wanted * share)
+    wanted = max(count, 0)
+    # The generator begins anew for every length: so many that the first try most often does.
+    mean = wanted * (8 / 7 if split == "train" else 8)
+    drawn = math.ceil(mean + 4 * math.sqrt(mean)) + (8 if wanted else 0)
     while True:
-        drawn += 4
-        records = generate(pid, size, drawn, seed) if wanted else []
+        records = generate(pid, size, drawn, seed)
         inputs = np.array([encode_problem(r) for r in records], np.int32).reshape(-1, NUM_CELLS)
-        is_test = puzzle_keys(inputs, inputs) % _TEST_SHARE == 0
+        is_test = in_test_split(puzzle_keys(inputs, inputs))
         rows = np.flatnonzero(is_test == (split == "test"))[:wanted]
         if len(rows) == wanted:
             break
-        drawn = int(drawn * 1.3)
+        drawn *= 2
     labels = np.array([encode_answer(records[r]) for r in rows], np.int32).reshape(-1, NUM_CELLS)
     return inputs[rows], labels
 
