@@ -1,7 +1,6 @@
 """Model cards: what a checkpoint is, how it was trained, what it scores. No figure is typed."""
 
 import dataclasses
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ptrm_jax import checkpoint, metrics, report, sweep
+from ptrm_jax import charts, checkpoint, metrics, report, sweep
 from ptrm_jax.files import write_bytes, write_text
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import Result
@@ -255,10 +254,8 @@ def write_card(
             "data": said["data"] | {"name": Path(said["data"]["name"]).name},
         }
         for picture in PICTURES:
-            buffer = io.BytesIO()
             figure = report.PICTURES[picture](dataclasses.replace(result, provenance=named))
-            figure.savefig(buffer, format="png", dpi=100)
-            pictures[f"{picture}.png"] = buffer.getvalue()
+            pictures[f"{picture}.png"] = charts.png(figure, dpi=100)
     write_text(epath.Path(directory) / "README.md", text)
     for file, data in pictures.items():
         write_bytes(epath.Path(directory) / file, data)

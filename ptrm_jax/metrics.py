@@ -417,6 +417,62 @@ def paired_difference(
     return _bootstrap_mean(difference, (-1.0, 1.0), confidence, num_resamples, seed)
 
 
+def ratio_interval(
+    numerator: ArrayLike,
+    denominator: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """A ratio of two sums over puzzles, with its percentile bootstrap interval.
+
+    The mean over rollouts that puzzles have different numbers of (their summed values, and how many
+    there are), or a cost per correct answer: puzzles are what is drawn, never rollouts. Resamples
+    whose denominator is 0 are left out. Where all puzzles have the same ratio the ends meet.
+
+    Args:
+      numerator: [B] float, what each puzzle adds.
+      denominator: [B] float >= 0.
+      confidence: coverage aimed at, a fraction.
+      num_resamples: bootstrap resamples.
+      seed: of the resampling.
+
+    Returns:
+      The ratio, in any unit, and its interval, with the number of puzzles whose denominator is not
+      0; three NaN where there is none.
+
+    Raises:
+      ValueError: the shapes differ or are not [B], a number is not finite or a denominator
+        negative, or as in `interval`.
+    """
+    _check_resampling(confidence, num_resamples)
+    top, bottom = (np.asarray(values).astype(np.float64) for values in (numerator, denominator))
+    if top.ndim != 1 or top.shape != bottom.shape:
+        raise ValueError(
+            f"numerator and denominator must be [B], one number per puzzle; got {top.shape} and "
+            f"{bottom.shape}; sum over the rollouts of a puzzle"
+        )
+    if not (np.isfinite(top).all() and np.isfinite(bottom).all() and (bottom >= 0).all()):
+        raise ValueError(
+            "numerator and denominator must be finite, and denominator >= 0; got others; leave out "
+            "rollouts that are not finite"
+        )
+    # A puzzle without a part in either sum cannot be told from one that is not there.
+    counts = bottom > 0
+    number = int(counts.sum())
+    if not number:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    rng = np.random.default_rng(seed)
+    n = top.size
+    drawn = rng.multinomial(n, np.full(n, 1 / n), size=num_resamples)
+    tops, bottoms = drawn @ top, drawn @ bottom
+    some = bottoms > 0
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(tops[some] / bottoms[some], [tail, 1 - tail])
+    return Interval(float(top.sum() / bottom.sum()), float(low), float(high), number)
+
+
 def seed_spread(values: ArrayLike) -> float:
     """Sample standard deviation (ddof 1) of one number per seed; NaN for a single seed.
 

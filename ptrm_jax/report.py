@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from ptrm_jax import metrics
+from ptrm_jax import charts, metrics
 from ptrm_jax.files import write_bytes
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import (
@@ -33,11 +33,6 @@ from ptrm_jax.sweep import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Okabe and Ito's colours, told apart with any colour vision; never colour alone: markers differ.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
 
 # --- The table -----------------------------------------------------------------------------------
 
@@ -207,9 +202,7 @@ def write(result: Result, directory: str | os.PathLike[str]) -> epath.Path:
         "table.txt": table(result).encode(),
     }
     for name, draw in PICTURES.items():
-        buffer = io.BytesIO()
-        draw(result).savefig(buffer, format="png", dpi=150)
-        files[f"{name}.png"] = buffer.getvalue()
+        files[f"{name}.png"] = charts.png(draw(result))
     directory.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write_bytes(directory / name, data)
@@ -253,54 +246,17 @@ def _csv(rows: list[Row]) -> str:
 
 
 def _figure(result: Result, columns: int = 1) -> tuple["Figure", Any]:
-    # Without pyplot: no global state, no display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.8 * columns + 3.6, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
-    for ax in axes:
-        ax.grid(alpha=0.3)
-        ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
-    axes[0].set_ylabel("puzzles solved exactly (%)")
-    figure.supxlabel(
-        "\n".join(headline(result)) + "; 95 % intervals over puzzles",
-        fontsize=7,
-        color="#444444",
-    )
-    return figure, axes
+    caption = "\n".join(headline(result)) + "; 95 % intervals over puzzles"
+    figure, axes = charts.new_figure(caption, columns=columns, sharey=True)
+    for ax in axes[0]:
+        charts.percent(ax)
+    axes[0, 0].set_ylabel("puzzles solved exactly (%)")
+    return figure, axes[0]
 
 
-def _intervals(values: list[np.ndarray]) -> np.ndarray:
-    """Mean, low and high over puzzles of each of values ([B] or [R, B]): [3, len(values)]."""
-    return np.array([metrics.interval(value)[:3] for value in values]).T
-
-
-def _points(ax: "Axes", x: np.ndarray, values: list[np.ndarray], style: int, label: str) -> None:
-    """Means with whiskers; `x` is shifted a little by the caller, since curves often coincide."""
-    mean, low, high = _intervals(values)
-    ax.errorbar(
-        x,
-        mean,
-        yerr=(mean - low, high - mean),
-        label=label,
-        color=_COLOURS[style],
-        marker=_MARKERS[style],
-        markersize=5,
-        linewidth=1.2,
-        elinewidth=0.8,
-        capsize=2,
-    )
-
-
-def _band(ax: "Axes", x: np.ndarray, values: list[np.ndarray], style: int, label: str) -> None:
-    """Means with their interval as a band, for curves of many points."""
-    mean, low, high = _intervals(values)
-    colour = _COLOURS[style % len(_COLOURS)]
-    marker = _MARKERS[style % len(_MARKERS)] if len(x) <= 64 else ""
-    ax.plot(x, mean, label=label, color=colour, marker=marker, markersize=4, linewidth=1.2)
-    ax.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+def _intervals(values: list[np.ndarray]) -> list[Interval]:
+    """Over puzzles, of each of values ([B] or [R, B])."""
+    return [metrics.interval(value) for value in values]
 
 
 def _baseline_lines(ax: "Axes", result: Result) -> None:
@@ -310,13 +266,8 @@ def _baseline_lines(ax: "Axes", result: Result) -> None:
         line, depth = styles[name]
         words = name.replace("_", " ")
         ax.axhline(
-            values.mean(), color="#444444", linestyle=line, label=f"TRM, D={depth} ({words})"
+            values.mean(), color=charts.GREY, linestyle=line, label=f"TRM, D={depth} ({words})"
         )
-
-
-def _legend(figure: "Figure", ax: "Axes") -> None:
-    """Beside the axes, where it hides nothing."""
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
 
 
 def accuracy_against_width(result: Result) -> "Figure":
@@ -330,13 +281,13 @@ def accuracy_against_width(result: Result) -> "Figure":
             {"pass@k (bound)": pass_at, "best-Q@k": best_q, "mode@k": mode_at}.items()
         ):
             values = [over_seeds(runs, metric, k, config.depth) for k in ks]
-            _points(ax, np.array(ks) * 1.04 ** (style - 1), values, style, label)
+            charts.points(ax, np.array(ks) * 1.04 ** (style - 1), _intervals(values), style, label)
         _baseline_lines(ax, result)
         ax.set_xscale("log", base=2)
         ax.set_xticks(ks, [str(k) for k in ks])
         ax.set_title(f"sigma = {sigma:g}", fontsize=10)
         ax.set_xlabel("k, rollouts")
-    _legend(figure, axes[0])
+    charts.legend(figure, axes[0])
     return figure
 
 
@@ -357,10 +308,10 @@ def accuracy_against_sigma(result: Result) -> "Figure":
         ]
     ):
         values = [over_seeds(runs, metric, width, depth) for runs in per_sigma]
-        _points(ax, np.array(order) + shift * (style - 1.5), values, style, label)
+        charts.points(ax, np.array(order) + shift * (style - 1.5), _intervals(values), style, label)
     _baseline_lines(ax, result)
     ax.set_xlabel("sigma (root mean squares of the latent)")
-    _legend(figure, ax)
+    charts.legend(figure, ax)
     return figure
 
 
@@ -371,17 +322,24 @@ def accuracy_against_depth(result: Result) -> "Figure":
     record = result.deterministic.record
     steps = np.arange(1, record.correct.shape[2] + 1)
     values = [record.at(int(d)).correct[:, 0].astype(float) for d in steps]
-    _band(ax, steps, values, 6, "TRM (K=1, sigma=0)")
+    charts.band(ax, steps, _intervals(values), 6, "TRM (K=1, sigma=0)")
     steps = np.arange(1, config.depth + 1)
     for style, sigma in enumerate(config.sigmas):
         runs = runs_of(result, sigma)
         best = [over_seeds(runs, best_q, config.rollouts, int(d)) for d in steps]
-        _band(ax, steps, best, style, f"best-Q@{config.rollouts}, sigma={sigma:g}")
+        label = f"best-Q@{config.rollouts}, sigma={sigma:g}"
+        charts.band(ax, steps, _intervals(best), style, label)
         mean = [over_seeds(runs, pass_at, 1, int(d)).mean() for d in steps]
-        ax.plot(steps, mean, color=_COLOURS[style % len(_COLOURS)], linestyle=":", linewidth=1)
-    ax.plot([], [], color="#444444", linestyle=":", linewidth=1, label="mean rollout of each")
+        ax.plot(
+            steps,
+            mean,
+            color=charts.colour(style),
+            linestyle=":",
+            linewidth=1,
+        )
+    ax.plot([], [], color=charts.GREY, linestyle=":", linewidth=1, label="mean rollout of each")
     if config.equal_compute and config.rollouts > 1:
-        ax.axvline(config.baseline_depth, color="#444444", linewidth=0.8, linestyle="--")
+        ax.axvline(config.baseline_depth, color=charts.GREY, linewidth=0.8, linestyle="--")
         ax.annotate(
             "compute of\nK rollouts",
             (config.baseline_depth, 0.03),
@@ -392,7 +350,7 @@ def accuracy_against_depth(result: Result) -> "Figure":
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.set_xlabel("D, supervision steps")
-    _legend(figure, ax)
+    charts.legend(figure, ax)
     return figure
 
 
@@ -410,15 +368,15 @@ def q_of_right_and_wrong(result: Result) -> "Figure":
             ax.hist(
                 *(q[chosen], bins),
                 weights=weights,
-                color=_COLOURS[style],
+                color=charts.colour(style),
                 alpha=0.7,
                 label=f"rollout {label}",
             )
-        ax.axvline(0, color="#444444", linewidth=0.8, linestyle=":", label="halts from here")
+        ax.axvline(0, color=charts.GREY, linewidth=0.8, linestyle=":", label="halts from here")
         ax.set_title(f"sigma = {sigma:g}", fontsize=10)
         ax.set_xlabel("Q (logit)")
     axes[0].set_ylabel("rollouts (%)")
-    _legend(figure, axes[0])
+    charts.legend(figure, axes[0])
     return figure
 
 

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ptrm_jax import charts
+
 _EVALUATIONS = {
-    "deterministic": ("TRM", "#0072B2"),
+    "deterministic": ("TRM", charts.COLOURS[0]),
     "mean": ("one noisy rollout", "#999999"),
-    "best_q": ("PTRM, best-Q", "#D55E00"),
-    "pass": ("PTRM, pass (bound)", "#009E73"),
+    "best_q": ("PTRM, best-Q", charts.COLOURS[1]),
+    "pass": ("PTRM, pass (bound)", charts.COLOURS[2]),
 }
-"""Colours that the colour-blind tell apart (Okabe and Ito)."""
 
 
 def draw_curves(log: Path, picture: Path) -> None:
@@ -20,15 +21,11 @@ def draw_curves(log: Path, picture: Path) -> None:
       log: `log.jsonl` of a run.
       picture: PNG file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     training = [r for r in records if r["kind"] == "train"]
     evaluations = [r for r in records if r["kind"] == "eval"]
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    losses, accuracies, scores = figure.subplots(1, 3)
+    figure, axes = charts.new_figure(columns=3, size=(4, 3.6), margin=0)
+    losses, accuracies, scores = axes[0]
 
     def line(ax: Any, name: str, label: str, scale: float = 1.0) -> None:
         points = [(r["step"], r[name] * scale) for r in training if r[name] is not None]
@@ -58,7 +55,6 @@ def draw_curves(log: Path, picture: Path) -> None:
         )
     for ax in (losses, accuracies, scores):
         ax.set_xlabel("optimiser steps")
-        ax.grid(alpha=0.3)
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=8)
     figure.savefig(picture, dpi=120)
