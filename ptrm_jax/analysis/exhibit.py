@@ -53,25 +53,21 @@ class Finding(NamedTuple):
 
     def text(self) -> str:
         """The value with its unit and interval."""
-        scale = 100 if self.unit in ("%", "points") else 1
+        share = self.unit in ("%", "points")
+        scale = 100 if share else 1
         sign = "+" if self.unit == "points" else ""
-        places = _places(scale * self.value, self.unit)
+        # Three figures that count, of an interval's end as many places as of the value.
+        known = math.isfinite(self.value) and self.value != 0
+        places = 1 if share else max(0, 2 - math.floor(math.log10(abs(self.value)))) if known else 2
 
         def number(value: float) -> str:
-            return f"{scale * value:{sign}.{places}f}"
+            return f"{scale * value:{sign},.{places}f}"
 
-        unit = {"%": " %", "points": " points", "seconds": " s", "dollars": " $", "number": ""}
-        text = number(self.value) + unit[self.unit]
+        unit = {"%": " %", "points": " points", "seconds": " s", "dollars": " dollars"}
+        text = number(self.value) + unit.get(self.unit, "")
         if self.low is not None and self.high is not None:
             text += f" [{number(self.low)}, {number(self.high)}]"
         return text + (f", n={self.num_puzzles}" if self.num_puzzles is not None else "")
-
-
-def _places(value: float, unit: Unit) -> int:
-    """Digits behind the point."""
-    if unit in ("%", "points"):
-        return 1
-    return 3 if abs(value) >= 0.01 or value == 0 else 6
 
 
 @dataclasses.dataclass(frozen=True)
