@@ -127,7 +127,6 @@ def _make(
 
         study = Study(name, settings, directory, defaults=defaults, progress=progress)
         exhibits = analysis.load(name).make(study)
-    directory.mkdir(parents=True, exist_ok=True)
     for shown in exhibits:
         shown.write(directory)
         console.print(f"\n{shown.title}", style="bold", markup=False, highlight=False)

@@ -7,7 +7,6 @@ Shape letters: B puzzles, R seeds, K rollouts, D supervision steps.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from ptrm_jax.analysis import study
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
 from ptrm_jax.metrics import Interval
 from ptrm_jax.model import TRM, Params, flops_per_rollout_step
+from ptrm_jax.tasks import ppbench
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Settings(study.Settings):
     """What the hardware costs; by default the paper's rate of an H100, whatever runs this."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.dollars_per_hour) and self.dollars_per_hour >= 0):
-            raise ValueError(
-                f"dollars_per_hour must be a number >= 0; got {self.dollars_per_hour}; pass the "
-                "rate of your hardware"
-            )
+        self.price(0.0)  # checks the rate
+
+    def price(self, seconds: float) -> float:
+        """Dollars for so many seconds of the hardware."""
+        return ppbench.dollars_per_puzzle(seconds, dollars_per_hour=self.dollars_per_hour)
 
 
 class Cost(NamedTuple):
@@ -72,11 +72,6 @@ def cost(solved: np.ndarray, rollout_steps: int, steps_per_second: float) -> Cos
         steps,
         Interval(*(value / steps_per_second for value in steps[:3]), len(chance)),
     )
-
-
-def dollars(seconds: float, dollars_per_hour: float) -> float:
-    """The price of so many seconds of hardware."""
-    return seconds * dollars_per_hour / 3600
 
 
 def compiled_flops_per_rollout_step(model: TRM, params: Params, lane_tile: int) -> float:
@@ -172,7 +167,7 @@ def make(study: study.Study) -> list[Exhibit]:
         ("trm", f"TRM, D={depth}", trm),
         ("ptrm", f"best-Q@{width}, D={depth}", ptrm),
     ):
-        price = dollars(way.seconds, settings.dollars_per_hour)
+        price = settings.price(way.seconds)
         findings |= {
             f"{name}_accuracy": Finding.of(label, way.accuracy),
             f"{name}_seconds": Finding(
@@ -213,7 +208,7 @@ def make(study: study.Study) -> list[Exhibit]:
             rows=[
                 {"way": label, "at": at, "rollout_steps": way.rollout_steps}
                 | {"seconds": way.seconds}
-                | {"dollars": dollars(way.seconds, settings.dollars_per_hour)}
+                | {"dollars": settings.price(way.seconds)}
                 | {"accuracy": way.accuracy.mean, "num_puzzles": way.accuracy.num_puzzles}
                 | {"accuracy_low": way.accuracy.low, "accuracy_high": way.accuracy.high}
                 | {"steps_per_solved": way.steps_per_right.mean}

@@ -101,9 +101,10 @@ class Exhibit:
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     def write(self, directory: str | os.PathLike[str]) -> list[str]:
-        """Writes its files into a folder, each whole or not at all; returns their names.
+        """Writes its files into a folder, made if need be; returns their names.
 
-        `<name>.json`, which has everything but picture and data, comes last: where it is, all are.
+        Each is written whole or not at all, and `<name>.json`, which has everything but picture
+        and data, comes last: where it is, all are.
         """
         directory = epath.Path(directory)
         files = {suffix: bytes(data) for suffix, data in self.files.items()}
@@ -120,6 +121,7 @@ class Exhibit:
             writer.writerows(self.rows)
             files[".csv"] = text.getvalue().encode()
         names = [f"{self.name}{suffix}" for suffix in files]
+        directory.mkdir(parents=True, exist_ok=True)
         for suffix, data in files.items():
             write_bytes(directory / f"{self.name}{suffix}", data)
         record = {
@@ -197,6 +199,33 @@ def index(records: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> s
         parts.append(f"<section><h2>{html.escape(name)}</h2><p>{html.escape(why)}</p></section>")
     return "\n".join([*parts, "</body></html>\n"])
 
+
+def report(folders: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Exhibits as Markdown: picture, what it says, what it is of, what made it.
+
+    Args:
+      folders: records of `read`, by where their folder lies, as links have it.
+    """
+    parts = [_INTRODUCTION]
+    for folder, records in folders.items():
+        for record in records:
+            name = record["provenance"]["checkpoint"]["name"]
+            parts.append(f"## {record['title']}: {name}\n")
+            for file in record["files"]:
+                if file.endswith((".png", ".gif")):
+                    parts.append(f"![{record['title']}]({folder}/{file})\n")
+            parts += [f"{sentence}\n" for sentence in record["reading"]]
+            caption = record["caption"].replace("\n", "; ")
+            parts.append(f"*{caption}. `{record['command']}`*\n")
+    return "\n".join(parts)
+
+
+_INTRODUCTION = """# Experiments
+
+Written by `python experiments/paper.py --report EXPERIMENTS.md` from the files that
+`experiments/figures.py` left; no number is typed. Intervals are 95 %, over puzzles. What a figure
+says, it says of these small models on these puzzles.
+"""
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Analyses of a recursive model</title>

@@ -126,6 +126,12 @@ def pooled(result: sweep.Result, sigma: float) -> Record:
     return Record(*(np.concatenate(parts, axis=1) for parts in zip(*records, strict=True)))
 
 
+def _rise(values: np.ndarray, chosen: np.ndarray) -> Interval:
+    """From the first step to the last, over chosen rollouts."""
+    change = values[:, :, -1:].astype(np.float64) - values[:, :, :1]
+    return by_step(change, chosen)[0]
+
+
 def make(study: study.Study) -> list[Exhibit]:
     """Q and cell accuracy by step; histogram; reliability; accuracy against coverage."""
     sigma, depth = study.settings.sigma, study.settings.depth
@@ -199,6 +205,14 @@ def make(study: study.Study) -> list[Exhibit]:
         "sign": Finding.of("rollouts whose sign of Q is right", sign),
         "q_right": Finding.of("mean Q of right rollouts", curves["q_right"][-1], "number"),
         "q_wrong": Finding.of("mean Q of wrong rollouts", curves["q_wrong"][-1], "number"),
+        "q_rise": Finding.of(
+            f"mean Q of right rollouts, step {depth} minus step 1",
+            *(_rise(record.q_logit, right), "number"),
+        ),
+        "cells_rise": Finding.of(
+            f"mean cell accuracy of right rollouts, step {depth} minus step 1",
+            *(_rise(record.cell_accuracy, right), "points"),
+        ),
         "calibration_error": Finding(
             "expected calibration error", diagram.error, None, None, len(end.correct), "points"
         ),

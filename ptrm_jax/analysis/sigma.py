@@ -147,9 +147,12 @@ def make(study: study.Study) -> list[Exhibit]:
     )
     largest = sigmas[-1]
     for name in ("pass", "best_q"):
-        findings[f"{name}_largest_sigma"] = Finding.of(
-            f"{labels[name]}, sigma {largest:g} on z before every step",
-            table["z_every"][name][largest],
+        change = metrics.paired_difference(
+            values("z_every", largest, name), values("z_every", settings.sigma, name)
+        )
+        findings[f"{name}_change"] = Finding.of(
+            f"{labels[name]}, sigma {largest:g} minus {settings.sigma:g} on z before every step",
+            *(change, "points"),
         )
     reading.append(
         f"At sigma {settings.sigma:g}: {findings['every_minus_first'].what}: "

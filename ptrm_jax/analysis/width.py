@@ -141,6 +141,9 @@ def make(study: study.Study) -> list[Exhibit]:
         "mode_gain": gain(
             f"mode, K=1 to {width}, D={depth}", noisy(sweep.mode_at, width, depth), one
         ),
+        "best_q_minus_mode": gain(
+            f"best-Q minus mode, K={width}, D={depth}", full, noisy(sweep.mode_at, width, depth)
+        ),
         "pass_gap": gain(
             f"pass minus best-Q, K={width}, D={depth}", noisy(sweep.pass_at, width, depth), full
         ),

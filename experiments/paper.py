@@ -1,0 +1,73 @@
+"""Every number of the paper in one table, with what our results say of it; and EXPERIMENTS.md.
+
+    python experiments/figures.py all --output experiments/results/default
+    python experiments/paper.py                              # prints the table of what is there
+    python experiments/paper.py --report EXPERIMENTS.md      # and writes it, with all figures
+    python experiments/paper.py --sweeps runs/maze-hard-DIR  # sweeps of full-size checkpoints too
+
+All values of ours are read from the folders that `experiments/figures.py` and `ptrm_sweep.py NAME`
+wrote.
+"""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from ptrm_jax import analysis, ledger, store, sweep
+from ptrm_jax.analysis import exhibit
+from ptrm_jax.files import write_text
+
+_ERRORS = (*sweep.INPUT_ERRORS, store.StoreError, store.JournalError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Compare the paper with what is there."""
+
+    figures: tuple[Path, ...] = ()
+    """Folders that `experiments/figures.py` wrote; by default those in `experiments/results`."""
+    sweeps: tuple[Path, ...] = ()
+    """Folders of finished sweeps of named benchmarks, with full-size checkpoints."""
+    report: Path | None = None
+    """Markdown file to write: the figures with what they say, then the table."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status, 2 for bad input."""
+    try:
+        arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+        folders = arguments.figures or _kept()
+        records = [exhibit.read(folder, analysis.NAMES) for folder in folders]
+        for folder, found in zip(folders, records, strict=True):
+            if not found:
+                raise ValueError(f"{folder} must hold figures; it has none; run figures.py first")
+        text = ledger.table(
+            [record for found in records for record in found], ledger.full_size(arguments.sweeps)
+        )
+        if arguments.report is not None:
+            base = arguments.report.absolute().parent
+            links = [os.path.relpath(folder, base) for folder in folders]
+            shown = zip(links, records, strict=True)
+            write_text(arguments.report, exhibit.report(dict(shown)) + "\n## The ledger\n\n" + text)
+    except _ERRORS as error:
+        Console(stderr=True).print(
+            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+        return 2
+    print(text)
+    return 0
+
+
+def _kept() -> list[Path]:
+    found = Path(__file__).parent / "results"
+    if not found.is_dir():
+        raise ValueError(f"figures must be given; {found} is not there; pass --figures FOLDER")
+    return sorted(path for path in found.iterdir() if path.is_dir())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
