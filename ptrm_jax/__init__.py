@@ -9,7 +9,7 @@ These names are the stable ones; everything else may change between versions.
 
 from ptrm_jax import mesh, metrics
 from ptrm_jax.checkpoint import CheckpointError, load, save
-from ptrm_jax.config import ModelConfig, Precision, Save
+from ptrm_jax.config import Langevin, ModelConfig, Precision, Save
 from ptrm_jax.data import DataError, read_dataset
 from ptrm_jax.model import TRM, Carry, Heads
 from ptrm_jax.puzzles import Puzzles, make_puzzles
@@ -22,6 +22,7 @@ __all__ = [
     "solve",
     "Solution",
     "Save",
+    "Langevin",
     "best_q",
     "mode",
     # its parts

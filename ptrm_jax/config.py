@@ -244,6 +244,39 @@ class Save:
         return not (self.answers or self.q_logits or self.latents)
 
 
+@dataclasses.dataclass(frozen=True)
+class Langevin:
+    """Langevin dynamics on z between supervision steps; see `ptrm_jax.solver.langevin_update`.
+
+    Attributes:
+      num_updates: N, updates between two steps.
+      step_size: eta. The paper states neither.
+      gradient: False is the paper's control: the gradient term is zero, the noise stays.
+
+    Raises:
+      ValueError: when built, for a setting out of range.
+
+    Source: PTRM, Appendix C.
+    """
+
+    num_updates: int
+    step_size: float
+    gradient: bool = True
+
+    def __post_init__(self) -> None:
+        check_int("num_updates", self.num_updates, 1)
+        number = isinstance(self.step_size, (int, float)) and not isinstance(self.step_size, bool)
+        if not (number and math.isfinite(self.step_size) and self.step_size > 0):
+            raise ValueError(f"step_size must be finite and > 0; got {self.step_size!r}")
+        if not isinstance(self.gradient, bool):
+            raise ValueError(f"gradient must be True or False; got {self.gradient!r}")
+
+    @property
+    def matched_sigma(self) -> float:
+        """The sigma of plain noise with the variance that the N updates add: sqrt(2 eta N)."""
+        return math.sqrt(2 * self.step_size * self.num_updates)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopSettings:
     """What is static in the loop of Algorithm 1; see `solve` for the meaning of each.
@@ -255,6 +288,7 @@ class LoopSettings:
     depth: int = 16
     noise_on: NoiseOn = "z"
     noise_when: NoiseWhen = "every"
+    langevin: Langevin | None = None
     save: Save = Save()
     lane_tile: int = DEFAULT_LANE_TILE
 
@@ -263,3 +297,5 @@ class LoopSettings:
         check_int("lane_tile", self.lane_tile, 1)
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
+        if not (self.langevin is None or isinstance(self.langevin, Langevin)):
+            raise ValueError(f"langevin must be a Langevin or None; got {self.langevin!r}")

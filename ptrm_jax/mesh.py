@@ -195,7 +195,7 @@ def solve(
     Args:
       devices: where to run; all local devices by default.
       backend: "pmap", or "mesh" (jit of shard_map, what JAX recommends today).
-      **settings: `depth`, `noise_on`, `noise_when`, `save`, `lane_tile`.
+      **settings: `depth`, `noise_on`, `noise_when`, `langevin`, `save`, `lane_tile`.
       Others as `ptrm_jax.solve`.
 
     Returns:

@@ -477,14 +477,28 @@ def path_name(path: Any) -> str:
     return "/".join(str(entry.key) for entry in path)
 
 
+def _flops_per_block(config: ModelConfig) -> tuple[int, int]:
+    """Of one block: products with weights, and products of activations with each other."""
+    length, size = config.length, config.hidden_size
+    weights = 6 * length * size * config.mlp_width
+    if config.variant == "mlp_t":
+        return weights + 6 * length * size * config.mlp_t_width, 0
+    # Queries, keys, values and output; scores and their weighted sum.
+    return weights + 8 * length * size**2, 4 * length**2 * size
+
+
 def flops_per_rollout_step(config: ModelConfig) -> int:
     """Multiplications and additions of the matrix products of one supervision step of a rollout."""
-    length, size = config.length, config.hidden_size
-    block = 6 * length * size * config.mlp_width
-    if config.variant == "mlp_t":
-        block += 6 * length * size * config.mlp_t_width
-    else:
-        # Queries, keys, values and output; scores and their weighted sum.
-        block += 8 * length * size**2 + 4 * length**2 * size
-    recursions = config.H_cycles * (config.L_cycles + 1)
-    return recursions * config.num_layers * block + 2 * config.seq_len * size * config.vocab_size
+    blocks = config.H_cycles * (config.L_cycles + 1) * config.num_layers
+    heads = 2 * config.seq_len * config.hidden_size * config.vocab_size
+    return blocks * sum(_flops_per_block(config)) + heads
+
+
+def flops_per_energy_gradient(config: ModelConfig) -> int:
+    """The same of one gradient of Langevin dynamics: one latent recursion, forward and backward.
+
+    The weights get no gradient, so backward costs once what forward does for their products, and
+    twice for those of activations.
+    """
+    weights, activations = _flops_per_block(config)
+    return (config.L_cycles + 1) * config.num_layers * (2 * weights + 3 * activations)

@@ -116,16 +116,24 @@ def _grid(result: Result) -> list[str]:
 
 
 def headline(result: Result) -> list[str]:
-    """Checkpoint and data, then settings: two lines."""
+    """Checkpoint and data, then settings: two lines, and a third for Langevin updates."""
     config, source = result.config, result.provenance
     when = "every step" if config.noise_when == "every" else "the first step"
     seeds = ", ".join(str(seed) for seed in config.seeds)
     model, data = source["checkpoint"], source["data"]
+    langevin, more = config.langevin, []
+    if langevin is not None:
+        updates = "update" if langevin.num_updates == 1 else "updates"
+        more.append(
+            f"PTRM with {langevin.num_updates} Langevin {updates} of z between steps, step size "
+            f"{langevin.step_size:g}" + ("" if langevin.gradient else ", noise without gradient")
+        )
     return [
         f"{model['name']} ({model['digest'][:8]}) on {data['name']} ({data['digest'][:8]}), "
         f"{data['num_puzzles']} of {data['of']} puzzles",
         f"K={config.rollouts}, D={config.depth}, noise on {config.noise_on} before {when}, "
         f"{'seeds' if len(config.seeds) > 1 else 'seed'} {seeds}",
+        *more,
     ]
 
 

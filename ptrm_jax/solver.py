@@ -24,11 +24,11 @@ from jax import lax
 from ptrm_jax import selection
 from ptrm_jax.config import (
     DEFAULT_LANE_TILE,
+    Langevin,
     LoopSettings,
     NoiseOn,
     NoiseWhen,
     Save,
-    check_choice,
     check_int,
 )
 from ptrm_jax.model import TRM, Carry, Heads, Params, param_shapes, path_name, recur, rounded
@@ -153,6 +153,60 @@ def _perturb(
     )
 
 
+# --- Langevin dynamics ---------------------------------------------------------------------------
+
+
+def langevin_update(
+    z: jax.Array, gradient: jax.Array | None, xi: jax.Array, step_size: float
+) -> jax.Array:
+    """z - eta * gradient + sqrt(2 eta) * xi: one step of the unadjusted Langevin algorithm.
+
+    What is added is made in float32, cast to the dtype of z and added, as by `add_noise`.
+
+    Args:
+      z: [..., L, C].
+      gradient: of the energy at z, like z; None for the control without it.
+      xi: [..., L, C] float32 standard normal.
+      step_size: eta.
+
+    Source: PTRM, Appendix C.
+    """
+    move = math.sqrt(2 * step_size) * xi
+    if gradient is not None:
+        move = move - step_size * gradient.astype(jnp.float32)
+    return rounded(z + rounded(move.astype(z.dtype)))
+
+
+def langevin_chain(
+    z: jax.Array,
+    gradient: Callable[[jax.Array], jax.Array],
+    draw: Callable[[jax.Array], jax.Array],
+    langevin: Langevin,
+) -> jax.Array:
+    """z after N updates; their stationary law goes to exp(-E), normalised, as eta goes to 0.
+
+    Args:
+      z: [..., L, C].
+      gradient: of the energy, at z; not called without `langevin.gradient`.
+      draw: the normal draws of update n = 1..N, float32, like z.
+      langevin: N, eta, and whether the gradient counts.
+    """
+
+    def update(z: jax.Array, n: jax.Array) -> tuple[jax.Array, None]:
+        slope = gradient(z) if langevin.gradient else None
+        return langevin_update(z, slope, draw(n), langevin.step_size), None
+
+    z, _ = lax.scan(update, z, jnp.arange(1, langevin.num_updates + 1, dtype=jnp.int32))
+    return z
+
+
+def langevin_key(
+    key: jax.Array, index: jax.Array, rollout: jax.Array, t: jax.Array, n: jax.Array
+) -> jax.Array:
+    """Key of update n (1..N) after step t of one rollout; `noise_key` and no other stream's."""
+    return functools.reduce(jax.random.fold_in, (2, n), noise_key(key, index, rollout, t))
+
+
 # --- Tiles -------------------------------------------------------------------------------------
 
 
@@ -183,11 +237,29 @@ class _TileModel(NamedTuple):
     deep_recursion: Callable[..., Carry]
     heads: Callable[..., Heads]
     initial_carry: Callable[[int], Carry]
+    energy: Callable[..., tuple[jax.Array, jax.Array]]
 
 
 def _tile_model(model: TRM, params: Params) -> _TileModel:
     apply = functools.partial(model.apply, {"params": params})
     f = jax.vmap(functools.partial(apply, method=TRM.f), in_axes=1, out_axes=1)
+
+    def energy(z: jax.Array, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """As `energy` below, of a tile: energies [T], gradients [L, T, C]."""
+
+        def total(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+            # Not under vmap: see the head of `ptrm_jax.model`.
+            f = functools.partial(apply, method=TRM.f)
+            injection = rounded(y + x)
+            # Unrolled: a loop would copy what the derivative needs of every turn into one stack.
+            for _ in range(model.config.L_cycles):
+                z = f(z, injection)
+            energies = jax.nn.softplus(-apply(f(y, z), method=TRM.heads).q_logits[:, 0])
+            return jnp.sum(energies), energies
+
+        # No lane's energy depends on another's z, so the sum has every lane's own gradient.
+        gradient, energies = jax.grad(total, has_aux=True)(z)
+        return energies, gradient
 
     def initial_carry(num_lanes: int) -> Carry:
         carry = apply(method=TRM.initial_carry)
@@ -202,7 +274,44 @@ def _tile_model(model: TRM, params: Params) -> _TileModel:
         ),
         heads=jax.vmap(functools.partial(apply, method=TRM.heads), in_axes=1),
         initial_carry=initial_carry,
+        energy=energy,
     )
+
+
+def _langevin(
+    net: _TileModel,
+    langevin: Langevin,
+    key: jax.Array,
+    carry: Carry,
+    x: jax.Array,
+    lanes: tuple[jax.Array, jax.Array],
+    t: jax.Array,
+) -> Carry:
+    """The updates between step t - 1 and step t of a tile; none before the first step.
+
+    Args:
+      net: the network.
+      langevin: the updates.
+      key: of the run.
+      carry: y and z, [L, T, C] each.
+      x: [L, T, C].
+      lanes: index and rollout, [T] each.
+      t: scalar, number of the step that follows.
+    """
+
+    def move(carry: Carry) -> Carry:
+        def draw(n: jax.Array) -> jax.Array:
+            keys = jax.vmap(lambda index, rollout: langevin_key(key, index, rollout, t - 1, n))
+            shape = (carry.z.shape[0], carry.z.shape[2])
+            normal = functools.partial(jax.random.normal, shape=shape, dtype=jnp.float32)
+            return jax.vmap(normal, out_axes=1)(keys(*lanes))
+
+        def gradient(z: jax.Array) -> jax.Array:
+            return net.energy(z, carry.y, x)[1]
+
+        return carry._replace(z=langevin_chain(carry.z, gradient, draw, langevin))
+
+    return lax.cond(t > 1, move, lambda carry: carry, carry)
 
 
 def _lanes_first(tree: Any) -> Any:
@@ -247,7 +356,56 @@ def deep_recursion(
       ValueError: puzzles or carry that do not fit the model; lane_tile < 1.
     """
     _check_step(model, params, carry, puzzles, lane_tile)
-    return _step(model, params, carry, puzzles, None, lane_tile, None)
+    return _step(model, params, carry, puzzles, None, LoopSettings(lane_tile=lane_tile))
+
+
+def energy(
+    model: TRM,
+    params: Params,
+    carry: Carry,
+    puzzles: Puzzles,
+    *,
+    lane_tile: int = DEFAULT_LANE_TILE,
+) -> tuple[jax.Array, jax.Array]:
+    """E(z) of Langevin dynamics, and its gradient.
+
+    E(z) = -log sigmoid(f_Q(y')), y' being what ONE latent recursion makes of (x, y, z): L_cycles
+    updates of z, then one of y; the piece that training differentiates. The paper says that the
+    gradient flows back through the last latent recursion, and not from which state: this is our
+    reading. The recursion moves nothing, only the energy is taken from it.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      carry: y and z, [B, L, C] each.
+      puzzles: B puzzles.
+      lane_tile: puzzles that go through the network together.
+
+    Returns:
+      energies [B] float32; gradients with respect to z, [B, L, C] in the compute dtype.
+
+    Raises:
+      ValueError: as `deep_recursion`.
+
+    Source: PTRM, Appendix C.
+    """
+    _check_step(model, params, carry, puzzles, lane_tile)
+    return _energy(model, params, carry, puzzles, lane_tile)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "lane_tile"))
+def _energy(
+    model: TRM, params: Params, carry: Carry, puzzles: Puzzles, lane_tile: int
+) -> tuple[jax.Array, jax.Array]:
+    net = _tile_model(model, params)
+
+    def of_tile(batch: tuple[Carry, Puzzles]) -> tuple[jax.Array, jax.Array]:
+        carry, puzzles = _lanes_first(batch[0]), batch[1]
+        x = net.embed(puzzles.inputs, puzzles.puzzle_identifiers)
+        energies, gradient = net.energy(carry.z, carry.y, x)
+        return energies, _lanes_first(gradient)
+
+    return _map_tiles(of_tile, (carry, puzzles), lane_tile)
 
 
 def step(
@@ -261,6 +419,7 @@ def step(
     t: jax.Array | int,
     sigma: jax.Array | float,
     noise_on: NoiseOn = "z",
+    langevin: Langevin | None = None,
     lane_tile: int = DEFAULT_LANE_TILE,
 ) -> tuple[Carry, Heads]:
     """Noise, then one supervision step: one turn of the loop of Algorithm 1.
@@ -275,6 +434,7 @@ def step(
       t: scalar, number of the step, from 1.
       sigma: scalar noise scale, in units of the latent's root mean square.
       noise_on: "z" (the paper's algorithm), "y" or "both".
+      langevin: where t > 1, the updates that follow step t - 1 come first; None for none.
       lane_tile: puzzles that go through the network together.
 
     Returns:
@@ -287,7 +447,7 @@ def step(
     _check_step(model, params, carry, puzzles, lane_tile)
     check_key(key)
     check_sigma(sigma)
-    check_choice("noise_on", noise_on, NoiseOn)
+    settings = LoopSettings(noise_on=noise_on, langevin=langevin, lane_tile=lane_tile)
     _check_at_least("rollout", rollout, 0)
     _check_at_least("t", t, 1)
     num_puzzles = puzzles.index.shape[0]
@@ -297,36 +457,40 @@ def step(
         )
     rollout = jnp.broadcast_to(jnp.asarray(rollout, jnp.int32), (num_puzzles,))
     noise = (key, rollout, jnp.asarray(t, jnp.int32), jnp.asarray(sigma, jnp.float32))
-    return _step(model, params, carry, puzzles, noise, lane_tile, noise_on)
+    return _step(model, params, carry, puzzles, noise, settings)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "lane_tile", "noise_on"))
+@functools.partial(jax.jit, static_argnames=("model", "settings"))
 def _step(
     model: TRM,
     params: Params,
     carry: Carry,
     puzzles: Puzzles,
     noise: tuple[jax.Array, ...] | None,
-    lane_tile: int,
-    noise_on: NoiseOn | None,
+    settings: LoopSettings,
 ) -> tuple[Carry, Heads]:
     net = _tile_model(model, params)
     rollout = jnp.zeros_like(puzzles.index) if noise is None else noise[1]
 
     def tile_step(batch: tuple[Carry, Puzzles, jax.Array]) -> tuple[Carry, Heads]:
         carry, puzzles, rollout = batch
+        x = net.embed(puzzles.inputs, puzzles.puzzle_identifiers)
         if noise is not None:
             key, _, t, sigma = noise
+            if settings.langevin is not None:
+                lanes = (puzzles.index, rollout)
+                carry = _lanes_first(
+                    _langevin(net, settings.langevin, key, _lanes_first(carry), x, lanes, t)
+                )
             carry = jax.vmap(
                 lambda carry, index, rollout: _perturb(
-                    carry, key, index, rollout, t, sigma, noise_on
+                    carry, key, index, rollout, t, sigma, settings.noise_on
                 )
             )(carry, puzzles.index, rollout)
-        x = net.embed(puzzles.inputs, puzzles.puzzle_identifiers)
         carry = net.deep_recursion(_lanes_first(carry), x)
         return _lanes_first(carry), net.heads(carry.y)
 
-    return _map_tiles(tile_step, (carry, puzzles, rollout), lane_tile)
+    return _map_tiles(tile_step, (carry, puzzles, rollout), settings.lane_tile)
 
 
 # --- Algorithm 1 ---------------------------------------------------------------------------------
@@ -372,6 +536,9 @@ def run_lanes(
             )(carry, index, lanes.rollout)
 
         def supervision_step(carry: Carry, t: jax.Array) -> tuple[Carry, Trajectory | None]:
+            if settings.langevin is not None:
+                pairs = (index, lanes.rollout)
+                carry = _langevin(net, settings.langevin, key, carry, x, pairs, t)
             if settings.noise_when == "every":
                 carry = perturb(carry, t)
             carry = net.deep_recursion(carry, x)
@@ -454,6 +621,7 @@ def solve(
     sigma: jax.Array | float = 0.3,
     noise_on: NoiseOn = "z",
     noise_when: NoiseWhen = "every",
+    langevin: Langevin | None = None,
     select: selection.Selection = selection.best_q,
     save: Save = Save(),  # noqa: B008 (frozen)
     rollouts: jax.Array | np.ndarray | None = None,
@@ -474,6 +642,9 @@ def solve(
       sigma: scalar noise scale, in units of the latent's root mean square; may be traced.
       noise_on: the state that gets the noise: "z" (the paper's algorithm), "y" or "both".
       noise_when: "every" step, or only "first", on the initial latent.
+      langevin: updates of z by Langevin dynamics between steps, in the energy of `energy`, beside
+        the noise of `sigma`. Of the paper's updates after every step those after step D are left
+        out: the answer is read from y, which they do not move. A trajectory has z before them.
       select: choice among the K, `best_q` by default; see `ptrm_jax.selection`.
       save: what to keep of every step.
       rollouts: rarely needed: [K] rollout ids to run instead of 0..K-1, so that K can be computed
@@ -488,10 +659,16 @@ def solve(
       ValueError: before anything is compiled, for any argument out of range, puzzles that do not
         fit the model, parameters that are not the model's, or an untyped key.
 
-    Source: PTRM, arXiv 2605.19943, Algorithm in Figure 4; defaults of Section 5.
+    Source: PTRM, arXiv 2605.19943, Algorithm in Figure 4; defaults of Section 5; Langevin dynamics
+    of Appendix C.
     """
     settings = LoopSettings(
-        depth=depth, noise_on=noise_on, noise_when=noise_when, save=save, lane_tile=lane_tile
+        depth=depth,
+        noise_on=noise_on,
+        noise_when=noise_when,
+        langevin=langevin,
+        save=save,
+        lane_tile=lane_tile,
     )
     rollouts = check_solve(model, params, key, puzzles, sigma, num_rollouts, rollouts)
     sigma = jnp.asarray(sigma, jnp.float32)

@@ -25,6 +25,7 @@ from ptrm_jax.config import (
     Backend,
     DType,
     KeepAnswers,
+    Langevin,
     MatmulPrecision,
     NoiseOn,
     NoiseWhen,
@@ -35,7 +36,7 @@ from ptrm_jax.config import (
 )
 from ptrm_jax.data import DataError, Dataset, read_dataset
 from ptrm_jax.metrics import Interval
-from ptrm_jax.model import TRM, Params, flops_per_rollout_step
+from ptrm_jax.model import TRM, Params, flops_per_energy_gradient, flops_per_rollout_step
 from ptrm_jax.provenance import environment
 from ptrm_jax.solver import check_sigma
 from ptrm_jax.units import Finished, Measured, Unit, assemble, measure, plan
@@ -74,6 +75,13 @@ class SweepConfig:
     """State that gets the noise: z (the paper's algorithm), y, or both."""
     noise_when: NoiseWhen = "every"
     """Before every supervision step, or only the first."""
+    langevin_updates: int = 0
+    """N: Langevin updates of z between supervision steps, beside the noise of sigma, in all runs
+    but the deterministic TRM's. 0 for none."""
+    langevin_step_size: float | None = None
+    """eta of these updates, which the paper does not state."""
+    langevin_gradient: bool = True
+    """Without it the updates are their noise alone, the paper's control."""
     equal_compute: bool = True
     """Also run the deterministic TRM for K * D steps, the compute of K rollouts."""
     compute_dtype: DType | None = None
@@ -115,6 +123,18 @@ class SweepConfig:
                 check_int(name, getattr(self, name), 1)
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
+        check_int("langevin_updates", self.langevin_updates, 0)
+        if (self.langevin_updates == 0) != (self.langevin_step_size is None):
+            raise ValueError(
+                "langevin_updates >= 1 and langevin_step_size go together; got "
+                f"{self.langevin_updates} and {self.langevin_step_size}; pass both or neither"
+            )
+        if not (self.langevin_gradient or self.langevin_updates):
+            raise ValueError(
+                "langevin_gradient is of Langevin updates; got False and langevin_updates 0; pass "
+                "langevin_updates and langevin_step_size too"
+            )
+        _ = self.langevin
         check_choice("backend", self.backend, Backend)
         check_choice("keep_answers", self.keep_answers, KeepAnswers)
         if self.task is not None:
@@ -137,6 +157,17 @@ class SweepConfig:
         for seed in self.seeds:
             check_int("seeds", seed, 0)
         Precision(self.compute_dtype or "float32", self.matmul_precision, self.q_dtype)
+
+    @property
+    def langevin(self) -> Langevin | None:
+        """The Langevin updates of PTRM's runs.
+
+        Raises:
+          ValueError: step size or gradient out of range.
+        """
+        if not self.langevin_updates:
+            return None
+        return Langevin(self.langevin_updates, self.langevin_step_size, self.langevin_gradient)
 
     def keep_steps(self, depth: int) -> range | list[int]:
         """Supervision steps, from 1, of a run to `depth` whose answers are kept."""
@@ -244,6 +275,8 @@ class Sweep:
         config, source = self.config, self.provenance
         names = ("sigmas", "seeds", "rollouts", "depth", "equal_compute")
         names += ("noise_on", "noise_when", "keep_answers", "unlabelled")
+        if config.langevin is not None:  # else the identity is what it was before there were any
+            names += ("langevin_updates", "langevin_step_size", "langevin_gradient")
         identity = {
             "checkpoint": source["checkpoint"]["digest"],
             "data": {name: source["data"][name] for name in ("digest", "num_puzzles", "task")},
@@ -285,9 +318,9 @@ def unit_steps(config: SweepConfig, lane_tile: int) -> int:
 
 def plan_runs(config: SweepConfig, num_puzzles: int, lane_tile: int) -> list[list[Unit]]:
     """The units of every run: the deterministic TRM, then PTRM by sigma as asked, then seed."""
-    runs = [(0.0, 0, config.baseline_depth, 1)]
+    runs = [(0.0, 0, config.baseline_depth, 1, False)]
     runs += [
-        (sigma, seed, config.depth, config.rollouts)
+        (sigma, seed, config.depth, config.rollouts, config.langevin is not None)
         for sigma in config.sigmas
         for seed in config.seeds
     ]
@@ -299,8 +332,9 @@ def plan_runs(config: SweepConfig, num_puzzles: int, lane_tile: int) -> list[lis
             rollouts=rollouts,
             num_puzzles=num_puzzles,
             lanes=max(8 * lane_tile, unit_steps(config, lane_tile) // depth),
+            langevin=langevin,
         )
-        for sigma, seed, depth, rollouts in runs
+        for sigma, seed, depth, rollouts, langevin in runs
     ]
 
 
@@ -423,21 +457,32 @@ def cost(sweep: Sweep, units: Sequence[Unit] | None = None) -> Cost:
     if config.grid_rollouts and config.grid_depths:
         whole = config.rollouts * config.depth
         ratio = whole / (sum(config.grid_rollouts) * sum(config.grid_depths))
-    flops = steps * flops_per_rollout_step(model)
-    return Cost(len(units), steps, flops, steps * each + kept * answer, ratio)
+    return Cost(len(units), steps, _flops(sweep, units), steps * each + kept * answer, ratio)
+
+
+def _flops(sweep: Sweep, units: Sequence[Unit]) -> int:
+    model, langevin = sweep.model.config, sweep.config.langevin
+    flops = sum(unit.rollout_steps for unit in units) * flops_per_rollout_step(model)
+    if langevin is not None and langevin.gradient:
+        between = sum(unit.lanes * (unit.depth - 1) for unit in units if unit.langevin)
+        flops += between * langevin.num_updates * flops_per_energy_gradient(model)
+    return flops
 
 
 def calibrate(sweep: Sweep) -> float:
-    """Rollout-steps per second of this machine on this model, from a few of them.
+    """Rollout-steps of this sweep per second on this machine, from a few of them.
 
     Compiles a shallow program; nothing of it is kept.
     """
     lanes, depth = 2 * sweep.lane_tile * len(sweep.devices), 4
-    unit = Unit(0.0, 0, depth, (0, 1), (0, lanes), (1, lanes))
+    langevin = sweep.config.langevin is not None
+    unit = Unit(0.0, 0, depth, (0, 1), (0, lanes), (1, lanes), langevin)
     first = _run_unit(sweep, unit)
     # The first run has overheads of its own, which do not matter where the model is slow.
     measured = first if first.seconds > 1 else _run_unit(sweep, unit)
-    return unit.rollout_steps / measured.seconds
+    # By FLOP, for the steps of a sweep with Langevin updates are not all as dear.
+    flops_per_step = _flops(sweep, sweep.units) / sweep.rollout_steps
+    return _flops(sweep, [unit]) / measured.seconds / flops_per_step
 
 
 def left(sweep: Sweep, finished: Mapping[Unit, Finished], shard: Shard) -> list[Unit]:
@@ -578,6 +623,7 @@ def _run_unit(sweep: Sweep, unit: Unit) -> Finished:
         sigma=unit.sigma,
         noise_on=config.noise_on,
         noise_when=config.noise_when,
+        langevin=config.langevin if unit.langevin else None,
         save=Save(answers=True, q_logits=True),
         lane_tile=sweep.lane_tile,
         devices=sweep.devices,
@@ -778,14 +824,17 @@ def run_metrics(result: Result, run: Run) -> dict[str, Any]:
     for name, metric in choices(result).items():
         for k in widths(num_rollouts):
             figures[f"{name}@{k}"] = metrics.interval(metric(run.record, k, depth))._asdict()
+    deterministic = run is result.deterministic
+    langevin = None if deterministic else result.config.langevin
     return {
-        "method": "TRM" if run is result.deterministic else "PTRM",
+        "method": "TRM" if deterministic else "PTRM",
         "sigma": run.sigma,
         "seed": run.seed,
         "rollouts": num_rollouts,
         "depth": depth,
         "noise_on": result.config.noise_on,
         "noise_when": result.config.noise_when,
+        "langevin": None if langevin is None else dataclasses.asdict(langevin),
         "seconds": round(run.seconds, 3),
         "compile_seconds": round(run.compile_seconds, 3),
         "rollout_steps_per_second": round(run.record.correct.size / run.seconds, 1),

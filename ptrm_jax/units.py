@@ -32,6 +32,7 @@ class Unit(NamedTuple):
       rollouts: first and stop rollout id.
       shape: puzzles and rollouts of the largest unit beside it; the last ones are filled up to it,
         so that one program does for all.
+      langevin: with the sweep's Langevin updates; the deterministic TRM has none.
     """
 
     sigma: float
@@ -40,6 +41,7 @@ class Unit(NamedTuple):
     puzzles: tuple[int, int]
     rollouts: tuple[int, int]
     shape: tuple[int, int]
+    langevin: bool = False
 
     @property
     def lanes(self) -> int:
@@ -53,12 +55,21 @@ class Unit(NamedTuple):
 
     def digest(self, identity: dict[str, Any]) -> str:
         """Names the unit of a sweep: a digest of everything that decides its result."""
-        text = json.dumps([identity, self], sort_keys=True)
+        # Units without Langevin updates keep the names that they have always had.
+        unit = self if self.langevin else self[:-1]
+        text = json.dumps([identity, unit], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def plan(
-    *, sigma: float, seed: int, depth: int, rollouts: int, num_puzzles: int, lanes: int
+    *,
+    sigma: float,
+    seed: int,
+    depth: int,
+    rollouts: int,
+    num_puzzles: int,
+    lanes: int,
+    langevin: bool = False,
 ) -> list[Unit]:
     """The units of one (sigma, seed): at most `lanes` each, and of equal size as near as can be."""
     width = _even(rollouts, lanes)
@@ -69,6 +80,7 @@ def plan(
             (puzzle, min(puzzle + height, num_puzzles)),
             (rollout, min(rollout + width, rollouts)),
             (height, width),
+            langevin,
         )
         for puzzle in range(0, num_puzzles, height)
         for rollout in range(0, rollouts, width)

@@ -28,6 +28,7 @@ from ptrm_jax.model import (
     Attention,
     Linear,
     SwiGLU,
+    flops_per_energy_gradient,
     flops_per_rollout_step,
     init_params,
     param_shapes,
@@ -902,3 +903,8 @@ def test_flops_are_the_matrix_products() -> None:
         ours = (flops_per_rollout_step(block.config) - heads) / 2
         # XLA also counts norms, gates and the softmax.
         assert ours <= counted <= 1.25 * ours
+        # Of the gradient with respect to the state; what the weights' would cost is not computed.
+        loss = jax.grad(lambda x, p, f=f: jnp.sum(f(p, x) ** 2))
+        counted = jax.jit(loss).lower(state, one).compile().cost_analysis()["flops"]
+        ours = flops_per_energy_gradient(block.config) / 2
+        assert ours <= counted <= 1.35 * ours

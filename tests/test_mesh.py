@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import random_puzzles, small_model
 
-from ptrm_jax import Save, load, mesh, read_dataset, solve
+from ptrm_jax import Langevin, Save, load, mesh, read_dataset, solve
 from ptrm_jax.config import Backend
 
 KEY = jax.random.key(7)
@@ -40,6 +40,21 @@ def test_devices_change_no_bit(num_devices: int, backend: Backend) -> None:
     for got, expected in zip(jax.tree.leaves(solution), jax.tree.leaves(alone), strict=True):
         assert isinstance(got, np.ndarray)
         assert got.dtype == expected.dtype and got.shape == expected.shape
+        assert got.tobytes() == np.asarray(expected).tobytes()
+
+
+@pytest.mark.parametrize("backend", ["pmap", "mesh"])
+def test_devices_change_no_bit_of_langevin_dynamics(backend: Backend) -> None:
+    model, params, puzzles, settings, plain = reference()
+    puzzles = puzzles.take(slice(3))
+    settings = settings | {"num_rollouts": 1, "langevin": Langevin(1, 0.05)}
+    alone = solve(model, params, KEY, puzzles, **settings)
+    assert not np.array_equal(alone.rollout_q_logits, plain.rollout_q_logits[:3, :1])
+    devices = mesh.local_devices(2)
+    solution = mesh.solve(
+        *(model, params, KEY, puzzles), **settings, devices=devices, backend=backend
+    )
+    for got, expected in zip(jax.tree.leaves(solution), jax.tree.leaves(alone), strict=True):
         assert got.tobytes() == np.asarray(expected).tobytes()
 
 

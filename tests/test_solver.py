@@ -1,6 +1,8 @@
 """Algorithm 1: what it computes, and that nothing beside its definition changes a bit of it."""
 
+import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,35 @@ import numpy as np
 import pytest
 from conftest import random_puzzles, small_model
 
-from ptrm_jax import Precision, Puzzles, Save, best_q, deep_recursion, initial_carry, solve, step
+from ptrm_jax import (
+    TRM,
+    Carry,
+    Langevin,
+    Precision,
+    Puzzles,
+    Save,
+    best_q,
+    deep_recursion,
+    initial_carry,
+    load,
+    read_dataset,
+    solve,
+    step,
+)
 from ptrm_jax.config import LoopSettings
-from ptrm_jax.solver import Lanes, Solution, _perturb, add_noise, choose, noise_key, run_lanes
+from ptrm_jax.solver import (
+    Lanes,
+    Solution,
+    _perturb,
+    add_noise,
+    choose,
+    energy,
+    langevin_chain,
+    langevin_key,
+    langevin_update,
+    noise_key,
+    run_lanes,
+)
 
 ALL = Save(answers=True, q_logits=True, latents=True)
 KEY = jax.random.key(7)
@@ -249,6 +277,220 @@ def test_other_tiles_agree_to_rounding() -> None:
         )
 
 
+# --- Langevin dynamics ---------------------------------------------------------------------------
+
+
+def chains(langevin: Langevin, start: float, curvature: float = 1.0) -> np.ndarray:
+    """Where 40,000 chains in the energy curvature * z^2 / 2 end, from one start."""
+    end = langevin_chain(
+        jnp.full(40_000, start, jnp.float32),
+        lambda z: jnp.float32(curvature) * z,
+        lambda n: jax.random.normal(jax.random.fold_in(KEY, n), (40_000,), jnp.float32),
+        langevin,
+    )
+    return np.asarray(end, np.float64)
+
+
+def check_normal(values: np.ndarray, mean: float, variance: float) -> None:
+    """Mean and variance within 4.5 of their standard errors, and so the fourth moment."""
+    count, centred = len(values), values - mean
+    assert abs(centred.mean()) < 4.5 * math.sqrt(variance / count)
+    assert abs((centred**2).mean() - variance) < 4.5 * variance * math.sqrt(2 / count)
+    assert abs((centred**4).mean() - 3 * variance**2) < 4.5 * variance**2 * math.sqrt(96 / count)
+
+
+@pytest.mark.parametrize(("curvature", "step_size"), [(1.0, 0.5), (3.0, 0.4), (0.5, 0.2)])
+def test_langevin_in_a_quadratic_energy_is_the_exact_law(
+    curvature: float, step_size: float
+) -> None:
+    """z' = a z + sqrt(2 eta) xi, a = 1 - eta lambda: normal at every N, and at rest."""
+    a = 1 - step_size * curvature
+    at_rest = 1 / (curvature * (1 - step_size * curvature / 2))
+    for num_updates in (2, 160):
+        check_normal(
+            chains(Langevin(num_updates, step_size), 2.0, curvature),
+            2.0 * a**num_updates,
+            at_rest * (1 - a ** (2 * num_updates)),
+        )
+    assert abs(a) ** 160 < 1e-7
+
+
+def test_langevin_without_gradient_is_plain_noise_of_the_matched_sigma() -> None:
+    langevin = Langevin(6, 0.03, gradient=False)
+    assert langevin.matched_sigma == pytest.approx(0.6)  # sqrt(2 * 0.03 * 6)
+    assert Langevin(1, 0.5).matched_sigma == 1.0
+    check_normal(chains(langevin, 2.0, curvature=100.0), 2.0, 0.36)
+
+
+def test_langevin_draws_are_a_stream_of_their_own() -> None:
+    """The chain of keys, written out; and no correlation with noise or with other updates."""
+    base = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(KEY, 3), 1), 4)
+    expected = jax.random.fold_in(jax.random.fold_in(base, 2), 5)
+    same(
+        jax.random.key_data(langevin_key(KEY, 3, 1, 4, 5)),
+        jax.random.key_data(expected),
+    )
+    draws = [
+        np.asarray(jax.random.normal(key, (64, 64))).ravel()
+        for key in (
+            *(langevin_key(KEY, 3, 1, 4, n) for n in (1, 2)),
+            *(langevin_key(KEY, *which, 1) for which in ((4, 1, 4), (3, 2, 4), (3, 1, 5))),
+            *(jax.random.fold_in(base, state) for state in (0, 1)),
+        )
+    ]
+    assert np.abs(np.corrcoef(draws) - np.eye(7)).max() < 0.07
+
+
+@functools.cache
+def thin(variant: str, dtype: str = "float32") -> tuple:
+    """Model of one layer, parameters, 3 puzzles, and a state of theirs in which energies differ."""
+    model, params = small_model(variant, Precision(compute_dtype=dtype))
+    model = TRM(dataclasses.replace(model.config, num_layers=1, L_cycles=2), model.precision)
+    params = {
+        **params,
+        "network": {"layers_0": params["network"]["layers_0"]},
+        # A Q head that leaves -log sigmoid neither flat nor straight.
+        "q_head": {
+            "kernel": 0.3 * jax.random.normal(jax.random.key(5), (32, 2)),
+            "bias": jnp.array([0.5, 0.0]),
+        },
+    }
+    states = jax.random.normal(jax.random.key(6), (2, 3, 11, 32)).astype(dtype)
+    return model, params, random_puzzles(model, 3), Carry(*states)
+
+
+@functools.cache
+def by_hand(variant: str) -> tuple[np.ndarray, np.ndarray]:
+    """Energies and gradients of the states of `thin`, one puzzle at a time, by their formula."""
+    model, params, puzzles, carry = thin(variant)
+    apply = functools.partial(model.apply, {"params": params})
+
+    def of(z: jax.Array, y: jax.Array, inputs: jax.Array, identifier: jax.Array) -> jax.Array:
+        injection = y + apply(inputs, identifier, method=TRM.embed)
+        for _ in range(2):
+            z = apply(z, injection, method=TRM.f)
+        q_logit = apply(apply(y, z, method=TRM.f), method=TRM.heads).q_logits[0]
+        return -jnp.log(1 / (1 + jnp.exp(-q_logit)))
+
+    of = jax.jit(jax.value_and_grad(of))
+    rows = zip(carry.z, carry.y, puzzles.inputs, puzzles.puzzle_identifiers, strict=True)
+    return tuple(map(np.stack, zip(*(of(*row) for row in rows), strict=True)))
+
+
+def test_the_energy_and_its_gradient_are_their_formula(variant: str) -> None:
+    energies, gradients = by_hand(variant)
+    got_energies, got = energy(*thin(variant)[:2], thin(variant)[3], thin(variant)[2])
+    np.testing.assert_allclose(got_energies, energies, rtol=1e-5)
+    scale = np.abs(gradients).max(axis=(1, 2), keepdims=True)
+    assert scale.min() > 1e-3
+    np.testing.assert_allclose(np.asarray(got) / scale, gradients / scale, atol=1e-4)
+
+
+def test_a_step_with_langevin_is_its_formula(variant: str) -> None:
+    """Draws by written-out keys, the gradient by hand, then noise, then the step."""
+    model, params, puzzles, carry = thin(variant)
+    _, gradients = by_hand(variant)
+    eta, t = 0.1, 3
+
+    def xi(index: int, n: int) -> jax.Array:
+        key = KEY
+        for data in (index, 4, t - 1, 2, n):
+            key = jax.random.fold_in(key, data)
+        return jax.random.normal(key, carry.z.shape[1:], jnp.float32)
+
+    def noise(n: int) -> jax.Array:
+        return math.sqrt(2 * eta) * jnp.stack([xi(i, n) for i in puzzles.index.tolist()])
+
+    go = functools.partial(step, model, params, KEY, puzzles=puzzles, rollout=4, t=t)
+    after = []
+    for sigma, langevin, z in (
+        (0.0, Langevin(1, eta), carry.z + noise(1) - eta * gradients),
+        (0.3, Langevin(1, eta), carry.z + noise(1) - eta * gradients),
+        (0.3, Langevin(2, eta, gradient=False), carry.z + noise(1) + noise(2)),
+    ):
+        expected, _ = go(carry._replace(z=z), sigma=sigma)
+        got, _ = go(carry, sigma=sigma, langevin=langevin)
+        np.testing.assert_allclose(got.z, expected.z, atol=2e-4)
+        np.testing.assert_allclose(got.y, expected.y, atol=2e-4)
+        after.append(np.asarray(got.z))
+    # The gradient shows; what is tolerated does not hide it.
+    without, _ = go(carry._replace(z=carry.z + noise(1)), sigma=0.0)
+    assert np.abs(after[0] - without.z).max() > 0.01
+
+
+LANGEVIN = Langevin(2, 0.02)
+
+
+@functools.cache
+def langevin_run(variant: str, dtype: str = "float32") -> tuple:
+    """`solve` with Langevin updates; 3 puzzles, and their 4 rollouts of 3 steps."""
+    model, params, puzzles, _ = thin(variant, dtype)
+    run = functools.partial(solve, model, params, KEY, sigma=0.3, langevin=LANGEVIN, save=ALL)
+    return puzzles, run, run(puzzles, num_rollouts=4, depth=3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_langevin_is_a_function_of_puzzle_rollout_and_step_alone(variant: str, dtype: str) -> None:
+    """12 lanes in tiles of 8, against another order, batch, choice of rollouts and depth."""
+    puzzles, run, whole = langevin_run(variant, dtype)
+    assert np.asarray(whole.rollout_finite).all()
+    rows, ids = np.array([2, 0]), np.array([3, 1])
+    part = run(puzzles.take(rows), rollouts=ids, depth=2)
+    same(part.rollout_answers, whole.trajectory.answers[rows][:, ids, 1])
+    for got, expected in zip(part.trajectory, whole.trajectory, strict=True):
+        same(got, expected[rows][:, ids, :2])
+
+
+def test_langevin_in_solve_is_that_of_steps_and_begins_after_the_first(variant: str) -> None:
+    model, params, *_ = thin(variant)
+    puzzles, _, whole = langevin_run(variant)
+    go = functools.partial(step, model, params, KEY, puzzles=puzzles, rollout=2, sigma=0.3)
+    plain, _ = go(initial_carry(model, params, 3), t=1)
+    carry = initial_carry(model, params, 3)
+    for t in range(1, 4):
+        carry, _ = go(carry, t=t, langevin=LANGEVIN)
+        same(carry.z, whole.trajectory.z[:, 2, t - 1])
+        same(carry.y, whole.trajectory.y[:, 2, t - 1])
+        if t == 1:
+            same(carry, plain)
+    assert np.abs(go(plain, t=2)[0].z - whole.trajectory.z[:, 2, 1]).max() > 0.01
+
+
+def test_a_lane_that_is_not_finite_stays_alone(variant: str) -> None:
+    model, params, puzzles, carry = thin(variant)
+    go = functools.partial(
+        step, model, params, KEY, puzzles=puzzles, rollout=2, t=2, sigma=0.3, langevin=LANGEVIN
+    )
+    expected, _ = go(carry)
+    others = np.array([0, 2])
+    for value in (np.nan, np.inf):
+        got, heads = go(carry._replace(z=carry.z.at[1, 0, 0].set(value)))
+        same(got.z[others], expected.z[others])
+        assert np.isfinite(heads.q_logits[others]).all()
+        assert not np.isfinite(heads.q_logits[1]).any()
+
+
+def test_langevin_goes_down_the_energy_of_a_trained_model() -> None:
+    """Without noise, by eta |gradient|^2 to first order; another puzzle's gradient does nothing."""
+    model, params = load("sudoku6")
+    puzzles = read_dataset("sudoku6").head(8).puzzles
+    start = initial_carry(model, params, 8)
+    before, gradient = energy(model, params, start, puzzles)
+    eta = 0.05
+    expected = eta * np.sum(np.square(gradient), axis=(1, 2)).mean()
+    assert expected > 0.03
+
+    def change(direction: jax.Array) -> np.ndarray:
+        z = langevin_update(start.z, direction, jnp.zeros_like(start.z), eta)
+        return np.asarray(energy(model, params, start._replace(z=z), puzzles)[0] - before)
+
+    down = change(gradient)
+    assert (down < 0).all()
+    assert down.mean() == pytest.approx(-expected, rel=0.1)
+    assert change(-gradient).mean() == pytest.approx(expected, rel=0.1)
+    assert abs(change(jnp.roll(gradient, 1, axis=0)).mean()) < 0.1 * expected
+
+
 # --- A pure function ---------------------------------------------------------------------------
 
 
@@ -370,6 +612,7 @@ def test_own_selection_chooses() -> None:
         ({"sigma": np.array([0.1, 0.2])}, "sigma must be a scalar"),
         ({"noise_on": "x"}, "noise_on must be one of z, y, both; got 'x'"),
         ({"noise_when": "last"}, "noise_when must be one of every, first; got 'last'"),
+        ({"langevin": 0.1}, "langevin must be a Langevin or None; got 0.1"),
         ({"rollouts": np.array([], np.int32)}, "rollouts must have shape"),
         ({"rollouts": np.array([0, -1])}, "rollouts must be whole numbers >= 0"),
         ({"rollouts": np.array([0.5])}, "rollouts must be whole numbers >= 0"),
@@ -388,6 +631,25 @@ def test_solve_refuses(change: dict, message: str) -> None:
 
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         solve(model, params, arguments.pop("key"), puzzles, **arguments, select=never)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 0.1), "num_updates must be a whole number >= 1; got 0"),
+        ((1.0, 0.1), "num_updates must be a whole number >= 1; got 1.0"),
+        ((1, 0.0), "step_size must be finite and > 0; got 0.0"),
+        ((1, -0.1), "step_size must be finite and > 0; got -0.1"),
+        ((1, math.nan), "step_size must be finite and > 0; got nan"),
+        ((1, math.inf), "step_size must be finite and > 0; got inf"),
+        ((1, "0.1"), "step_size must be finite and > 0; got '0.1'"),
+        ((1, None), "step_size must be finite and > 0; got None"),
+        ((1, 0.1, 1), "gradient must be True or False; got 1"),
+    ],
+)
+def test_langevin_refuses(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Langevin(*arguments)
 
 
 def test_params_of_another_model_are_refused_by_name() -> None:

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from conftest import small_model
 
-from ptrm_jax import DataError, Save, report, save, solve, sweep
+from ptrm_jax import DataError, Langevin, Save, load, read_dataset, report, save, solve, sweep
 from ptrm_jax.config import ModelConfig
-from ptrm_jax.model import TRM, init_params
+from ptrm_jax.model import TRM, flops_per_energy_gradient, flops_per_rollout_step, init_params
+from ptrm_jax.store import Store, StoreError
+from ptrm_jax.store import read as read_store
 from ptrm_jax.sweep import Record, Result, Run, SweepConfig
 
 
@@ -104,8 +106,6 @@ def test_puzzles_without_labels_may_be_solved_and_never_count(
 
 def test_records_are_what_the_solver_says(files: dict[str, str], result: Result) -> None:
     """Blocks, padding and devices leave no trace: the record of a plain solve, computed apart."""
-    from ptrm_jax import load, read_dataset
-
     model, params = load(files["checkpoint"])
     data = read_dataset(files["data"]).head(10)
     for run in result.runs:
@@ -219,6 +219,65 @@ def test_sigma_zero_is_the_deterministic_run(result: Result) -> None:
             np.testing.assert_array_equal(
                 run.record.q_logit[:, k], result.deterministic.record.q_logit[:, 0, :3]
             )
+
+
+def test_langevin_updates_are_of_ptrm_alone(
+    config: SweepConfig, result: Result, tmp_path: Path
+) -> None:
+    """The quiet run is the same bits; runs, journals, cost and report are others."""
+    settings = {"langevin_updates": 2, "langevin_step_size": 0.05}
+    asked = dataclasses.replace(config, **{"sigmas": (0.0,), "seeds": (0,), "rollouts": 1})
+    plain = sweep.prepare(dataclasses.replace(asked, equal_compute=False))
+    moved = sweep.prepare(dataclasses.replace(plain.config, **settings))
+    # With K = 1 and sigma 0 the two runs of `plain` are one piece of work, those of `moved` two.
+    assert len(plain.units) == len(moved.units) / 2
+    assert plain.units == moved.units[: len(plain.units)]
+    assert not any("langevin" in name for name in plain.identity["settings"])
+    assert settings.items() <= moved.identity["settings"].items()
+    digests = [{unit.digest(s.identity) for unit in s.units} for s in (plain, moved)]
+    assert not digests[0] & digests[1] and len(digests[1]) == len(moved.units)
+
+    place = Store(tmp_path / "out", moved)
+    place.create()
+    with place.writer(sweep.Shard()) as keeper:
+        sweep.work(moved, keep=keeper.keep)
+    found = read_store(tmp_path / "out")
+    assert found.config.langevin == Langevin(2, 0.05)
+    with pytest.raises(StoreError, match=r"settings\.langevin_updates was 2 and is None"):
+        Store(tmp_path / "out", plain)
+    np.testing.assert_array_equal(
+        found.deterministic.record.q_logit, result.deterministic.record.q_logit[:, :, :3]
+    )
+    model, params = load(config.checkpoint)
+    solution = solve(
+        *(model, params, jax.random.key(0), read_dataset(config.data).head(10).puzzles),
+        **{"num_rollouts": 1, "depth": 3, "sigma": 0.0, "lane_tile": 2},
+        langevin=Langevin(2, 0.05),
+        save=Save(q_logits=True),
+    )
+    (run,) = found.runs
+    np.testing.assert_array_equal(run.record.q_logit, solution.trajectory.q_logits)
+    assert (run.record.q_logit[:, :, 1:] != found.deterministic.record.q_logit[:, :, 1:]).all()
+
+    line = "PTRM with 2 Langevin updates of z between steps, step size 0.05"
+    assert report.headline(found)[2] == line and report.table(found).splitlines()[2] == line
+    control = dataclasses.replace(found.config, langevin_gradient=False, langevin_updates=1)
+    assert report.headline(dataclasses.replace(found, config=control))[2] == (
+        "PTRM with 1 Langevin update of z between steps, step size 0.05, noise without gradient"
+    )
+    assert len(report.headline(result)) == 2
+    said = [sweep.run_metrics(found, run)["langevin"] for run in (found.deterministic, run)]
+    assert said == [None, {"num_updates": 2, "step_size": 0.05, "gradient": True}]
+
+    steps, gradients = 2 * 10 * 3, 10 * 2 * 2  # 10 puzzles, 2 gaps between 3 steps, N = 2
+    assert sweep.cost(moved).rollout_steps == steps
+    assert sweep.cost(moved).flops == (
+        steps * flops_per_rollout_step(model.config)
+        + gradients * flops_per_energy_gradient(model.config)
+    )
+    noise = sweep.prepare(dataclasses.replace(moved.config, langevin_gradient=False))
+    assert sweep.cost(noise).flops == steps * flops_per_rollout_step(model.config)
+    assert noise.identity != moved.identity
 
 
 def test_deterministic_run_goes_on_to_equal_compute(result: Result) -> None:
@@ -363,6 +422,11 @@ def test_verdict_follows_the_interval(result: Result) -> None:
         ({"seeds": (-1,)}, "seeds must be a whole number >= 0; got -1"),
         ({"seeds": ()}, "seeds must hold"),
         ({"noise_on": "w"}, "noise_on must be one of"),
+        ({"langevin_updates": -1}, "langevin_updates must be a whole number >= 0; got -1"),
+        ({"langevin_updates": 1}, "langevin_updates >= 1 and langevin_step_size go together"),
+        ({"langevin_step_size": 0.1}, "go together; got 0 and 0.1; pass both or neither"),
+        ({"langevin_updates": 1, "langevin_step_size": 0.0}, "step_size must be finite and > 0"),
+        ({"langevin_gradient": False}, "got False and langevin_updates 0"),
         ({"task": "chess"}, "task must be one of .*, sudoku; got 'chess'"),
         ({"keep_answers": "some"}, "keep_answers must be one of none, last, all; got 'some'"),
         ({"compute_dtype": "float16"}, "compute_dtype must be one of"),

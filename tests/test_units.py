@@ -42,11 +42,13 @@ def test_a_digest_is_of_everything() -> None:
             unit._replace(**change).digest(identity)
             for change in (
                 *({"sigma": 0.1}, {"seed": 1}, {"depth": 8}, {"puzzles": (8, 16)}),
-                *({"rollouts": (4, 8)}, {"shape": (9, 4)}),
+                *({"rollouts": (4, 8)}, {"shape": (9, 4)}, {"langevin": True}),
             )
         ),
     }
-    assert len(digests) == 8
+    assert len(digests) == 9
+    # That of a journal older than Langevin updates.
+    assert Unit(0.3, 0, 16, (0, 8), (0, 4), (8, 4)).digest(identity) == "3a225f5d5dde9c92"
     assert unit.digest({"settings": {"sigmas": [0.3]}, "data": "a"}) == unit.digest(identity)
 
 
@@ -103,7 +105,7 @@ def test_measured_is_against_the_labels() -> None:
 @pytest.mark.parametrize("keep_steps", [(), (5,), range(1, 6)])
 def test_a_packed_unit_comes_back(keep_steps: Sequence[int]) -> None:
     found, *_ = measured(keep_steps)
-    finished = Finished(Unit(0.1, 3, 5, (4, 8), (6, 12), (4, 6)), found, 1.5, 0.25)
+    finished = Finished(Unit(0.1, 3, 5, (4, 8), (6, 12), (4, 6), True), found, 1.5, 0.25)
     digest, back = units.unpack(units.pack("abc", finished))
     assert digest == "abc" and back.unit == finished.unit and back[2:] == (1.5, 0.25)
     assert hash(back.unit) == hash(finished.unit)
