@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 
 DType = Literal["float32", "bfloat16"]
-MatmulPrecision = Literal["default", "high", "highest"]
+MatmulPrecision = Literal["default", "high", "highest", "bfloat16"]
 Variant = Literal["attention", "mlp_t"]
 Positions = Literal["rope", "learned", "none"]
 NoiseOn = Literal["z", "y", "both"]
@@ -193,9 +193,16 @@ class Precision:
     Attributes:
       compute_dtype: dtype of activations; the float32 weights are cast to it where they are used.
       matmul: `jax.lax.Precision` of every matrix product. A TPU runs a float32 product in bfloat16
-        passes, a GPU in TF32, unless this says "highest".
+        passes, a GPU in TF32, unless this says "highest". "bfloat16" says so in the program, for
+        every backend alike: the operands of each product, in the derivative too, are rounded to
+        bfloat16, and it is summed and returned in float32. All else stays float32, and the Q head
+        entirely, because rollouts are ranked by its logits.
       q_dtype: dtype of the Q head. Upstream computes it in `compute_dtype` (the default, None);
         in bfloat16 a logit near 6 is then quantised to 1/32, and exact ties are normal.
+
+    Raises:
+      ValueError: when built, for an unknown value, and for matmul "bfloat16" with compute_dtype
+        "bfloat16", whose operands are bfloat16 anyway.
     """
 
     compute_dtype: DType = "float32"
@@ -207,6 +214,11 @@ class Precision:
         check_choice("matmul", self.matmul, MatmulPrecision)
         if self.q_dtype is not None:
             check_choice("q_dtype", self.q_dtype, DType)
+        if self.matmul == self.compute_dtype == "bfloat16":
+            raise ValueError(
+                "matmul must not be 'bfloat16' with compute_dtype 'bfloat16', whose products have "
+                "bfloat16 operands already; pass matmul 'highest', or compute_dtype 'float32'"
+            )
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -215,6 +227,11 @@ class Precision:
     @property
     def q_head_dtype(self) -> jnp.dtype:
         return jnp.dtype(self.q_dtype or self.compute_dtype)
+
+    @property
+    def unrounded(self) -> "Precision":
+        """This, without rounding the operands of products: for the Q head."""
+        return dataclasses.replace(self, matmul="highest") if self.matmul == "bfloat16" else self
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,15 +110,18 @@ def contract(x: jax.Array, kernel: jax.Array, axis: int, precision: str) -> jax.
       x: [L, ..., C] in the compute dtype.
       kernel: [in, out], the same dtype.
       axis: 0 or -1.
-      precision: `jax.lax.Precision` of the product.
+      precision: as `Precision.matmul`.
 
     Returns:
       float32: accumulated so whatever the dtype. Left to itself, XLA's CPU backend does not use the
       processor's bfloat16 instructions, and the result is not PyTorch's.
     """
     dot = _dot(precision)
+    x, kernel = _operand(x, precision), _operand(kernel, precision)
     if axis == -1:
         return dot(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+    if precision == "bfloat16":
+        return dot(_transposed(kernel), x, (((1,), (0,)), ((), ())))
     if x.dtype == jnp.float32:  # without a transpose
         return dot(kernel, x, (((0,), (0,)), ((), ())))
     # The form above, in bfloat16, is one that XLA's CPU backend cannot run.
@@ -127,14 +130,31 @@ def contract(x: jax.Array, kernel: jax.Array, axis: int, precision: str) -> jax.
 
 def _dot(precision: str) -> Callable[..., jax.Array]:
     return functools.partial(
-        lax.dot_general, precision=precision, preferred_element_type=jnp.float32
+        lax.dot_general,
+        precision="default" if precision == "bfloat16" else precision,
+        preferred_element_type=jnp.float32,
     )
+
+
+def _operand(x: jax.Array, precision: str) -> jax.Array:
+    return x.astype(jnp.bfloat16) if precision == "bfloat16" else x
+
+
+def _transposed(x: jax.Array) -> jax.Array:
+    """x.T of a matrix, in two halves.
+
+    XLA would fold one transpose into the product that reads it, and its CPU backend either widens
+    such a product of bfloat16 to float32, at half the speed, or cannot run it.
+    """
+    half = x.shape[0] // 2
+    return jnp.concatenate([x[:half].T, x[half:].T], axis=1)
 
 
 def _contract_fwd(
     x: jax.Array, kernel: jax.Array, axis: int, precision: str
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return contract(x, kernel, axis, precision), (x, kernel)
+    saved = _operand(x, precision), _operand(kernel, precision)
+    return contract(x, kernel, axis, precision), saved
 
 
 def _contract_bwd(
@@ -144,6 +164,8 @@ def _contract_bwd(
     x, kernel = saved
     g = g.astype(x.dtype)
     dx = contract(g, kernel.T, axis, precision)
+    if precision == "bfloat16":
+        return dx, _rounded_dkernel(x, g, axis)
     if x.dtype == jnp.float32:
         summed = tuple(range(x.ndim - 1) if axis == -1 else range(1, x.ndim))
         dkernel = _dot(precision)(x, g, ((summed, summed), ((), ())))
@@ -156,23 +178,65 @@ def _contract_bwd(
 contract.defvjp(_contract_fwd, _contract_bwd)
 
 
-def product(a: jax.Array, b: jax.Array, dimensions: Any, precision: str) -> jax.Array:
-    """`lax.dot_general` with batch axes, accumulated and returned in float32.
+def _rounded_dkernel(x: jax.Array, g: jax.Array, axis: int) -> jax.Array:
+    """Gradient of a kernel, [in, out] float32, from bfloat16 x and g; the narrower is transposed.
+
+    Over positions neither is, in memory.
+    """
+    dot = _dot("bfloat16")
+    if axis == 0:
+        x, g = (a.reshape(a.shape[0], -1) for a in (x, g))
+        return dot(x, g, (((1,), (1,)), ((), ())))
+    x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
+    if x.shape[1] <= g.shape[1]:
+        return dot(_transposed(x), g, (((1,), (0,)), ((), ())))
+    return _transposed(dot(_transposed(g), x, (((1,), (0,)), ((), ()))))
+
+
+def product(a: jax.Array, b: jax.Array, subscripts: str, precision: str) -> jax.Array:
+    """`jnp.einsum` with batch axes, accumulated and returned in float32.
 
     XLA's CPU backend refuses such products of bfloat16; there the operands are widened, which
     changes no product of two numbers.
     """
+    if precision == "bfloat16":
+        return _rounded_product(a, b, subscripts)
     dot = functools.partial(
-        lax.dot_general,
-        dimension_numbers=dimensions,
-        precision=precision,
-        preferred_element_type=jnp.float32,
+        jnp.einsum, subscripts, precision=precision, preferred_element_type=jnp.float32
     )
     if a.dtype == jnp.float32:
         return dot(a, b)
     return lax.platform_dependent(
         a, b, cpu=lambda a, b: dot(a.astype(jnp.float32), b.astype(jnp.float32)), default=dot
     )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _rounded_product(a: jax.Array, b: jax.Array, subscripts: str) -> jax.Array:
+    """`product` of operands that are rounded to bfloat16, as are those of its derivative."""
+    a, b = (rounded(x.astype(jnp.bfloat16)) for x in (a, b))
+    return product(a, b, subscripts, "default")
+
+
+def _rounded_product_fwd(
+    a: jax.Array, b: jax.Array, subscripts: str
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _rounded_product(a, b, subscripts), (a, b)
+
+
+def _rounded_product_bwd(
+    subscripts: str, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    a, b = saved
+    operands, of_g = subscripts.split("->")
+    of_a, of_b = operands.split(",")
+    return (
+        _rounded_product(g, b, f"{of_g},{of_b}->{of_a}"),
+        _rounded_product(a, g, f"{of_a},{of_g}->{of_b}"),
+    )
+
+
+_rounded_product.defvjp(_rounded_product_fwd, _rounded_product_bwd)
 
 
 def rms_norm(x: jax.Array, eps: float, axis: int) -> jax.Array:
@@ -276,9 +340,9 @@ class Attention(nn.Module):
         if cfg.positions == "rope":
             q, k = rotary(q, cfg.rope_theta), rotary(k, cfg.rope_theta)
         # [L, heads, head_dim] each: heads are a batch axis, which dot_general puts first.
-        scores = product(q, k, (((2,), (2,)), ((1,), (1,))), prec.matmul)
+        scores = product(q, k, "lhd,mhd->hlm", prec.matmul)
         weights = jax.nn.softmax(scores / math.sqrt(cfg.head_dim), axis=-1).astype(qkv.dtype)
-        out = product(rounded(weights), v, (((2,), (0,)), ((0,), (1,))), prec.matmul)
+        out = product(rounded(weights), v, "hlm,mhd->hld", prec.matmul)
         out = jnp.swapaxes(out, 0, 1)  # [L, heads, head_dim]
         return rounded(out.astype(qkv.dtype)).reshape(cfg.length, cfg.hidden_size)
 
@@ -395,7 +459,7 @@ class TRM(nn.Module):
         # Upstream's start: every Q logit at -5, so that nothing halts before it has learned to.
         self.q_head = Linear(
             2,
-            prec,
+            prec.unrounded,
             use_bias=True,
             dtype=prec.q_head_dtype,
             kernel_init=nn.initializers.zeros,

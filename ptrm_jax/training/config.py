@@ -9,6 +9,7 @@ from ptrm_jax.config import (
     DType,
     MatmulPrecision,
     ModelConfig,
+    Precision,
     check_choice,
     check_int,
 )
@@ -86,7 +87,8 @@ class TrainConfig:
     compute_dtype: DType = "float32"
     """Dtype of activations; the weights stay float32."""
     matmul_precision: MatmulPrecision = "highest"
-    """jax.lax.Precision of every matrix product."""
+    """jax.lax.Precision of every matrix product; or "bfloat16", which rounds the operands of float32
+    products to bfloat16 and sums in float32."""
     micro_batch: int = 4
     """Rows of a device that go through the network together; gradients are summed over them. Small
     ones stay in a CPU's cache; an accelerator wants the device's whole share."""
@@ -141,6 +143,7 @@ class TrainConfig:
             ("matmul_precision", MatmulPrecision),
         ):
             check_choice(name, getattr(self, name), choices)
+        Precision(self.compute_dtype, self.matmul_precision)  # checks the two together
         if self.task != "none":
             tasks.load(self.task)
         if self.extra_clues and self.task == "none":
