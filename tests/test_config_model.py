@@ -59,6 +59,7 @@ ATTENTION = MLP_T | {
 }
 NO_PREFIX = {"prefix_len": 0, "puzzle_emb_ndim": 0, "num_puzzle_identifiers": 1}
 BFLOAT16 = Precision("bfloat16")
+ROUNDED = Precision(matmul="bfloat16")
 
 
 def make_model(
@@ -262,6 +263,14 @@ def test_precision_gives_dtypes() -> None:
     assert Precision("bfloat16", q_dtype="float32").q_head_dtype == jnp.float32
     assert Precision("float32", q_dtype="bfloat16").q_head_dtype == jnp.bfloat16
     assert len({Precision(), BFLOAT16, Precision("bfloat16")}) == 2
+    assert ROUNDED.dtype == ROUNDED.q_head_dtype == jnp.float32
+    assert Precision(matmul="bfloat16", q_dtype="bfloat16").q_head_dtype == jnp.bfloat16
+
+
+def test_rounding_operands_that_are_bfloat16_anyway_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^matmul must not be 'bfloat16' with") as caught:
+        Precision("bfloat16", "bfloat16")
+    assert "; pass matmul 'highest', or compute_dtype 'float32'" in str(caught.value)
 
 
 def test_save_keeps_nothing_unless_told() -> None:
@@ -485,18 +494,32 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
-def attention(x: np.ndarray, qkv: np.ndarray, out: np.ndarray, config: ModelConfig) -> np.ndarray:
+Matmul = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def rounded_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Product in float64 of operands rounded to bfloat16."""
+    return bfloat16(a).astype(np.float64) @ bfloat16(b).astype(np.float64)
+
+
+def attention(
+    x: np.ndarray,
+    qkv: np.ndarray,
+    out: np.ndarray,
+    config: ModelConfig,
+    matmul: Matmul = np.matmul,
+) -> np.ndarray:
     """softmax(q k^T / sqrt(d)) v, head by head, then the output projection, in float64."""
     x, qkv, out = (array.astype(np.float64) for array in (x, qkv, out))
     channels, dim = config.hidden_size, config.head_dim
     heads = []
     for head in range(config.num_heads):
         columns = slice(head * dim, (head + 1) * dim)
-        q, k, v = (x @ qkv[:, i * channels :][:, columns] for i in range(3))
+        q, k, v = (matmul(x, qkv[:, i * channels :][:, columns]) for i in range(3))
         if config.positions == "rope":
             q, k = (rotate(a[:, None], config.rope_theta)[:, 0] for a in (q, k))
-        heads.append(softmax(q @ k.T / math.sqrt(dim)) @ v)
-    return np.concatenate(heads, -1) @ out
+        heads.append(matmul(softmax(matmul(q, k.T) / math.sqrt(dim)), v))
+    return matmul(np.concatenate(heads, -1), out)
 
 
 @pytest.mark.parametrize("num_heads", [1, 4])
@@ -515,9 +538,11 @@ def silu(x: np.ndarray) -> np.ndarray:
     return x / (1 + np.exp(-x))
 
 
-def swiglu(x: np.ndarray, gate_up: np.ndarray, down: np.ndarray) -> np.ndarray:
-    gate, up = np.split(x.astype(np.float64) @ gate_up.astype(np.float64), 2, axis=-1)
-    return (silu(gate) * up) @ down.astype(np.float64)
+def swiglu(
+    x: np.ndarray, gate_up: np.ndarray, down: np.ndarray, matmul: Matmul = np.matmul
+) -> np.ndarray:
+    gate, up = np.split(matmul(x.astype(np.float64), gate_up.astype(np.float64)), 2, axis=-1)
+    return matmul(silu(gate) * up, down.astype(np.float64))
 
 
 def apply_swiglu(width: int, axis: int, x: Any, gate_up: Any, down: Any) -> np.ndarray:
@@ -555,19 +580,21 @@ def norm(x: np.ndarray, eps: float, axis: int) -> np.ndarray:
     return x / np.sqrt(np.mean(x**2, axis, keepdims=True) + eps)
 
 
-def network(params: dict[str, Any], config: ModelConfig, s: np.ndarray) -> np.ndarray:
+def network(
+    params: dict[str, Any], config: ModelConfig, s: np.ndarray, matmul: Matmul = np.matmul
+) -> np.ndarray:
     """The post-norm blocks of f on s + injection, in float64."""
     s = s.astype(np.float64)
     for i in range(config.num_layers):
         layer = params["network"][f"layers_{i}"]
         if config.variant == "mlp_t":
             kernels = (layer["mlp_t"][name]["kernel"] for name in ("gate_up_proj", "down_proj"))
-            s = norm(s + swiglu(s.T, *kernels).T, config.rms_norm_eps, 0)
+            s = norm(s + swiglu(s.T, *kernels, matmul).T, config.rms_norm_eps, 0)
         else:
             kernels = (layer["self_attn"][name]["kernel"] for name in ("qkv_proj", "o_proj"))
-            s = norm(s + attention(s, *kernels, config), config.rms_norm_eps, -1)
+            s = norm(s + attention(s, *kernels, config, matmul), config.rms_norm_eps, -1)
         kernels = (layer["mlp"][name]["kernel"] for name in ("gate_up_proj", "down_proj"))
-        s = norm(s + swiglu(s, *kernels), config.rms_norm_eps, -1)
+        s = norm(s + swiglu(s, *kernels, matmul), config.rms_norm_eps, -1)
     return s
 
 
@@ -584,6 +611,29 @@ def test_the_network_is_its_formula(fields: dict[str, Any]) -> None:
     for i in range(model.config.num_layers):
         block = model.apply({"params": params}, block, i, method=TRM.block)
     np.testing.assert_allclose(block, network(params, model.config, s), atol=2e-5)
+
+
+@pytest.mark.parametrize("fields", [MLP_T, ATTENTION], ids=["mlp_t", "attention"])
+@pytest.mark.parametrize("lanes", [False, True])
+def test_matmul_bfloat16_is_the_formula_with_operands_rounded(
+    lanes: bool, fields: dict[str, Any]
+) -> None:
+    """Elements on the edge between two bfloat16 numbers fall on either side; few do."""
+    model, params = make_model(fields, ROUNDED)
+    s, injection = normal(18, 3, 32), normal(18, 3, 32, seed=1)
+
+    def f(s: jax.Array, injection: jax.Array) -> jax.Array:
+        return model.apply({"params": params}, s, injection, method=TRM.f)
+
+    got = jax.jit(f if lanes else jax.vmap(f, in_axes=1, out_axes=1))(s, injection)
+    assert got.dtype == jnp.float32
+    expected, exact = (
+        np.stack([network(params, model.config, x, m) for x in np.moveaxis(s + injection, 1, 0)], 1)
+        for m in (rounded_matmul, np.matmul)
+    )
+    error, effect = (np.linalg.norm(x - expected) for x in (got, exact))
+    assert error < 0.2 * effect
+    assert effect < 0.02 * np.linalg.norm(exact)
 
 
 # --- Recursion -----------------------------------------------------------------------------------
@@ -858,6 +908,24 @@ def test_q_dtype_is_the_dtype_of_the_q_product_alone(
 def test_products_of_bfloat16_are_summed_in_float32(fields: dict[str, Any]) -> None:
     _, products = lower(fields, BFLOAT16)
     assert {p.result.rpartition("x")[2] for p in products} == {"f32"}
+
+
+@VARIANTS
+def test_matmul_bfloat16_rounds_the_operands_of_every_product_but_the_q_heads(
+    fields: dict[str, Any],
+) -> None:
+    text, products = lower(fields, ROUNDED)
+    assert {p.result.rpartition("x")[2] for p in products} == {"f32"}
+    q_products = [p for p in products if any(o.startswith("32x2x") for o in p.operands)]
+    assert [(p.dtypes, p.precision) for p in q_products] == [({"f32"}, ("HIGHEST", "HIGHEST"))]
+    others = [p for p in products if p not in q_products]
+    assert {d for p in others for d in p.dtypes} == {"bf16"}
+    assert "tensor<3x18x32xf32>" in re.findall(r"func\.func public @main\((.*)", text)[0]
+
+
+@VARIANTS
+def test_a_float32_program_knows_no_bfloat16(fields: dict[str, Any]) -> None:
+    assert "bf16" not in lower(fields, Precision())[0]
 
 
 @VARIANTS

@@ -87,8 +87,8 @@ class TrainConfig:
     compute_dtype: DType = "float32"
     """Dtype of activations; the weights stay float32."""
     matmul_precision: MatmulPrecision = "highest"
-    """jax.lax.Precision of every matrix product; or "bfloat16", which rounds the operands of float32
-    products to bfloat16 and sums in float32."""
+    """jax.lax.Precision of every matrix product; or "bfloat16": float32 operands are rounded to it,
+    and summed in float32."""
     micro_batch: int = 4
     """Rows of a device that go through the network together; gradients are summed over them. Small
     ones stay in a CPU's cache; an accelerator wants the device's whole share."""
