@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from jax import lax
 
 from convert import mapping, to_upstream, torch_training
 from ptrm_jax import mesh
+from ptrm_jax import model as network_model
 from ptrm_jax.config import ModelConfig, Precision
-from ptrm_jax.model import TRM, Carry, Params, contract, gated, recur
+from ptrm_jax.model import TRM, Carry, Params, contract, gated, product, recur
 from ptrm_jax.tasks.symmetry import dihedral_augment
 from ptrm_jax.training import step as training_step
 from ptrm_jax.training.config import TrainConfig
@@ -361,10 +363,28 @@ def test_ema_decay_may_warm_up() -> None:
 # --- Gradients that the model states itself ------------------------------------------------------
 
 
-def pulled_back(function: Any, *inputs: jax.Array) -> tuple[jax.Array, ...]:
-    """The value of `function`, and its gradients for one random gradient of the value."""
-    value, pull = jax.vjp(function, *inputs)
-    return value, *pull(normal(9, *value.shape).astype(value.dtype))
+PRECISIONS = ("highest", "bfloat16")
+
+
+def pulled_back(
+    function: Any, *inputs: jax.Array, round_to: Any = jnp.float32
+) -> tuple[jax.Array, ...]:
+    """The value of `function`, and its gradients for one random gradient of the value.
+
+    Inputs and that gradient are rounded to the numbers that `round_to` has.
+    """
+
+    def rounded(x: jax.Array) -> jax.Array:
+        return x.astype(round_to).astype(x.dtype)
+
+    @jax.jit
+    def run(g: jax.Array, *inputs: jax.Array) -> tuple[jax.Array, ...]:
+        value, pull = jax.vjp(function, *inputs)
+        return value, *pull(g)
+
+    value = jax.eval_shape(function, *inputs)
+    g = rounded(normal(9, *value.shape)).astype(value.dtype)
+    return run(g, *(inputs if round_to == jnp.float32 else map(rounded, inputs)))
 
 
 @pytest.mark.parametrize("vmapped", [(), (0, None), (0, 0), (1, None)], ids=str)
@@ -394,6 +414,31 @@ def test_contract_has_the_gradient_of_the_plain_product(
     expected = pulled_back(plain, *(a.astype(jnp.float32) for a in half))
     near(value, expected[0], 1e-5)  # the products of two bfloat16 numbers are exact
     near(gradients, list(expected[1:]), 1e-2)  # of a gradient that was itself rounded
+
+    rounded = lambda x, kernel: contract(x, kernel, axis, "bfloat16")  # noqa: E731
+    if vmapped:
+        rounded = jax.vmap(rounded, in_axes=vmapped)
+    near(
+        pulled_back(rounded, x, kernel), pulled_back(plain, x, kernel, round_to=half[0].dtype), 1e-5
+    )
+
+
+@pytest.mark.parametrize("subscripts", ["lhd,mhd->hlm", "hlm,mhd->hld"])
+@pytest.mark.parametrize("lanes", [None, 1])
+def test_product_has_the_gradient_of_the_plain_product(lanes: int | None, subscripts: str) -> None:
+    """As it is, and with every operand rounded to bfloat16, that of the derivative too."""
+    sizes = {"l": 5, "m": 5, "h": 2, "d": 4}
+    shapes = [[sizes[letter] for letter in term] for term in subscripts[:7].split(",")]
+    plain = functools.partial(jnp.einsum, subscripts, precision="highest")
+    functions = [plain, *(lambda a, b, p=p: product(a, b, subscripts, p) for p in PRECISIONS)]
+    if lanes is not None:
+        for shape in shapes:
+            shape.insert(lanes, 3)
+        functions = [jax.vmap(f, in_axes=lanes) for f in functions]
+    a, b = (normal(i, *shape) for i, shape in enumerate(shapes))
+    plain, exact, rounded = functions
+    near(pulled_back(exact, a, b), pulled_back(plain, a, b), 1e-5)
+    near(pulled_back(rounded, a, b), pulled_back(plain, a, b, round_to=jnp.bfloat16), 1e-5)
 
 
 @pytest.mark.parametrize("axis", [0, -1])
@@ -656,6 +701,86 @@ def test_bfloat16_errs_no_more_than_pytorch(variant: str) -> None:
     if variant == "mlp_t":
         same(ours[1:4], jax.tree.map(np.float32, theirs[1:4]))
         near(ours, theirs, 0.03)
+
+
+def plain_rounding(x: jax.Array) -> jax.Array:
+    """x rounded to bfloat16, with the gradient of x."""
+    return x + lax.stop_gradient(lax.reduce_precision(x, 8, 7) - x)
+
+
+@jax.custom_vjp
+def rounding_of_gradient(x: jax.Array) -> jax.Array:
+    """x, with its gradient rounded to bfloat16."""
+    return x
+
+
+rounding_of_gradient.defvjp(lambda x: (x, None), lambda _, g: (lax.reduce_precision(g, 8, 7),))
+
+
+def plain_product(a: jax.Array, b: jax.Array, subscripts: str, precision: str) -> jax.Array:
+    """What `product` says it computes, its derivative left to JAX."""
+    if precision == "bfloat16":
+        a, b = plain_rounding(a), plain_rounding(b)
+    value = jnp.einsum(subscripts, a, b, precision="highest")
+    return rounding_of_gradient(value) if precision == "bfloat16" else value
+
+
+def plain_contract(x: jax.Array, kernel: jax.Array, axis: int, precision: str) -> jax.Array:
+    subscripts = "l...,lm->m..." if axis == 0 else "...c,cm->...m"
+    return plain_product(x, kernel, subscripts, precision)
+
+
+def test_gradients_with_matmul_bfloat16_are_those_of_rounded_operands(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JAX's derivative of the plain statement; those in float32 are near, if not so near.
+
+    Not the same: what lies on the edge between two bfloat16 numbers falls on either side.
+    """
+    model, params = setup(variant, H_cycles=1, L_cycles=1, num_layers=1)
+    config = run_of(model)
+    exact = our_step(model, params, config)
+    model = model.clone(precision=Precision(matmul="bfloat16"))
+    got = our_step(model, params, config)
+    monkeypatch.setattr(network_model, "contract", plain_contract)
+    monkeypatch.setattr(network_model, "product", plain_product)
+    expected = our_step(model, params, config)
+    norm = np.linalg.norm
+    for name, mine, plain, true in zip(
+        [*sorted(exact.gradients), *OneStep._fields[1:]],
+        *(jax.tree.leaves(step) for step in (got, expected, exact)),
+        strict=True,
+    ):
+        effect = norm(mine - true)
+        assert norm(mine - plain) < 0.2 * effect, name
+        assert effect < 0.2 * norm(true), name
+
+
+@pytest.mark.parametrize("matmul", ["highest", "bfloat16"])
+def test_products_of_the_gradient_have_the_operands_asked_for(matmul: str, variant: str) -> None:
+    """As lowered for a TPU: all but those of the Q head are rounded, or none; sums are float32."""
+    model, params = setup(variant)
+    model = model.clone(precision=Precision(matmul=matmul))
+    config = run_of(model)
+    rows = init_state(model, config, params).rows
+    gradients = functools.partial(training_step._gradients, model, config, IGNORED)
+    text = jax.jit(gradients).trace(params, rows).lower(lowering_platforms=("tpu",)).as_text()
+    types = re.findall(r"dot_general .* : \(tensor<(\S+)>, tensor<(\S+)>\) -> tensor<(\S+)>", text)
+    assert len(types) == text.count("stablehlo.dot_general") > 0
+    assert all(result.endswith("xf32") for *_, result in types)
+    size = model.config.hidden_size
+    of_q_head = [t for t in types if {f"{size}x2xf32", f"2x{size}xf32"} & set(t)]
+    assert len(of_q_head) == 3  # the product, and the gradients of both operands
+    short = {"highest": "f32", "bfloat16": "bf16"}[matmul]
+    others = {o.rpartition("x")[2] for t in types if t not in of_q_head for o in t[:2]}
+    assert others == {short}
+    assert ("bf16" in text) == (matmul == "bfloat16")
+
+
+def test_matmul_bfloat16_is_refused_for_a_run_in_bfloat16(variant: str) -> None:
+    model, _ = setup(variant, forward_dtype="bfloat16")
+    with pytest.raises(ValueError, match=r"^matmul must not be 'bfloat16' with compute_dtype"):
+        run_of(model, matmul_precision="bfloat16")
 
 
 HISTORY = 1e-3
