@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax import mesh, metrics, report, store, sweep
-from ptrm_jax.config import MatmulPrecision, NoiseOn, NoiseWhen, Save
+from ptrm_jax.config import Langevin, MatmulPrecision, NoiseOn, NoiseWhen, Save
 from ptrm_jax.data import Dataset
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.sweep import Result, Shard, SweepConfig
@@ -188,6 +188,7 @@ class Study:
         depth: int | None = None,
         noise_on: NoiseOn = "z",
         noise_when: NoiseWhen = "every",
+        langevin: Langevin | None = None,
     ) -> Trajectories:
         """Rollouts of a sweep once more, with everything: mind the memory, 2 D L C numbers each.
 
@@ -199,6 +200,7 @@ class Study:
           depth: D; by default that of the settings.
           noise_on: as for `solve`.
           noise_when: as for `solve`.
+          langevin: as for `solve`.
         """
         rows = np.asarray(rows)
         seed = self.settings.seeds[0] if seed is None else seed
@@ -212,6 +214,7 @@ class Study:
             sigma=self.settings.sigma if sigma is None else sigma,
             noise_on=noise_on,
             noise_when=noise_when,
+            langevin=langevin,
             save=Save(answers=True, q_logits=True, latents=True),
             lane_tile=self.lane_tile,
             devices=self._prepared.devices,
