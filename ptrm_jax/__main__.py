@@ -1,18 +1,26 @@
-"""`python -m ptrm_jax`: solve a puzzle, look at a checkpoint, lay ARC-AGI out."""
+"""`python -m ptrm_jax`: solve a puzzle, or watch it; look at a checkpoint; lay ARC-AGI out."""
 
 import dataclasses
+import math
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
 import tyro
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from ptrm_jax import arc, mesh, metrics, tasks
+from ptrm_jax.analysis import movie
 from ptrm_jax.checkpoint import bundled, load, read_manifest
-from ptrm_jax.config import ModelConfig, NoiseOn
-from ptrm_jax.puzzles import check_puzzles, make_puzzles
+from ptrm_jax.config import ModelConfig, NoiseOn, Save
+from ptrm_jax.model import TRM, Params
+from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
 from ptrm_jax.solver import Solution
 from ptrm_jax.sweep import INPUT_ERRORS
 from ptrm_jax.tasks import Task
@@ -39,27 +47,102 @@ class Solve:
     """Of the noise."""
 
     def run(self) -> None:
+        loaded = self.load()
+        solution = self.solve(loaded, loaded.puzzles, num_rollouts=self.rollouts)
+        for row, clues in enumerate(loaded.puzzles.inputs):
+            print(_story(loaded.task, clues, jax.tree.map(lambda x, row=row: x[row], solution)))
+        print(f"\n{self.settings(loaded)}")
+
+    def load(self) -> "_Loaded":
+        """Task, puzzles and model; everything but the numbers is checked."""
         task, inputs = _read_puzzles(self.puzzle)
         puzzles = make_puzzles(inputs)
         name = self.checkpoint or _bundled_for(task, inputs.shape[1])
         check_puzzles(ModelConfig.from_dict(read_manifest(name)["config"]), puzzles)
-        model, params = load(name)
-        solution = mesh.solve(
-            model,
-            params,
+        return _Loaded(task, puzzles, name, *load(name))
+
+    def solve(self, loaded: "_Loaded", puzzles: Puzzles, **more: Any) -> Solution:
+        """These puzzles' rollouts."""
+        return mesh.solve(
+            loaded.model,
+            loaded.params,
             jax.random.key(self.seed, impl="threefry2x32"),
             puzzles,
-            num_rollouts=self.rollouts,
             depth=self.depth,
             sigma=self.sigma,
             noise_on=self.noise_on,
+            **more,
         )
-        for row in range(len(inputs)):
-            print(_story(task, inputs[row], jax.tree.map(lambda x, row=row: x[row], solution)))
-        print(
-            f"\n{name}: K={self.rollouts}, D={self.depth}, sigma={self.sigma:g} on "
+
+    def settings(self, loaded: "_Loaded") -> str:
+        """What was run, in a line."""
+        return (
+            f"{loaded.name}: K={self.rollouts}, D={self.depth}, sigma={self.sigma:g} on "
             f"{self.noise_on}, seed {self.seed}"
         )
+
+
+class _Loaded(NamedTuple):
+    task: Task
+    puzzles: Puzzles
+    name: str
+    model: TRM
+    params: Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch(Solve):
+    """Solve puzzles and show the best-Q rollout step by step, with the confidence in each cell.
+
+    Confidence is the softmax probability of the token that stands in a cell. On a terminal the
+    board changes in place and has colours; elsewhere the boards follow each other.
+    """
+
+    delay: float = 0.4
+    """Seconds between steps on a terminal; with 0 the boards follow each other there too."""
+
+    def run(self) -> None:
+        if not (math.isfinite(self.delay) and self.delay >= 0):
+            raise ValueError(
+                f"delay must be finite and >= 0 seconds; got {self.delay:g}; pass 0 not to wait"
+            )
+        loaded = self.load()
+        solution = self.solve(loaded, loaded.puzzles, num_rollouts=self.rollouts)
+        console = Console(highlight=False)
+        for row, rollout in enumerate(solution.rollout.tolist()):
+            if rollout < 0:
+                console.print("no rollout was finite: nothing to watch")
+                continue
+            boards = self._boards(loaded, row, rollout)
+            if console.is_terminal and self.delay:
+                with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+                    for board in boards:
+                        live.update(board, refresh=True)
+                        time.sleep(self.delay)
+            else:
+                for board in boards:
+                    console.print(board, soft_wrap=True)
+            console.print()
+        marks = f"x clue not kept, ? confidence below {100 * movie.DOUBT:.0f} %"
+        console.print(f"{marks}; {self.settings(loaded)}", soft_wrap=True)
+
+    def _boards(self, loaded: _Loaded, row: int, rollout: int) -> Iterator[Text]:
+        """A rollout's boards, each below a line on its step."""
+        # Run once more: kept of all rollouts, the states would fill the memory.
+        puzzles = loaded.puzzles.take([row])
+        save = Save(answers=True, q_logits=True, latents=True)
+        path = self.solve(loaded, puzzles, rollouts=np.array([rollout]), save=save).trajectory
+        answers, q_logits, y = (x[0, 0] for x in (path.answers, path.q_logits, path.y))
+        sure = movie.confidence(loaded.model, loaded.params, y)
+        clues = loaded.puzzles.inputs[row]
+        shown = movie.film(loaded.task, clues, answers, sure, q_logits)
+        valid = loaded.task.satisfies_rules(answers, clues)
+        for step, answer in enumerate(answers, start=1):
+            line = f"rollout {rollout}, step {step} of {self.depth}, Q {q_logits[step - 1]:+.2f}, "
+            line += "the rules hold" if valid[step - 1] else "the rules are BROKEN"
+            if step > 1:
+                line += f", cells changed: {(answer != answers[step - 2]).sum()}"
+            yield Text(f"{line}\n") + movie.text(shown, step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +261,7 @@ def main(argv: list[str] | None = None) -> int:
     mesh.use_cpu_cores()
     command = tyro.cli(
         Annotated[Solve, tyro.conf.subcommand("solve")]  # type: ignore[arg-type]
+        | Annotated[Watch, tyro.conf.subcommand("watch")]
         | Annotated[Info, tyro.conf.subcommand("info")]
         | Annotated[ArcFolder, tyro.conf.subcommand("arc-folder")],
         args=argv,

@@ -74,6 +74,41 @@ def test_solve_reads_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert sudoku.decode(read_dataset("sudoku6").labels[row]) in out
 
 
+def test_watch_shows_every_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """Plain text where there is no terminal; the last board is the answer that `solve` chooses."""
+    argv = [puzzle("sudoku6"), "--rollouts", "3", "--depth", "2"]
+    assert ptrm_command.main(["watch", *argv]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert out.count(", step ") == 2 and "step 2 of 2, Q " in out and "cells changed: " in out
+    assert "sudoku6: K=3, D=2, sigma=0.3 on z, seed 0" in out
+    assert ptrm_command.main(["solve", *argv]) == 0
+    solved = capsys.readouterr().out
+    chosen = solved.split("chosen: rollout ")[1].split(",")[0]
+    answer = next(
+        line.split()[2] for line in solved.splitlines() if line.startswith(f"{chosen:>7}  ")
+    )
+    assert f"rollout {chosen}, step 2 of 2" in out
+    board = out.split("step 2 of 2")[1].splitlines()[1:7]
+    assert "".join(char for line in board for char in line if char in "123456") == answer
+
+
+def test_watch_waits_and_colours_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(ptrm_command.time, "sleep", waited.append)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes anything for a terminal
+    monkeypatch.setenv("TERM", "xterm-256color")
+    argv = ["watch", puzzle("sudoku6"), "--rollouts", "3", "--depth", "2"]
+    assert ptrm_command.main([*argv, "--delay", "0.25"]) == 0
+    in_place = capsys.readouterr().out
+    assert waited == [0.25, 0.25] and "\x1b[1A" in in_place  # one board over the other
+    assert ptrm_command.main([*argv, "--delay", "0"]) == 0
+    followed = capsys.readouterr().out
+    assert len(waited) == 2 and "\x1b[1m" in followed and "\x1b[1A" not in followed
+
+
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert ptrm_command.main(["info", "sudoku9"]) == 0
     out = capsys.readouterr().out
@@ -98,9 +133,15 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
         (["solve", "." * 36, "--depth", "0"], "depth must be a whole number >= 1"),
         (["solve", "." * 36, "--sigma", "nan"], "sigma must be finite and >= 0; got nan"),
         (["solve", "." * 36, "--sigma", "-1"], "sigma must be finite and >= 0; got -1"),
+        (["watch", "123"], "a puzzle must have 16 (4x4), 36 (6x6) or 81 (9x9) cells"),
+        (["watch", "." * 36, "--checkpoint", "sudoku9"], "must have shape [B, 81]"),
+        (["watch", "." * 36, "--rollouts", "0"], "num_rollouts must be a whole number >= 1"),
+        (["watch", "." * 36, "--depth", "0"], "depth must be a whole number >= 1"),
+        (["watch", "." * 36, "--delay", "-1"], "delay must be finite and >= 0 seconds; got -1"),
+        (["watch", "." * 36, "--delay", "nan"], "delay must be finite and >= 0 seconds; got nan"),
         (["info", "nowhere"], "no checkpoint at 'nowhere'"),
         (["solve", "." * 36, "--noise-on", "x"], "invalid choice"),
-        (["sulve"], "Available subcommands: solve, info"),
+        (["sulve"], "Available subcommands: solve, watch, info"),
     ],
 )
 def test_bad_input_is_one_error_and_status_2(

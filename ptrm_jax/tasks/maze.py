@@ -624,6 +624,8 @@ TASK = Task(
     satisfies_rules=satisfies_rules,
     draw=draw,
     decode=decode,
+    symbols=lambda tokens: [char.strip() for char in decode(tokens)],
+    given=lambda tokens: tokens != FREE,
     puzzle_keys=puzzle_keys,
     augment=_augment,
     generate=_generate,

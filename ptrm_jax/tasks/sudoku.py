@@ -684,6 +684,8 @@ TASK = Task(
     satisfies_rules=satisfies_rules,
     draw=draw,
     decode=decode,
+    symbols=lambda tokens: [char.strip(".") for char in decode(tokens)],
+    given=lambda tokens: tokens >= FIRST_DIGIT,
     puzzle_keys=_training_keys,
     augment=augment,
     generate=_generate,

@@ -48,6 +48,8 @@ class Task:
         keeps the rules, any token values allowed: [...] bool. It needs no label.
       draw: a board of tokens [S] as lines of text, with `clues`, the puzzle, marked in an answer.
       decode: a board of tokens [S] as one line of text.
+      symbols: a board of tokens [S] as short texts, one per cell, "" for an empty one.
+      given: of a puzzle [S], the cells that it does not leave to be decided: [S] bool.
       puzzle_keys: of inputs and labels, numbers that are equal where a symmetry makes puzzles
         equal: [B] uint64; raises ValueError where they are not puzzles of this task.
       augment: for boards of S cells, what draws a random symmetry; raises ValueError.
@@ -66,6 +68,8 @@ class Task:
     satisfies_rules: Callable[[np.ndarray, np.ndarray], np.ndarray]
     draw: Callable[..., str]
     decode: Callable[[Any], str]
+    symbols: Callable[[Any], list[str]]
+    given: Callable[[np.ndarray], np.ndarray]
     puzzle_keys: Callable[[np.ndarray, np.ndarray], np.ndarray]
     augment: Callable[[int], Augment]
     generate: Generate

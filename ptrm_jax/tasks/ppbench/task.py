@@ -29,7 +29,9 @@ from ptrm_jax.tasks.ppbench.vocabulary import (
     draw,
     encode_answer,
     encode_problem,
+    is_given,
     satisfies_rules,
+    symbols,
 )
 from ptrm_jax.tasks.symmetry import Augment
 from ptrm_jax.tasks.task import Labelled, Task, image_key, in_test_split
@@ -193,6 +195,8 @@ TASK = Task(
     satisfies_rules=satisfies_rules,
     draw=draw,
     decode=_decode,
+    symbols=symbols,
+    given=is_given,
     puzzle_keys=puzzle_keys,
     augment=augment,
     generate=_generate,

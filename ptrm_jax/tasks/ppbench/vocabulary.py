@@ -111,6 +111,9 @@ _BASE = _table([_TOKEN_OF[symbol._replace(state=OPEN)] for symbol in VOCABULARY]
 _STATE = _table([STATES[s.pid].index(s.state) if s.pid else 0 for s in VOCABULARY])
 _CLUE = _table([clue_code(s.pid, s.given) if s.pid else NO_CLUE for s in VOCABULARY])
 _WALLS = _table([symbol.walls for symbol in VOCABULARY])
+_GIVEN = _table(
+    [s.pid != "" and (s.state != OPEN or not takes_answer(s.pid, s.given)) for s in VOCABULARY]
+)
 
 
 # Puzzles to tokens and back.
@@ -215,12 +218,39 @@ def decode(inputs: Any, labels: Any | None = None) -> Record:
     return Record(pid, givens, answer, walls)
 
 
+def symbols(tokens: Any) -> list[str]:
+    """Each cell by its given and its state, as in `Record`: 100 short texts.
+
+    So ``2#`` is a shaded cell that holds the number of its room. A cell with neither is "", `PAD`
+    and a token of no meaning are ``?``.
+
+    Raises:
+        ValueError: `tokens` is not one vector of 100 integers.
+    """
+    values = _tokens(tokens, "tokens", ndim=1)
+    texts = []
+    for token in np.where((values >= 0) & (values < VOCAB_SIZE), values, PAD).tolist():
+        parts = [
+            part for part in (VOCABULARY[token].given, VOCABULARY[token].state) if part != OPEN
+        ]
+        texts.append("?" if token == PAD else "".join(parts))
+    return texts
+
+
+def is_given(inputs: Any) -> np.ndarray:
+    """Cells of a puzzle that are decided already, or take no answer: [..., 100] bool.
+
+    Args:
+        inputs: [..., 100] integer.
+    """
+    return _GIVEN[inputs] != 0
+
+
 def draw(tokens: Any, *, clues: Any | None = None) -> str:
     """The board as lines of text, without a final newline.
 
-    A cell is drawn by its given and its state, as in `Record`, so ``2#`` is a shaded cell that
-    holds the number of its room. Walls between rooms are drawn as ``|`` and ``-``. Pads outside the
-    board are left out, a token of no meaning is ``?``.
+    Cells are drawn as by `symbols`, an empty one as ``.``. Walls between rooms are drawn as ``|``
+    and ``-``. Pads outside the board are left out.
 
     Args:
         tokens: [100] integer, a puzzle or an answer; model outputs may hold any value.
@@ -231,16 +261,11 @@ def draw(tokens: Any, *, clues: Any | None = None) -> str:
         ValueError: `tokens` or `clues` is not one vector of 100 integers.
     """
     values = _tokens(tokens, "tokens", ndim=1)
-    known = np.where((values >= 0) & (values < VOCAB_SIZE), values, PAD)
-    frame = known
+    frame = np.where((values >= 0) & (values < VOCAB_SIZE), values, PAD)
     if clues is not None:
         frame = _tokens(clues, "clues", ndim=1)
         _boards(frame[None])  # refuses what is no puzzle
-    texts = np.full(NUM_CELLS, "?", dtype=object)
-    for cell in np.flatnonzero(known != PAD).tolist():
-        symbol = VOCABULARY[known[cell]]
-        parts = [part for part in (symbol.given, symbol.state) if part != OPEN]
-        texts[cell] = "".join(parts) or OPEN
+    texts = np.array([text or OPEN for text in symbols(values)], dtype=object)
     if clues is not None:
         for cell in np.flatnonzero(~_keeps(values, frame)).tolist():
             texts[cell] += "!"
