@@ -61,6 +61,20 @@ def test_cells_that_do_not_count() -> None:
     assert shown.symbols == [["1", "3", "3"]] and shown.width == 2
 
 
+def test_margins_are_left_out() -> None:
+    """A puzzle of 2x3 cells with a hole in it, somewhere on a board of 4x4."""
+    puzzle = np.array([[0, 0, 0, 0], [0, 2, 3, 4], [0, 5, 0, 6], [0, 0, 0, 0]]).ravel()
+    sure = np.arange(16.0)[None] / 16
+    shown = movie.film(None, puzzle, puzzle[None], sure, np.zeros(1))
+    assert shown.width == 3 and shown.symbols == [["2", "3", "4", "5", "0", "6"]]
+    assert shown.kind.tolist() == [[OPEN, OPEN, OPEN, OPEN, UNUSED, OPEN]]
+    np.testing.assert_array_equal(16 * shown.confidence, [[5, 6, 7, 9, 10, 11]])
+    # Three rows of four do not fill up with eleven cells.
+    shown = movie.film(None, np.ones(11, int), np.ones((1, 11), int), sure[:, :11], np.zeros(1))
+    assert shown.width == 4 and len(shown.symbols[0]) == 11
+    movie.still({"x": shown}, "")
+
+
 def test_mazes_and_pads_know_what_is_given() -> None:
     task = tasks.load("maze")
     inputs, labels = (maze.encode(text) for text in ("S #  # G#", "So# o# G#"))
@@ -92,7 +106,8 @@ def test_ppbench_cells() -> None:
             *(task, inputs, np.stack([label]), np.ones((1, 100)), np.zeros(1), label),
             ignore_label=ppbench.vocabulary.PAD,
         )
-        assert (shown.kind[0] == UNUSED).sum() == 96 and (shown.kind != WRONG).all()
+        assert shown.width == 2 and shown.symbols == [symbols]
+        assert (shown.kind == [np.where(given, GIVEN, RIGHT)]).all()
     foreign = np.full(100, 10**6)
     assert task.symbols(foreign) == ["?"] * 100
     sudokus = encode_problem(PPBenchRecord("sudoku", ("1...", "....", "....", "....")))

@@ -81,7 +81,7 @@ def film(
     *,
     ignore_label: int | None = None,
 ) -> Film:
-    """The boards of one rollout.
+    """The boards of one rollout, without the margins that no puzzle fills.
 
     Args:
       task: whose symbols cells show; without one they show the numbers of their tokens, on a grid
@@ -105,8 +105,24 @@ def film(
         [str(token) for token in board.tolist()] if task is None else task.symbols(board)
         for board in answers
     ]
-    width = math.isqrt(len(puzzle) - 1) + 1
-    return Film(symbols, np.where(used, kind, UNUSED), confidence, q_logit, width)
+    cells, width = _frame(used)
+    return Film(
+        [[board[cell] for cell in cells] for board in symbols],
+        np.where(used, kind, UNUSED)[:, cells],
+        confidence[:, cells],
+        q_logit,
+        width,
+    )
+
+
+def _frame(used: np.ndarray) -> tuple[np.ndarray, int]:
+    """Cells of the smallest rectangle that holds all used ones, of a board [S]; and its width."""
+    side = math.isqrt(len(used) - 1) + 1
+    rows, columns = np.divmod(np.arange(len(used)), side)
+    inside = np.ones(len(used), bool)
+    for places in (rows, columns):
+        inside &= (places >= places[used].min()) & (places <= places[used].max())
+    return np.flatnonzero(inside), len(np.unique(columns[inside]))
 
 
 def confidence(model: TRM, params: Params, y: np.ndarray) -> np.ndarray:
