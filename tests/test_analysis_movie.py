@@ -170,8 +170,10 @@ def test_choice_without_an_escape() -> None:
     chosen = movie.choose(quiet, noisy)
     assert chosen[:2] == (1, 0) and not chosen.escapes.any()  # 0.2 apart; the others 0.1
     same = noisy._replace(answer=np.ones_like(noisy.answer))
-    with pytest.raises(NothingToShow, match="ends with the answer of TRM"):
-        movie.choose(quiet, same)
+    broken = noisy._replace(finite=np.zeros_like(noisy.finite))
+    for nothing in (same, broken):
+        with pytest.raises(NothingToShow, match="ends with the answer of TRM"):
+            movie.choose(quiet, nothing)
 
 
 def test_text_of_two_steps() -> None:
@@ -203,6 +205,13 @@ def test_gif_has_a_frame_for_each_step() -> None:
     # Steps 1 and 2 differ in their boards, 1 and 3 in nothing but the number of the step.
     change = [(np.abs(frames[0] - frame).max(axis=-1) > 40).mean() for frame in frames]
     assert change[1] > 0.005 and 0 < change[2] < change[1] / 4
+
+
+def test_gif_of_one_step() -> None:
+    shown = small_film()
+    one = Film(shown.symbols[1:], *(x[1:] for x in shown[1:4]), shown.width)
+    assert Image.open(io.BytesIO(movie.gif({"TRM": one}))).n_frames == 1
+    movie.still({"TRM": one}, "caption")
 
 
 def test_wrong_cells_differ_from_right_ones_without_colour() -> None:

@@ -88,7 +88,7 @@ def film(
         as square as S cells allow.
       puzzle: [S] int.
       answers: [D, S] int.
-      confidence: [D, S] float.
+      confidence: [D, S] float; NaN counts as 0.
       q_logit: [D] float.
       label: [S] int, the right answer, if it is known.
       ignore_label: label of cells that do not count.
@@ -109,7 +109,7 @@ def film(
     return Film(
         [[board[cell] for cell in cells] for board in symbols],
         np.where(used, kind, UNUSED)[:, cells],
-        confidence[:, cells],
+        np.nan_to_num(confidence[:, cells]),
         q_logit,
         width,
     )
@@ -208,8 +208,9 @@ def choose(quiet: Record, noisy: Record) -> Choice:
     end, quiet_end = (record.at(noisy.correct.shape[2]) for record in (noisy, quiet))
     best = np.where(end.finite, end.q_logit, -np.inf).argmax(axis=1)
     everyone = np.arange(len(best))
-    escapes = end.correct[everyone, best] & ~quiet_end.correct[:, 0]
-    differ = end.answer[everyone, best] != quiet_end.answer[:, 0]
+    finite = end.finite[everyone, best]
+    escapes = end.correct[everyone, best] & ~quiet_end.correct[:, 0] & finite
+    differ = (end.answer[everyone, best] != quiet_end.answer[:, 0]) & finite
     if not differ.any():
         raise NothingToShow(
             "the best-Q rollout of each of these puzzles ends with the answer of TRM without "
