@@ -193,8 +193,8 @@ def make(study: study.Study) -> list[Exhibit]:
     ]
     if (~failed).any():
         reading.append(
-            f"Those solved are so from step {findings['solved_at'].text()} on, on average; the "
-            f"last of them from step {step.max()} of {settings.depth}."
+            f"Mean s* of the solved, the step from which they stay right: "
+            f"{findings['solved_at'].text()}; the latest is step {step.max()} of {settings.depth}."
         )
     if failed.any():
         parts = ", ".join(
@@ -204,7 +204,7 @@ def make(study: study.Study) -> list[Exhibit]:
         periodic = int((failed & (period > 1)).sum())
         reading.append(
             f"Of the {failed.sum()} failures, over the last {settings.last} answers: {parts}; "
-            f"{periodic} have a period. {was_lost.sum()} had the right answer at some step and "
+            f"with a period: {periodic}. {was_lost.sum()} had the right answer at some step and "
             f"left it ({findings['lost'].text()} of all puzzles)."
         )
     rule = (
