@@ -14,6 +14,7 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -101,7 +102,7 @@ class Study:
         self.name, self.settings = name, settings
         self._directory = epath.Path(directory)
         self._defaults = defaults or settings
-        self._progress = progress
+        self.progress = progress
 
     @property
     def model(self) -> TRM:
@@ -127,6 +128,11 @@ class Study:
     def lane_tile(self) -> int:
         """Rollouts that go through the network together."""
         return self._prepared.lane_tile
+
+    @property
+    def devices(self) -> tuple[jax.Device, ...]:
+        """Where it runs."""
+        return self._prepared.devices
 
     @functools.cached_property
     def _prepared(self) -> sweep.Sweep:
@@ -171,7 +177,7 @@ class Study:
             def progress(steps: int, what: str) -> None:
                 nonlocal done
                 done += steps
-                self._progress(done, total, what)
+                self.progress(done, total, what)
 
             place.create()
             with place.writer(Shard()) as keeper:
@@ -230,10 +236,12 @@ class Study:
             metrics.cell_accuracy(path.answers, labels, ignore_label=ignore),
         )
 
-    def caption(self, result: Result, more: str = "") -> str:
-        """Checkpoint, data, K, D, sigma, seeds and number of puzzles of a sweep."""
-        sigmas = ", ".join(f"{sigma:g}" for sigma in result.config.sigmas)
-        lines = report.headline(result)
+    def caption(self, result: Result | None = None, more: str = "") -> str:
+        """Checkpoint, data, K, D, sigma, seeds and number of puzzles of a sweep, or as set."""
+        # Rollouts that no sweep has run are described like the sweep that would run them.
+        made = result or SimpleNamespace(config=self.config(), provenance=self.provenance)
+        sigmas = ", ".join(f"{sigma:g}" for sigma in made.config.sigmas)
+        lines = report.headline(made)
         lines[-1] += f", sigma {sigmas}; intervals: 95 % over puzzles"
         return "\n".join([*lines, *([more] if more else [])])
 

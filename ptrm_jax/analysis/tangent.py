@@ -1,0 +1,252 @@
+"""How a small change of the state grows along a rollout: supervision steps, linearised.
+
+The sweep's own rollouts are run again, each with one tangent: a direction in the space of (y, z)
+that every step maps with its Jacobian and that is made a unit vector again. The mean logarithm of
+its growth over many steps is the largest finite-time Lyapunov exponent of the rollout, per
+supervision step; the noise of the rollout is part of its trajectory, and added, not differentiated.
+The first steps still turn the tangent, which starts at random, into the direction that grows most.
+
+Shape letters: B puzzles, K rollouts, D supervision steps, N lanes, S tokens, L positions,
+C channels.
+
+Source: Benettin et al. 1980 (Lyapunov exponents by renormalised tangents).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ptrm_jax import mesh, solver
+from ptrm_jax.config import DEFAULT_LANE_TILE
+from ptrm_jax.model import TRM, Carry, Params
+from ptrm_jax.puzzles import Puzzles
+
+TILES = 3
+"""Tiles of each device in one call; between calls there is progress to report."""
+
+
+class Followed(NamedTuple):
+    """Rollouts with what their steps do to distances.
+
+    Attributes:
+      log_growth: [B, K, D] float32, natural logarithm of the tangent's growth in each step.
+      move_y: [B, K, D] float32, root mean square over L and C of y_t - y_{t-1}; y_0 is the initial
+        carry, and the root mean square of a state is 1.
+      move_z: [B, K, D] float32, the same of z.
+      answers: [B, K, D, S] int32.
+      q_logit: [B, K, D] float32.
+      finite: [B, K, D] bool, logits and Q of the step are finite.
+      y: [B, K, L, C] float32, after the last step.
+    """
+
+    log_growth: np.ndarray
+    move_y: np.ndarray
+    move_z: np.ndarray
+    answers: np.ndarray
+    q_logit: np.ndarray
+    finite: np.ndarray
+    y: np.ndarray
+
+
+def jvp(
+    fn: Callable[[Any], tuple[Any, Any]], primal: Any, tangent: Any
+) -> tuple[tuple[Any, Any], Any]:
+    """`jax.jvp`, also for functions whose derivative is only known in reverse.
+
+    The network's products have custom VJPs, which `jax.jvp` refuses. But a VJP is linear in its
+    cotangent, and its own VJP, its transpose, is the JVP.
+
+    Args:
+      fn: primal -> (out, other), differentiated as to `out`.
+      primal: a pytree of arrays.
+      tangent: the same.
+
+    Returns:
+      (out, other), and the tangent of `out`.
+    """
+    out, pullback, other = jax.vjp(fn, primal, has_aux=True)
+    zero = jax.tree.map(jnp.zeros_like, out)
+    _, push = jax.vjp(lambda cotangent: pullback(cotangent)[0], zero)
+    return (out, other), push(tangent)[0]
+
+
+def lane_norms(tree: Any) -> jax.Array:
+    """Euclidean norm of each lane, over all leaves of a pytree of [N, ...] arrays: [N] float32."""
+    squares = [
+        jnp.sum(jnp.square(x.astype(jnp.float32)).reshape(x.shape[0], -1), axis=1)
+        for x in jax.tree.leaves(tree)
+    ]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def unit(tree: Any) -> Any:
+    """A pytree of [N, ...] arrays with every lane at norm 1; what is 0 stays 0."""
+    norm = lane_norms(tree)
+    norm = jnp.where(norm > 0, norm, 1.0)
+    return jax.tree.map(
+        lambda x: x / norm.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype),
+        tree,
+    )
+
+
+def grow(
+    step: Callable[[Any, jax.Array], tuple[Any, Any]], state: Any, tangent: Any, times: jax.Array
+) -> tuple[Any, Any, Any, jax.Array]:
+    """A trajectory with one tangent per lane.
+
+    Args:
+      step: (state, time) -> (state, what to keep of the step); lanes must not mix.
+      state: pytree of [N, ...] arrays.
+      tangent: the same.
+      times: [D], passed to `step` in turn.
+
+    Returns:
+      The last state; what each step kept, leading axis D; the move of each leaf of the state in
+      each step, root mean square over all but lanes, [D, N]; the logarithm of the growth of the
+      tangent in each step, [D, N] float32, -inf where nothing of it is left.
+    """
+
+    def turn(carry: tuple[Any, Any], time: jax.Array) -> tuple[tuple[Any, Any], Any]:
+        state, tangent = carry
+        (new, kept), tangent = jvp(lambda state: step(state, time), state, tangent)
+        move = jax.tree.map(
+            lambda a, b: (
+                lane_norms(a.astype(jnp.float32) - b.astype(jnp.float32))
+                / float(np.sqrt(a[0].size))
+            ),
+            new,
+            state,
+        )
+        return (new, unit(tangent)), (kept, move, jnp.log(lane_norms(tangent)))
+
+    (state, _), (kept, move, log_growth) = lax.scan(turn, (state, unit(tangent)), times)
+    return state, kept, move, log_growth
+
+
+def follow(
+    model: TRM,
+    params: Params,
+    key: jax.Array,
+    puzzles: Puzzles,
+    *,
+    rollouts: Sequence[int] | np.ndarray,
+    depth: int,
+    sigma: float,
+    lane_tile: int = DEFAULT_LANE_TILE,
+    devices: Sequence[jax.Device] | None = None,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Followed:
+    """Rollouts of `solve`, noise on z before every step, each with one tangent.
+
+    About four times the work of `solve`. The tangent starts with independent normal entries in y
+    and z, a function of key, puzzle and rollout like the noise, and independent of it.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      key: typed threefry key.
+      puzzles: B puzzles.
+      rollouts: ids, K.
+      depth: D.
+      sigma: noise scale.
+      lane_tile: lanes that go through the network together.
+      devices: where to run; all local devices by default.
+      progress: called with the rollout-steps just finished.
+
+    Returns:
+      numpy arrays on the host.
+
+    Raises:
+      ValueError: as `solve`.
+    """
+    devices = tuple(devices) if devices is not None else mesh.local_devices()
+    rollouts = solver.check_solve(model, params, key, puzzles, sigma, 1, np.asarray(rollouts))
+    lanes = jax.tree.map(np.asarray, solver.make_lanes(len(puzzles.index), rollouts))
+    num_lanes, chunk = len(lanes.row), TILES * lane_tile * len(devices)
+    run = _spread(model, depth, lane_tile, devices)
+    parts = []
+    for start in range(0, num_lanes, chunk):
+        # One shape, so one program: the last call repeats the last lane.
+        which = np.minimum(np.arange(start, start + chunk), num_lanes - 1)
+        shape = (len(devices), TILES, lane_tile)
+        part = run(
+            params,
+            jax.random.key_data(key),
+            jnp.float32(sigma),
+            Puzzles(
+                *(
+                    np.asarray(field)[lanes.row[which]]
+                    .astype(np.int32)
+                    .reshape(*shape, *field.shape[1:])
+                    for field in puzzles
+                )
+            ),
+            lanes.rollout[which].reshape(shape),
+        )
+        count = min(chunk, num_lanes - start)
+        parts.append([np.asarray(x).reshape(chunk, *x.shape[3:])[:count] for x in part])
+        progress(count * depth)
+    whole = (np.concatenate(fields) for fields in zip(*parts, strict=True))
+    return Followed(*(x.reshape(len(puzzles.index), -1, *x.shape[1:]) for x in whole))
+
+
+@functools.lru_cache(maxsize=8)
+def _spread(
+    model: TRM, depth: int, lane_tile: int, devices: tuple[jax.Device, ...]
+) -> Callable[..., Followed]:
+    """Tiles of lanes over devices: (params, key data, sigma, puzzles, rollouts) -> Followed."""
+
+    def run_tile(
+        params: Params, key: jax.Array, sigma: jax.Array, puzzles: Puzzles, rollout: jax.Array
+    ) -> Followed:
+        def step(carry: Carry, t: jax.Array) -> tuple[Carry, jax.Array]:
+            carry, heads = solver.step(
+                *(model, params, key, carry, puzzles),
+                rollout=rollout,
+                t=t,
+                sigma=sigma,
+                lane_tile=lane_tile,
+            )
+            return carry, solver._read(heads)
+
+        def start(index: jax.Array, rollout: jax.Array) -> Carry:
+            first = solver.noise_key(key, index, rollout, jnp.int32(0))  # noise starts at t = 1
+            keys = Carry(y=jax.random.fold_in(first, 1), z=jax.random.fold_in(first, 0))
+            shape = (model.config.length, model.config.hidden_size)
+            return jax.tree.map(
+                lambda key: jax.random.normal(key, shape, jnp.float32).astype(
+                    model.precision.dtype
+                ),
+                keys,
+            )
+
+        carry, (answers, q_logits, finite), move, log_growth = grow(
+            step,
+            solver.initial_carry(model, params, lane_tile),
+            jax.vmap(start)(puzzles.index, rollout),
+            jnp.arange(1, depth + 1, dtype=jnp.int32),
+        )
+        return Followed(
+            *(
+                jnp.swapaxes(x, 0, 1)
+                for x in (log_growth, move.y, move.z, answers, q_logits, finite)
+            ),
+            carry.y.astype(jnp.float32),
+        )
+
+    def run(
+        params: Params,
+        key_data: jax.Array,
+        sigma: jax.Array,
+        puzzles: Puzzles,
+        rollouts: jax.Array,
+    ) -> Followed:
+        key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
+        return lax.map(lambda tile: run_tile(params, key, sigma, *tile), (puzzles, rollouts))
+
+    return jax.pmap(run, in_axes=(None, None, None, 0, 0), devices=devices)
