@@ -309,22 +309,22 @@ def make(study: study.Study) -> list[Exhibit]:
         "gap_predicted": Finding.of("each puzzle's p against measured", last.own_gap, "points"),
         "gap_common": Finding.of("one common p against measured", last.common_gap, "points"),
     }
-    early = ", ".join(f"{right[:k].sum()} of the first {k}" for k in (5, 25) if k < len(right))
+    early = "".join(f", {right[:k].sum()} of the first {k}" for k in (5, 25) if k < len(right))
     number = first_escape(right)
     reading = [
         f"TRM gets {count} of {len(quiet.correct)} puzzles wrong after step {depth}; "
         f"{findings['escape_share'].text()} of their noisy rollouts are right, and "
         f"{int(never.sum())} of the {count} are never solved in {escapes.shape[1]} rollouts.",
-        f"TRM has {findings['lost'].text()} of them right at an earlier step and loses them. Right "
-        "in the end are rollouts of "
+        f"TRM has {findings['lost'].text()} of them right at an earlier step and loses them. "
+        "Of the noisy rollouts "
         + " and ".join(
-            f"{what}: {findings[f'escape_share_{name}'].text()}"
+            f"{findings[f'escape_share_{name}'].text()} are right in the end on {what}"
             for name, what in (("lost", "those"), ("stuck", "puzzles it never has right"))
             if f"escape_share_{name}" in findings
         )
         + ".",
-        f"Puzzle {row}, whose escapes are nearest to {100 * TYPICAL:g} %: {int(right.sum())} of "
-        f"{len(right)} rollouts escape{', ' + early if early else ''}"
+        f"Puzzle {row}, {'never right for TRM, ' if stuck[chosen] else ''}escapes nearest to "
+        f"{100 * TYPICAL:g} %: {int(right.sum())} of {len(right)} rollouts escape{early}"
         + (f"; the first is number {number}." if number else "."),
         f"Pass@{last.k} of one half of the rollouts is {findings['pass_measured'].text()}; the "
         f"other half predicts {findings['pass_predicted'].text()} from each puzzle's own share of "

@@ -37,15 +37,10 @@ class Settings(study.Settings):
     num_puzzles: int | None = 48
     rollouts: int = 8
     late: int = 4
-    """The last so many steps, by which it is told what has settled."""
+    """The last so many steps, by which it is told what has settled; all if there are fewer."""
 
     def __post_init__(self) -> None:
         check_int("late", self.late, 1)
-        if self.late > self.depth:
-            raise ValueError(
-                f"late must be at most depth ({self.depth}), the steps there are; got {self.late}; "
-                "raise depth"
-            )
 
 
 def keeps_answer(answers: np.ndarray, late: int) -> np.ndarray:
@@ -121,13 +116,25 @@ def together(basin: np.ndarray, chosen: np.ndarray) -> Interval:
     """
     both = chosen[:, :, None] & chosen[:, None, :] & ~np.eye(chosen.shape[1], dtype=bool)
     same = both & (basin[:, :, None] == basin[:, None, :])
-    return metrics.ratio_interval(same.sum(axis=(1, 2)), both.sum(axis=(1, 2)))
+    return _fraction(same.sum(axis=(1, 2)), both.sum(axis=(1, 2)))
 
 
 def rate(what: np.ndarray, chosen: np.ndarray) -> Interval:
-    """Mean over chosen rollouts, [B, K] each, with its interval over puzzles."""
+    """Mean over chosen rollouts, [B, K] each, with its interval over puzzles.
+
+    What is not finite takes no part.
+    """
     chosen = chosen & np.isfinite(what)
-    return metrics.ratio_interval(np.where(chosen, what, 0).sum(axis=1), chosen.sum(axis=1))
+    sums = np.where(chosen, what, 0).sum(axis=1), chosen.sum(axis=1)
+    return _fraction(*sums) if what.dtype == bool else metrics.ratio_interval(*sums)
+
+
+def _fraction(numerator: np.ndarray, denominator: np.ndarray) -> Interval:
+    """A ratio in [0, 1]; where all puzzles have the same, with the rule of `metrics.interval`."""
+    found = metrics.ratio_interval(numerator, denominator)
+    if found.num_puzzles and found.low == found.high:
+        return metrics.interval(np.full(found.num_puzzles, found.mean))
+    return found
 
 
 def number_of(labels: np.ndarray, finite: np.ndarray) -> np.ndarray:
@@ -168,7 +175,7 @@ def _follow(study: study.Study, sigma: float) -> tangent.Followed:
 def make(study: study.Study) -> list[Exhibit]:
     """Moves, growth of distances, what has settled, basins; and choice by how little moves."""
     settings, puzzles = study.settings, study.puzzles
-    late, sigma = settings.late, settings.sigma
+    late, sigma = min(settings.late, settings.depth), settings.sigma
     noisy, quiet = _follow(study, sigma), _follow(study, 0.0)
     right, wrong = _right_and_wrong(noisy, puzzles)
     quiet_right, quiet_wrong = _right_and_wrong(quiet, puzzles)
@@ -383,16 +390,22 @@ def _findings(ends: dict[str, Interval], late: int, sigma: float) -> dict[str, F
     return found
 
 
+def _sign(finding: Finding) -> int:
+    """Of a number that an interval over five puzzles or more tells from 0; otherwise 0."""
+    if (finding.num_puzzles or 0) < 5:
+        return 0
+    return int(finding.low > 0) - int(finding.high < 0)
+
+
 def _reading(findings: dict[str, Finding], late: int) -> list[str]:
     def text(name: str) -> str:
         return findings[name].text()
 
-    grows = findings["expansion_wrong"]
-    end = "their intervals include 0"
-    if grows.low is not None and grows.low > 0:
-        end = "wrong rollouts amplify small differences: they wander, as chaos does"
-    elif grows.high is not None and grows.high < 0:
-        end = "wrong rollouts contract as well: they settle on what is wrong"
+    end = {
+        1: "wrong rollouts amplify small differences: they wander, as chaos does",
+        -1: "in wrong rollouts small differences shrink as well",
+        0: "these puzzles do not tell whether small differences grow in wrong rollouts",
+    }[_sign(findings["expansion_wrong"])]
     sentences = [
         f"Over the last {late} steps the logarithm of a small change of the state grows by "
         f"{text('expansion_right')} per step in right rollouts and by {text('expansion_wrong')} in "
@@ -409,11 +422,13 @@ def _reading(findings: dict[str, Finding], late: int) -> list[str]:
         f"solves {text('residual_choice')}, best-Q {text('best_q')}: a difference of "
         f"{text('residual_gain')}.",
     ]
-    if "expansion_trm_wrong" in findings:
+    quiet = findings.get("expansion_trm_wrong")
+    if quiet is not None:
+        where = "It takes no noise: where" if _sign(quiet) > 0 else "Where"
         sentences.insert(
             2,
-            f"Noise is not needed for that: where the deterministic TRM is wrong, growth is "
-            f"{text('expansion_trm_wrong')}, and {text('settled_trm_wrong')} of its answers stay.",
+            f"{where} the deterministic TRM is wrong, growth is {quiet.text()}, and "
+            f"{text('settled_trm_wrong')} of its answers stay.",
         )
     return sentences
 
