@@ -6,14 +6,15 @@
     python experiments/benchmark.py memory
     python experiments/benchmark.py rules
 
-`speed`: rollout-steps per second at the full TRM-MLP size (random weights; 25.6 GFLOP each) against
-this machine's float32 matrix product and against the plain PyTorch statement of the same model in
+`speed`: rollout-steps per second at the full TRM-MLP size (random weights; 25.6 GFLOP each), in
+float32 and with matmul precision "bfloat16", against this machine's matrix product, of float32 and
+of bfloat16 summed in float32, and against the plain PyTorch statement of the same model in
 `convert/torch_trm.py`, eager, float32 and bfloat16. All take turns in every round; the medians of
-the ratios count. About three minutes on two CPU cores; nothing else should run.
+the ratios count. About five minutes on two CPU cores; nothing else should run.
 
 `training`: samples per second of one optimiser step of the preset `sudoku9` (a sample is one row
-for one supervision step) against the matrix product and against the PyTorch statement of the same
-step in `convert/torch_training.py`, eager and compiled, float32 and bfloat16.
+for one supervision step), likewise, against the matrix products and against the PyTorch statement
+of the same step in `convert/torch_training.py`, eager and compiled, float32 and bfloat16.
 
 `layouts`: what spreading costs: pmap and mesh on one device against a plain jit; and a sweep by two
 processes with a core each, in one folder, against two sweeps that know nothing of each other.
@@ -24,6 +25,7 @@ processes with a core each, in one folder, against two sweeps that know nothing 
 answers to each against the rules; 9x9 Sudokus and 13x13 mazes.
 """
 
+import dataclasses
 import os
 import statistics
 import subprocess
@@ -41,7 +43,7 @@ import tyro
 
 import ptrm_jax
 from ptrm_jax import journal, mesh, tasks, units
-from ptrm_jax.config import swiglu_width
+from ptrm_jax.config import MatmulPrecision, swiglu_width
 from ptrm_jax.model import flops_per_rollout_step, init_params
 from ptrm_jax.tasks import maze, sudoku
 from ptrm_jax.training import presets
@@ -81,17 +83,16 @@ def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int)
     from convert.torch_trm import TorchTRM
 
     devices = mesh.local_devices()
-    model = ptrm_jax.TRM(FULL)
-    params = init_params(model, jax.random.key(0))
+    params = init_params(ptrm_jax.TRM(FULL), jax.random.key(0))
     rng = np.random.default_rng(0)
     inputs = rng.integers(1, FULL.vocab_size, (lanes, FULL.seq_len), dtype=np.int32)
     puzzles = ptrm_jax.make_puzzles(inputs)
     placed = mesh.replicate(params, devices)
     state = mapping.to_upstream(params, FULL)
 
-    def solve() -> object:
+    def solve(precision: ptrm_jax.Precision) -> object:
         return mesh.solve(
-            *(model, placed, jax.random.key(1), puzzles),
+            *(ptrm_jax.TRM(FULL, precision), placed, jax.random.key(1), puzzles),
             num_rollouts=1,
             depth=depth,
             sigma=0.3,
@@ -114,20 +115,25 @@ def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int)
 
     flops = flops_per_rollout_step(FULL)
     print(
-        f"TRM-MLP, {flops / 1e9:.1f} GFLOP per rollout-step, float32\n"
+        f"TRM-MLP, {flops / 1e9:.1f} GFLOP per rollout-step\n"
         f"{_jax_line(devices)}, tile {lane_tile}, {lanes} lanes x {depth} steps\n"
         f"{_torch_line()}, batch {torch_batch}"
     )
     race(
         {
-            "solve": (solve, lanes * depth),
-            "float32 GEMM": gemm(flops),
+            "float32": (lambda: solve(ptrm_jax.Precision()), lanes * depth),
+            "bfloat16 products": (
+                lambda: solve(ptrm_jax.Precision(matmul="bfloat16")),
+                lanes * depth,
+            ),
+            **gemms(flops),
             "PyTorch float32": (torch_step(torch.float32), torch_batch),
             "PyTorch bfloat16": (torch_step(torch.bfloat16), torch_batch),
         },
         "rollout-steps",
         flops,
         rounds,
+        num_ours=2,
     )
 
 
@@ -141,22 +147,26 @@ def training(rounds: int) -> None:
     devices = mesh.local_devices()
     config = presets.load("sudoku9")
     cfg, num_rows = config.model, config.batch_size
-    model = make_model(config)
     data = ptrm_jax.read_dataset("sudoku9").head(num_rows)
     inputs, labels = data.puzzles.inputs, data.labels
     identifiers = data.puzzles.puzzle_identifiers
-    state = init_state(model, config)
-    weights = mapping.to_upstream(state.params, cfg)
-    state = place(state, devices)
+    weights = mapping.to_upstream(init_state(make_model(config), config).params, cfg)
     batch = jax.device_put(
         Examples(inputs, labels, identifiers), mesh.sharding(devices, split=True)
     )
-    step = make_step(model, config, augmentation(config), data.ignore_label, devices)
 
-    def ours() -> object:
-        nonlocal state
-        state, metrics = step(state, batch)
-        return metrics
+    def ours(matmul: MatmulPrecision) -> Callable[[], object]:
+        own = dataclasses.replace(config, matmul_precision=matmul)
+        model = make_model(own)
+        step = make_step(model, own, augmentation(own), data.ignore_label, devices)
+        state = place(init_state(model, own), devices)
+
+        def run() -> object:
+            nonlocal state
+            state, metrics = step(state, batch)
+            return metrics
+
+        return run
 
     def theirs(dtype: torch.dtype, compiled: bool) -> Callable[[], object]:
         trainer = TorchTrainer(
@@ -181,16 +191,20 @@ def training(rounds: int) -> None:
     flops = flops_per_rollout_step(cfg) * (cfg.H_cycles + 2) // cfg.H_cycles
     print(
         f"sudoku9, one optimiser step of {num_rows} rows, {flops / 1e9:.2f} GFLOP each; "
-        f"{config.optimizer}, float32\n"
+        f"{config.optimizer}\n"
         f"{_jax_line(devices)}, micro-batch {config.micro_batch}\n"
         f"{_torch_line()}"
     )
-    sides = {"train step": (ours, num_rows), "float32 GEMM": gemm(flops)}
+    sides = {
+        "float32": (ours("highest"), num_rows),
+        "bfloat16 products": (ours("bfloat16"), num_rows),
+        **gemms(flops),
+    }
     for dtype in (torch.float32, torch.bfloat16):
         for compiled in (False, True):
             name = str(dtype).removeprefix("torch.") + (" compiled" if compiled else "")
             sides[f"PyTorch {name}"] = (theirs(dtype, compiled), num_rows)
-    race(sides, "samples", flops, rounds)
+    race(sides, "samples", flops, rounds, num_ours=2)
 
 
 def layouts(rounds: int) -> None:
@@ -262,23 +276,34 @@ def _rate(cores: Sequence[int], runs: Sequence[tuple[str, str]]) -> float:
     return rate
 
 
-def gemm(flops: int) -> tuple[Callable[[], object], float]:
-    """The float32 matrix product as a side of a race: its worth by its arithmetic."""
-    a = jnp.ones((2048, 2048), jnp.float32)
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
-    return lambda: [product(a) for _ in range(16)], 16 * 2 * 2048**3 / flops
+def gemms(flops: int) -> dict[str, tuple[Callable[[], object], float]]:
+    """Matrix products, summed in float32, as sides of a race: their worth by their arithmetic."""
+    product = jax.jit(
+        lambda a: jnp.matmul(a, a, precision="highest", preferred_element_type=jnp.float32)
+    )
+
+    def side(dtype: jnp.dtype) -> tuple[Callable[[], object], float]:
+        a = jnp.ones((2048, 2048), dtype)
+        return lambda: [product(a) for _ in range(16)], 16 * 2 * 2048**3 / flops
+
+    return {f"{dtype} GEMM": side(jnp.dtype(dtype)) for dtype in ("float32", "bfloat16")}
 
 
 def race(
-    sides: dict[str, tuple[Callable[[], object], float]], unit: str, flops: int, rounds: int
+    sides: dict[str, tuple[Callable[[], object], float]],
+    unit: str,
+    flops: int,
+    rounds: int,
+    num_ours: int = 1,
 ) -> None:
-    """Lets every side take turns and prints rates, and ratios of the first side to the others.
+    """Lets every side take turns and prints rates, and ratios of the first sides to the others.
 
     Args:
       sides: name to (one call, what it does in units).
       unit: name of the work.
       flops: of one unit.
       rounds: turns of every side.
+      num_ours: of how many sides the ratios are printed.
     """
     for run, _ in sides.values():
         seconds(run)  # compiles
@@ -287,16 +312,17 @@ def race(
     for _ in range(rounds):
         for name, (run, work) in sides.items():
             rates[name].append(work / seconds(run))
-    first = next(iter(sides))
+    ours = list(sides)[:num_ours]
     print(f"{rounds} rounds; medians, and of ratios [lowest, highest]\n")
-    print(f"{'':25}{unit + '/s':>16}{'GFLOP/s':>9}{first + ' against it':>30}")
+    heads = "".join(f"{name + ' against it':>30}" for name in ours)
+    print(f"{'':25}{unit + '/s':>16}{'GFLOP/s':>9}{heads}")
     for name, own in rates.items():
-        ratios = sorted(s / r for s, r in zip(rates[first], own, strict=True))
-        versus = f"{statistics.median(ratios):.2f}  [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
-        rate = statistics.median(own)
-        print(
-            f"{name:25}{rate:16.2f}{rate * flops / 1e9:9.0f}{versus if name != first else '':>30}"
-        )
+        line = f"{name:25}{statistics.median(own):16.2f}{statistics.median(own) * flops / 1e9:9.0f}"
+        for first in ours:
+            ratios = sorted(s / r for s, r in zip(rates[first], own, strict=True))
+            versus = f"{statistics.median(ratios):.2f}  [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+            line += f"{versus if name != first else '':>30}"
+        print(line.rstrip())
 
 
 def _jax_line(devices: Sequence[jax.Device]) -> str:
