@@ -393,7 +393,7 @@ SECTIONS: tuple[Section, ...] = (
                 "rollouts of one failed puzzle, K=100, that escape",
                 8,
                 "rollouts",
-                effects=_on("maze11", "basins", "escaped", "positive"),
+                effects=_on("maze11", "basins", "escape_share", "positive"),
             ),
             Claim("Figure 5", "of the first 5", 0, "rollouts"),
             Claim("Figure 5", "of the first 25", 1, "rollouts"),

@@ -18,6 +18,7 @@ from ptrm_jax.sweep import (
     CHOICE_NAMES,
     Result,
     Row,
+    Sweep,
     baselines,
     best_q,
     has_rules,
@@ -115,8 +116,12 @@ def _grid(result: Result) -> list[str]:
     return lines
 
 
-def headline(result: Result) -> list[str]:
-    """Checkpoint and data, then settings: two lines, and a third for Langevin updates."""
+def headline(result: Result | Sweep) -> list[str]:
+    """Checkpoint and data, then settings: two lines, and a third for Langevin updates.
+
+    Args:
+      result: of a sweep, or one that is prepared.
+    """
     config, source = result.config, result.provenance
     when = "every step" if config.noise_when == "every" else "the first step"
     seeds = ", ".join(str(seed) for seed in config.seeds)

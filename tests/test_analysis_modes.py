@@ -99,46 +99,6 @@ def test_middle_is_the_lower_median_and_the_first_of_equal() -> None:
     assert modes.middle(values, np.zeros(6, bool)) is None
 
 
-def test_plane_by_hand() -> None:
-    """Four steps on the axes of a plane: variances 2 * 9 and 2 * 1 of 20."""
-    first, second = np.zeros((2, 3)), np.zeros((2, 3))
-    first[0, 1], second[1, 2] = 0.6, 1.0
-    first[1, 0] = 0.8
-    centre = np.arange(6.0).reshape(2, 3)
-    path = np.stack(
-        [centre + a * first + b * second for a, b in ((3, 0), (0, 1), (-3, 0), (0, -1))]
-    )
-    plane = modes.principal_plane(path)
-    np.testing.assert_allclose(plane.share, [0.9, 0.1], atol=1e-12)
-    # Each coordinate is negative where it first is something.
-    np.testing.assert_allclose(plane.points, [[-3, 0], [0, -1], [3, 0], [0, 1]], atol=1e-12)
-    turned = modes.principal_plane(2 * centre - path)
-    np.testing.assert_allclose(turned.points, plane.points, atol=1e-12)
-
-
-def test_plane_keeps_distances_of_a_path_that_lies_in_one() -> None:
-    rng = np.random.default_rng(2)
-    basis = np.linalg.qr(rng.normal(size=(12, 2)))[0].T
-    flat = rng.normal(size=(7, 2)) * (5, 1)
-    plane = modes.principal_plane((flat @ basis + rng.normal(size=12)).reshape(7, 4, 3))
-    apart = np.linalg.norm(flat[:, None] - flat, axis=-1)
-    np.testing.assert_allclose(
-        np.linalg.norm(plane.points[:, None] - plane.points, axis=-1), apart, atol=1e-9
-    )
-    np.testing.assert_allclose(plane.share.sum(), 1)
-    eigenvalues = np.linalg.eigvalsh(np.cov(flat.T))[::-1]
-    np.testing.assert_allclose(plane.share, eigenvalues / eigenvalues.sum())
-
-
-def test_plane_of_paths_without_one() -> None:
-    still = modes.principal_plane(np.ones((4, 3)))
-    assert not still.points.any() and not still.share.any()
-    line = modes.principal_plane(np.outer([0.0, 1, 3], [1, 2, 2]))
-    np.testing.assert_allclose(line.share, [1, 0], atol=1e-12)
-    np.testing.assert_allclose(line.points[:, 0], [-4, -1, 5], atol=1e-12)
-    assert modes.principal_plane(np.ones((1, 3))).points.tolist() == [[0, 0]]
-
-
 def test_exhibit_counts_every_puzzle_once(tmp_path: Path) -> None:
     settings = modes.Settings(
         checkpoint="maze11", num_puzzles=12, depth=6, quick=2, last=3, devices=1
@@ -164,7 +124,7 @@ def test_exhibit_counts_every_puzzle_once(tmp_path: Path) -> None:
     assert shown == {row["mode"] for row in rows}
     data = np.load(tmp_path / "modes.npz")
     assert {name for name in data if name.startswith("pca_")} == {f"pca_{m}" for m in shown}
-    assert data["pca_failed"].shape == (6, 2) and data["pca_failed"][0, 0] < 0
+    assert data["pca_failed"].shape == (6, 2)
     reading = " ".join(json.loads((tmp_path / "modes.json").read_text())["reading"])
     assert "Of 12 puzzles" in reading and f"Of the {(~correct[:, -1]).sum()} failures" in reading
 

@@ -17,13 +17,14 @@ Shape letters: B puzzles, D supervision steps, L positions, C channels.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ptrm_jax import charts, metrics
 from ptrm_jax.analysis import study
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
+from ptrm_jax.analysis.pca import Plane, principal_plane
 from ptrm_jax.analysis.study import Trajectories
 from ptrm_jax.config import check_int
 
@@ -127,42 +128,6 @@ def middle(values: np.ndarray, among: np.ndarray) -> int | None:
     return int(rows[np.argsort(values[rows], kind="stable")[(len(rows) - 1) // 2]])
 
 
-class Plane(NamedTuple):
-    """A path in the plane in which it varies most.
-
-    Attributes:
-      points: [D, 2] float64, coordinates on the first two principal components.
-      share: [2] float64, their fractions of the variance.
-    """
-
-    points: np.ndarray
-    share: np.ndarray
-
-
-def principal_plane(path: np.ndarray) -> Plane:
-    """Principal component analysis of the steps of one trajectory.
-
-    Args:
-      path: [D, ...] float, the state after each step, such as y [D, L, C]; D of 2 or more.
-
-    Returns:
-      Coordinates, each with the sign that makes its first value negative (the first that is not 0
-      to rounding), so that paths begin at the lower left; and shares, 0 where nothing moves.
-
-    Source: PTRM Figure 2, "PCA per puzzle, over y".
-    """
-    flat = path.reshape(len(path), -1).astype(np.float64)
-    left, sizes, _ = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
-    points, share = np.zeros((len(path), 2)), np.zeros(2)
-    total = (sizes**2).sum()
-    for axis in range(min(2, len(sizes)) if total else 0):
-        along = left[:, axis] * sizes[axis]
-        begins = np.flatnonzero(np.abs(along) > 1e-6 * sizes[0])
-        points[:, axis] = along if not len(begins) or along[begins[0]] < 0 else -along
-        share[axis] = sizes[axis] ** 2 / total
-    return Plane(points, share)
-
-
 def make(study: study.Study) -> list[Exhibit]:
     """Counts of modes, s*, endings of failures; a path, Q and cell accuracy of one of each mode."""
     settings = study.settings
@@ -182,7 +147,10 @@ def make(study: study.Study) -> list[Exhibit]:
         if row is not None:
             shown[name] = row
     paths = study.replay(list(shown.values()), sigma=0.0, seed=0)
-    planes = {name: principal_plane(y[0]) for name, y in zip(shown, paths.y, strict=True)}
+    planes = {
+        name: principal_plane(y[0].reshape(settings.depth, -1))
+        for name, y in zip(shown, paths.y, strict=True)
+    }
 
     findings = _findings(mode, was_lost, ending, period, step, settings)
     share = {name: findings[name].text() for name in MODES}
@@ -232,7 +200,7 @@ def make(study: study.Study) -> list[Exhibit]:
                 "correct": correct,
                 "cell_accuracy": cells,
                 "q_logit": record.q_logit[:, 0],
-                **{f"pca_{name}": plane.points for name, plane in planes.items()},
+                **{f"pca_{name}": plane.coordinates for name, plane in planes.items()},
             },
             rows=[
                 {
@@ -392,7 +360,7 @@ def _bars(ax: "Axes", findings: dict[str, Finding], names: dict[str, str], count
 
 def _draw_path(ax: "Axes", plane: Plane, right: np.ndarray) -> "PathCollection":
     """The path, its steps by colour and by whether the answer is right, its start and its end."""
-    points = plane.points
+    points = plane.coordinates
     ax.plot(*points.T, color=charts.GREY, linewidth=0.8, alpha=0.6)
     steps = np.arange(1, len(points) + 1)
     for those, (marker, label) in zip((right, ~right), _MARKS, strict=True):

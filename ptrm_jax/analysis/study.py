@@ -14,7 +14,6 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -239,7 +238,7 @@ class Study:
     def caption(self, result: Result | None = None, more: str = "") -> str:
         """Checkpoint, data, K, D, sigma, seeds and number of puzzles of a sweep, or as set."""
         # Rollouts that no sweep has run are described like the sweep that would run them.
-        made = result or SimpleNamespace(config=self.config(), provenance=self.provenance)
+        made = result or self._prepared
         sigmas = ", ".join(f"{sigma:g}" for sigma in made.config.sigmas)
         lines = report.headline(made)
         lines[-1] += f", sigma {sigmas}; intervals: 95 % over puzzles"
