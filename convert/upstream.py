@@ -373,7 +373,8 @@ _UNDECIDED_BY_TENSORS = (
     *("H_cycles", "L_cycles", "num_heads", "positions", "seq_len", "prefix_len"),
     *("forward_dtype", "rms_norm_eps", "rope_theta"),
 )
-_FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig))
+# Upstream's Q head reads the first position, always.
+_FIELDS = tuple(f.name for f in dataclasses.fields(ModelConfig) if f.name != "q_pooling")
 
 
 def flag(field: str) -> str:

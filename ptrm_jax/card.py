@@ -89,6 +89,7 @@ def _facts(manifest: dict[str, Any], log: str | os.PathLike[str] | None, command
             f"{kind}, h {cfg['hidden_size']}, {cfg['num_layers']} layers, cycles "
             f"{cfg['H_cycles']} x {cfg['L_cycles']}, prefix {cfg['prefix_len']}, "
             f"S {cfg['seq_len']}, V {cfg['vocab_size']}, {cfg['forward_dtype']}"
+            + (", Q from all positions" if cfg.get("q_pooling") == "attention" else "")
         ),
         "trained on": (
             f"{provenance['data']['num_examples']:,} puzzles of "

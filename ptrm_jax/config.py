@@ -15,6 +15,7 @@ DType = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest", "bfloat16"]
 Variant = Literal["attention", "mlp_t"]
 Positions = Literal["rope", "learned", "none"]
+QPooling = Literal["first", "attention"]
 NoiseOn = Literal["z", "y", "both"]
 NoiseWhen = Literal["every", "first"]
 Backend = Literal["pmap", "mesh"]
@@ -75,6 +76,8 @@ class ModelConfig:
       rms_norm_eps: added to the mean square inside every norm.
       rope_theta: base of the rotary angles.
       forward_dtype: activation dtype the checkpoint was trained with; the default to compute in.
+      q_pooling: what the Q head reads: y at the "first" position, as upstream's, or the mean of y
+        over all positions weighted by "attention" with one learned query (`TRM.q_logits`).
 
     Raises:
       ValueError: naming every field that breaks a rule.
@@ -97,6 +100,7 @@ class ModelConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
     forward_dtype: DType = "bfloat16"
+    q_pooling: QPooling = "first"
 
     @property
     def length(self) -> int:
@@ -126,6 +130,7 @@ class ModelConfig:
         check(check_choice, "variant", self.variant, Variant)
         check(check_choice, "positions", self.positions, Positions)
         check(check_choice, "forward_dtype", self.forward_dtype, DType)
+        check(check_choice, "q_pooling", self.q_pooling, QPooling)
         for name in ("rms_norm_eps", "rope_theta"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -164,7 +169,11 @@ class ModelConfig:
         return problems
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """All fields, but q_pooling where it is "first": digests are older than it."""
+        fields = dataclasses.asdict(self)
+        if self.q_pooling == "first":
+            del fields["q_pooling"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "ModelConfig":

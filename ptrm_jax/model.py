@@ -465,6 +465,9 @@ class TRM(nn.Module):
             kernel_init=nn.initializers.zeros,
             bias_init=nn.initializers.constant(-5.0),
         )
+        if cfg.q_pooling == "attention":  # at first the plain mean over positions
+            zeros = nn.initializers.zeros
+            self.q_query = self.param("q_query", zeros, (cfg.hidden_size,), jnp.float32)
 
     def __call__(self, inputs: jax.Array, puzzle_identifier: jax.Array) -> Heads:
         """Every part once, so that `init` makes every parameter; `recur` holds the algorithm.
@@ -509,15 +512,33 @@ class TRM(nn.Module):
         return self.network(s, injection)
 
     def heads(self, y: jax.Array) -> Heads:
-        """Output logits of the tokens, [S, ..., V], and Q logits of the first position, [..., 2].
+        """Output logits of the tokens, [S, ..., V], and Q logits, [..., 2].
 
         Args:
           y: [L, ..., C].
         """
         return Heads(
             logits=self.lm_head(y)[self.config.prefix_len :],
-            q_logits=self.q_head(y[0]).astype(jnp.float32),
+            q_logits=self.q_logits(y),
         )
+
+    def q_logits(self, y: jax.Array) -> jax.Array:
+        """Q logits, [..., 2] float32, of the first position or of the pooled ones.
+
+        Pooled is sum_l w_l y_l with w = softmax_l(y_l . q_query / sqrt(C)), computed in float32.
+
+        Args:
+          y: [L, ..., C].
+
+        Source: upstream `trm.py` for "first"; "attention" is ours.
+        """
+        if self.config.q_pooling == "first":
+            return self.q_head(y[0]).astype(jnp.float32)
+        query = self.q_query.astype(self.precision.q_head_dtype).astype(jnp.float32)
+        y32 = y.astype(jnp.float32)
+        scores = jnp.sum(y32 * jnp.broadcast_to(query, y.shape), axis=-1, keepdims=True)
+        weights = jax.nn.softmax(scores / math.sqrt(self.config.hidden_size), axis=0)
+        return self.q_head(jnp.sum(weights * y32, axis=0)).astype(jnp.float32)
 
     def block(self, x: jax.Array, i: int) -> jax.Array:
         """Block i of the network alone, x [L, C]; for layer-by-layer parity."""

@@ -96,6 +96,7 @@ INVALID = [
     *((name, value) for name in SIZES for value in (-1, 1.0, "1", False, None)),
     *((name, value) for name in ("variant", "positions") for value in ("conv", "", None, 1)),
     *(("forward_dtype", value) for value in ("float16", "float64", jnp.float32, None)),
+    *(("q_pooling", value) for value in ("mean", "", None)),
     *(
         (name, value)
         for name in ("rms_norm_eps", "rope_theta")
@@ -162,7 +163,8 @@ def test_every_contradiction_is_named_at_once() -> None:
 
 
 def test_config_survives_json_and_is_hashable() -> None:
-    for fields in (MLP_T, ATTENTION, MLP_T | {"rms_norm_eps": 0.1 + 0.2, "rope_theta": 1e6 / 3}):
+    odd = {"rms_norm_eps": 0.1 + 0.2, "rope_theta": 1e6 / 3}
+    for fields in (MLP_T, ATTENTION, MLP_T | odd, MLP_T | {"q_pooling": "attention"}):
         config = ModelConfig(**fields)
         again = ModelConfig.from_dict(json.loads(config.to_json()))
         assert again == config

@@ -21,8 +21,8 @@ from conftest import load_experiment
 from jax.experimental.compilation_cache import compilation_cache
 
 import ptrm_jax
-from ptrm_jax import ModelConfig, checkpoint, mesh
-from ptrm_jax.model import param_shapes
+from ptrm_jax import TRM, CheckpointError, ModelConfig, checkpoint, mesh
+from ptrm_jax.model import init_params, param_shapes
 from ptrm_jax.tasks import sudoku
 from ptrm_jax.training import TrainConfig, loop, presets
 from ptrm_jax.training.examples import augmentation, read_source
@@ -574,6 +574,25 @@ def test_a_checkpoint_of_another_model_is_refused(
         assert field in said
     assert "H_cycles" not in said  # it is the same
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_with_another_q_head_is_refused(
+    whole: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    """In both directions, though a checkpoint that reads the first position does not say so."""
+    pooled = dataclasses.replace(config.model, q_pooling="attention")
+    assert "q_pooling" not in config.to_dict()["model"]
+    checkpoint.save(tmp_path / "pooled", pooled, init_params(TRM(pooled), jax.random.key(0)))
+    for model, start, there, here in (
+        (pooled, whole / "model", "first", "attention"),
+        (config.model, tmp_path / "pooled", "attention", "first"),
+    ):
+        asked = dataclasses.replace(config, model=model, start_from=str(start))
+        message = f"model: q_pooling is '{there}' there and '{here}' here"
+        with pytest.raises(CheckpointError, match=message):
+            loop.prepare(asked, tmp_path / "run")
+    asked = dataclasses.replace(config, model=pooled, start_from=str(tmp_path / "pooled"))
+    assert "q_query" in loop.prepare(asked, tmp_path / "run").initial
 
 
 def same_files(directory: Path) -> dict[Path, bytes]:

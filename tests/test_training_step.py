@@ -824,6 +824,26 @@ def exploration(config: TrainConfig, step: int) -> tuple[np.ndarray, np.ndarray]
     return np.array(explore), np.array(least)
 
 
+def test_a_pooled_q_head_is_trained() -> None:
+    """One step moves the query, and not where the head's kernel is zero."""
+    model, params = setup("mlp_t", num_layers=1, L_cycles=1)
+    model = TRM(dataclasses.replace(model.config, q_pooling="attention"), model.precision)
+    params = params | {"q_query": jnp.zeros(model.config.hidden_size)}
+    config = run_of(model, weight_decay=0.0, warmup_steps=0)
+    devices = mesh.local_devices(1)
+    step = make_step(model, config, None, IGNORED, devices)
+    for kernel, moves in ((params["q_head"]["kernel"], True), (jnp.zeros((32, 2)), False)):
+        head = params["q_head"] | {"kernel": kernel}
+        state = place(init_state(model, config, params | {"q_head": head}), devices)
+        with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
+            state, metrics = step(state, random_examples(model.config, 50))
+        assert np.isfinite(metrics.loss)
+        query = np.asarray(state.params["q_query"])
+        assert (query != 0).all() if moves else not query.any()
+        np.testing.assert_array_equal((np.asarray(state.ema["q_query"]) != 0).any(), moves)
+        assert state.params["q_head"]["bias"][0] != head["bias"][0]
+
+
 @pytest.mark.parametrize(
     ("variant", "H_cycles", "settings"),
     [

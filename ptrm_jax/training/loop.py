@@ -29,6 +29,7 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax import checkpoint, mesh, metrics, sweep
+from ptrm_jax.config import ModelConfig
 from ptrm_jax.data import DataError, Dataset, read_dataset
 from ptrm_jax.files import is_partial, write_text
 from ptrm_jax.model import TRM, Params
@@ -156,13 +157,12 @@ def _devices(config: TrainConfig, num_devices: int | None) -> tuple[jax.Device, 
 
 def _load_initial(config: TrainConfig) -> tuple[Params, dict[str, Any]]:
     manifest = checkpoint.read_manifest(config.start_from)
-    asked = config.model.to_dict()
+    asked, there = vars(config.model), vars(ModelConfig.from_dict(manifest["config"]))
     different = [
-        f"{name} is {manifest['config'].get(name)!r} there and {value!r} here"
+        f"{name} is {there[name]!r} there and {value!r} here"
         for name, value in asked.items()
         # How often and in what they are applied does not change what the weights are.
-        if name not in ("H_cycles", "L_cycles", "forward_dtype")
-        and manifest["config"].get(name) != value
+        if name not in ("H_cycles", "L_cycles", "forward_dtype") and there[name] != value
     ]
     if different:
         raise checkpoint.CheckpointError(

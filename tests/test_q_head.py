@@ -1,0 +1,326 @@
+"""Q heads that read all positions: pooling, fitting on a frozen model, and their checkpoints."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_puzzles, small_model
+
+from ptrm_jax import TRM, Precision, Puzzles, Save, checkpoint, load, make_puzzles, metrics, sweep
+from ptrm_jax.checkpoint import CheckpointError
+from ptrm_jax.model import Params, init_params, param_shapes
+from ptrm_jax.q_head import fit_q_head
+from ptrm_jax.solver import Trajectory, solve
+
+KEY = jax.random.key(3)
+
+
+def pooled(
+    variant: str = "mlp_t", precision: Precision | None = None, query: float = 2.0
+) -> tuple[TRM, Params]:
+    """The small model, its Q head over all positions with a random query."""
+    model, params = small_model(variant, precision)
+    model = TRM(dataclasses.replace(model.config, q_pooling="attention"), model.precision)
+    return model, params | {"q_query": query * jax.random.normal(jax.random.key(2), (32,))}
+
+
+def heads(model: TRM, params: Params, y: jax.Array) -> Any:
+    return model.apply({"params": params}, y, method=TRM.heads)
+
+
+# --- Pooling -------------------------------------------------------------------------------------
+
+
+def test_pooling_is_its_formula() -> None:
+    """A loop over positions in float64; the query is strong enough to prefer some of them."""
+    model, params = pooled()
+    y = np.asarray(jax.random.normal(KEY, (11, 32)), np.float64)
+    query, head = (jax.tree.map(np.float64, params[name]) for name in ("q_query", "q_head"))
+    weights = [np.exp(sum(y[i] * query) / 32**0.5) for i in range(11)]
+    mean = sum(w * row for w, row in zip(weights, y, strict=True)) / sum(weights)
+    assert max(weights) > 4 * min(weights)
+    got = heads(model, params, jnp.asarray(y, jnp.float32))
+    np.testing.assert_allclose(got.q_logits, mean @ head["kernel"] + head["bias"], rtol=1e-5)
+    assert got.q_logits.dtype == jnp.float32
+    # The answer is read as ever.
+    plain, old = small_model()
+    np.testing.assert_array_equal(got.logits, heads(plain, old, jnp.asarray(y, jnp.float32)).logits)
+
+
+def test_a_query_of_zeros_is_the_mean_over_positions() -> None:
+    model, params = pooled(query=0.0)
+    y = jax.random.normal(KEY, (11, 32))
+    head = params["q_head"]
+    expected = np.asarray(y).mean(axis=0) @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(heads(model, params, y).q_logits, expected, rtol=1e-5, atol=1e-6)
+    fresh = init_params(model, KEY)
+    assert not fresh["q_query"].any()
+    # Nothing else starts otherwise than without it.
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        {name: leaf for name, leaf in fresh.items() if name != "q_query"},
+        init_params(small_model()[0], KEY),
+    )
+
+
+def test_lanes_are_pooled_each_by_itself() -> None:
+    model, params = pooled()
+    y = jax.random.normal(KEY, (11, 5, 32))
+    together = heads(model, params, y).q_logits
+    assert together.shape == (5, 2)
+    for lane in range(5):
+        np.testing.assert_allclose(
+            together[lane], heads(model, params, y[:, lane]).q_logits, atol=1e-6
+        )
+
+
+def test_a_bfloat16_head_rounds_what_a_float32_one_does_not() -> None:
+    y = jax.random.normal(KEY, (11, 32)).astype(jnp.bfloat16)
+    found = {}
+    for q_dtype in (None, "float32"):
+        model, params = pooled(precision=Precision("bfloat16", q_dtype=q_dtype))
+        found[q_dtype] = np.asarray(heads(model, params, y).q_logits)
+    rounded = found[None].astype(jnp.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(found[None], rounded)
+    assert (found["float32"] != found["float32"].astype(jnp.bfloat16).astype(np.float32)).any()
+    np.testing.assert_allclose(found[None], found["float32"], rtol=0.05, atol=0.02)
+
+
+# --- Fitting -------------------------------------------------------------------------------------
+
+SETTINGS = {"num_rollouts": 8, "depth": 1, "sigma": 0.8, "lane_tile": 8}
+IGNORED = 0
+PLACE = 4
+"""The one token whose answer counts."""
+
+
+@functools.cache
+def planted() -> tuple[TRM, Params, Puzzles, np.ndarray, Puzzles, np.ndarray]:
+    """Puzzles to fit on and to hold out, of a model in which no position sees another; one step,
+    for even the first position may know how many there were.
+
+    Whether an answer is right depends on `PLACE` alone, whose token is one of two that stand
+    nowhere else and have different answers, so the first position cannot know it.
+    """
+    model, params = small_model("attention")
+    blind = jax.tree.map(lambda x: x, params)
+    for layer in blind["network"].values():
+        layer["self_attn"]["o_proj"]["kernel"] = jnp.zeros((32, 32))
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(1, 5, (64, 9)).astype(np.int32)
+    inputs[:, PLACE] = rng.integers(5, 7, 64)
+    puzzles = make_puzzles(inputs)
+    answers = solve(model, blind, jax.random.key(9), puzzles, **SETTINGS).rollout_answers
+    kinds, counts = np.unique(answers[inputs[:, PLACE] == 5, :, PLACE], return_counts=True)
+    labels = np.full((64, 9), IGNORED, np.int32)
+    labels[:, PLACE] = kinds[np.argmax(counts)]
+    rows = slice(0, 40), slice(40, 64)
+    (fit, held), (fit_labels, held_labels) = (
+        [take(r) for r in rows] for take in (puzzles.take, labels.__getitem__)
+    )
+    return model, blind, fit, fit_labels, held, held_labels
+
+
+def fit(q_pooling: str, **changes: Any) -> tuple[TRM, Params]:
+    model, params, puzzles, labels, *_ = planted()
+    settings = SETTINGS | {"steps": 100, "batch_size": 64, "learning_rate": 0.03} | changes
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
+        return fit_q_head(
+            *(model, params, puzzles, labels, KEY),
+            ignore_label=IGNORED,
+            q_pooling=q_pooling,
+            **settings,
+        )
+
+
+def trajectory(model: TRM, params: Params, puzzles: Puzzles) -> Trajectory:
+    save = Save(answers=True, q_logits=True)
+    return solve(model, params, jax.random.key(5), puzzles, **SETTINGS, save=save).trajectory
+
+
+def test_a_fitted_head_knows_what_the_first_position_cannot() -> None:
+    """Held-out loss and AUC; the control, fitted alike, is left with the frequency of right."""
+    *_, held, labels = planted()
+    loss, auc = {}, {}
+    for q_pooling in ("first", "attention"):
+        model, params = fit(q_pooling)
+        assert model.config.q_pooling == q_pooling
+        found = trajectory(model, params, held)
+        right = metrics.exact(found.answers, labels, ignore_label=IGNORED)
+        q = np.asarray(found.q_logits)
+        loss[q_pooling] = np.logaddexp(0, np.where(right, -q, q)).mean()
+        auc[q_pooling] = metrics.q_auc(right[:, :, -1], q[:, :, -1])
+    rate = right.mean()
+    assert 0.15 < rate < 0.85
+    entropy = -rate * np.log(rate) - (1 - rate) * np.log(1 - rate)
+    assert loss["first"] > 0.95 * entropy and abs(auc["first"] - 0.5) < 0.15
+    assert loss["attention"] < 0.8 * entropy and auc["attention"] > 0.8
+
+
+def test_fitting_changes_the_head_alone_and_is_reproducible() -> None:
+    _, params, *_, held, _ = planted()
+    few = {"steps": 8}
+    model, fitted = fit("attention", **few)
+    assert fitted.keys() == params.keys() | {"q_query"}
+    for name in params.keys() - {"q_head"}:
+        jax.tree.map(np.testing.assert_array_equal, fitted[name], params[name])
+    assert fitted["q_query"].any() and fitted["q_head"]["kernel"][:, 0].any()
+    assert not fitted["q_head"]["kernel"][:, 1].any() and fitted["q_head"]["bias"][1] == 0
+    assert {k: v.shape for k, v in checkpoint_leaves(fitted).items()} == {
+        k: v.shape for k, v in param_shapes(model).items()
+    }
+    jax.tree.map(np.testing.assert_array_equal, fit("attention", **few)[1], fitted)
+    # Not of devices, and of the key.
+    one = fit("attention", **few, devices=jax.devices()[:1])[1]
+    jax.tree.map(np.testing.assert_array_equal, one, fitted)
+    old = planted()[0]
+    np.testing.assert_array_equal(
+        trajectory(model, fitted, held).answers, trajectory(old, params, held).answers
+    )
+
+
+def checkpoint_leaves(params: Params) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {"/".join(entry.key for entry in path): leaf for path, leaf in leaves}
+
+
+def test_every_state_is_used_once_before_any_is_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two passes in chunks of 16, 16 and 8 puzzles; the second has rollouts of its own."""
+    from ptrm_jax import q_head
+
+    seen = []
+
+    def record(*args: Any) -> tuple[Any, Any]:
+        seen.append((np.asarray(args[-2]), np.asarray(args[-1])))
+        return args[3], args[4]
+
+    monkeypatch.setattr(q_head, "_update", record)
+    fit("attention", depth=2, batch_size=32, steps=2 * 40 * 8 * 2 // 32)
+    model, params, puzzles, labels, *_ = planted()
+    whole = solve(
+        *(model, params, KEY, puzzles),
+        **SETTINGS | {"num_rollouts": 16, "depth": 2},
+        save=Save(answers=True, latents=True),
+    ).trajectory
+    right = metrics.exact(whole.answers, labels, ignore_label=IGNORED)
+    expected = {y.tobytes(): r for y, r in zip(flat(whole.y, 2), flat(right), strict=True)}
+    assert len(expected) == 2 * 40 * 8 * 2
+    got = [(y.tobytes(), r) for ys, rs in seen for y, r in zip(ys, rs, strict=True)]
+    assert len(got) == len(expected) and dict(got) == expected
+    halves = [{name for name, _ in part} for part in (got[:640], got[640:])]
+    assert halves[0] == {y.tobytes() for y in flat(whole.y[:, :8], 2)}
+
+
+def flat(values: Any, ndim: int = 0) -> np.ndarray:
+    """[B, K, D, ...] as [B * K * D, ...]."""
+    values = np.asarray(values)
+    return values.reshape(-1, *values.shape[values.ndim - ndim :])
+
+
+@pytest.mark.parametrize("label", [6, None])
+def test_answers_of_one_kind_are_refused(label: int | None) -> None:
+    """All wrong: a token that is never answered; all right: what is always answered."""
+    model, params, puzzles, labels, *_ = planted()
+    if label is None:
+        silent = jax.tree.map(jnp.zeros_like, params["lm_head"])  # argmax 0, at every position
+        params, labels = params | {"lm_head": silent}, np.zeros_like(labels)
+    else:
+        answered = trajectory(model, params, puzzles).answers[..., PLACE]
+        label = int(np.setdiff1d(np.arange(1, 7), answered)[0])
+        labels = np.where(labels == IGNORED, IGNORED, label)
+    message = "puzzles must have right and wrong answers to tell apart; got {} right ones among 64"
+    message = message.format(64 if label is None else 0)
+    with pytest.raises(ValueError, match=message), jax.numpy_dtype_promotion("standard"):
+        fit_q_head(
+            *(model, params, puzzles, labels, KEY),
+            ignore_label=None if label is None else IGNORED,
+            **SETTINGS | {"steps": 1, "batch_size": 64},
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"q_pooling": "mean"}, "q_pooling must be one of first, attention; got 'mean'"),
+        ({"steps": 0}, "steps must be a whole number >= 1; got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number >= 1; got 0"),
+        ({"chunk_puzzles": 0}, "chunk_puzzles must be a whole number >= 1; got 0"),
+        ({"num_rollouts": 0}, "num_rollouts must be a whole number >= 1; got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be finite and > 0; got 0.0"),
+        ({"learning_rate": np.nan}, "learning_rate must be finite and > 0; got nan"),
+        ({"depth": 0}, "depth must be a whole number >= 1; got 0"),
+        ({"sigma": -1.0}, "sigma must be finite and >= 0; got -1.0"),
+        ({"labels": np.ones((40, 8), np.int32)}, r"labels must have shape \[40, 9\]"),
+        ({"labels": np.zeros((40, 9), np.int32)}, "got none in row 0; leave such puzzles out"),
+        ({"key": 0}, "key must be a typed JAX key"),
+        ({"params": {}}, "params are not this model's"),
+    ],
+)
+def test_fit_q_head_refuses(change: dict, message: str) -> None:
+    model, params, puzzles, labels, *_ = planted()
+    given = {"params": params, "labels": labels, "key": KEY, "ignore_label": IGNORED} | change
+    params, labels, key = (given.pop(name) for name in ("params", "labels", "key"))
+    with pytest.raises(ValueError, match=message):
+        fit_q_head(model, params, puzzles, labels, key, **given)
+
+
+# --- Checkpoints ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"), [("maze11", "20122cde"), ("sudoku6", "e74c5134"), ("sudoku9", "940d05ee")]
+)
+def test_digests_are_what_they_were_before_there_was_any_pooling(name: str, digest: str) -> None:
+    model, params = load(name)
+    assert model.config.q_pooling == "first" and "q_pooling" not in model.config.to_dict()
+    assert checkpoint.read_manifest(name)["digest"][:8] == digest
+    assert checkpoint.tree_digest(model.config, params)[:8] == digest
+
+
+def test_a_pooled_model_is_saved_loaded_and_swept(tmp_path: Path) -> None:
+    model, params = pooled()
+    checkpoint.save(tmp_path / "model", model.config, params)
+    again, loaded = load(tmp_path / "model")
+    assert again.config == model.config and again.config.to_dict()["q_pooling"] == "attention"
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    plain, old = small_model()
+    assert checkpoint.tree_digest(model.config, params) != checkpoint.tree_digest(plain.config, old)
+    with pytest.raises(CheckpointError, match="unexpected q_query"):
+        checkpoint.save(tmp_path / "other", plain.config, params)
+    with pytest.raises(CheckpointError, match="missing q_query"):
+        checkpoint.save(tmp_path / "other", model.config, old)
+
+    puzzles = random_puzzles(model, 4)
+    found = solve(model, params, jax.random.key(0), puzzles, num_rollouts=2, depth=2, sigma=0.5)
+    prepared = sweep.prepare(
+        sweep.SweepConfig(
+            checkpoint=str(tmp_path / "model"),
+            data=upstream_folder(tmp_path / "data", puzzles),
+            **{"sigmas": (0.5,), "rollouts": 2, "depth": 2, "num_puzzles": None, "devices": 1},
+        )
+    )
+    (run,) = sweep.run(prepared).runs
+    np.testing.assert_array_equal(run.record.q_logit[:, :, -1], found.rollout_q_logits)
+
+
+def upstream_folder(folder: Path, puzzles: Puzzles) -> str:
+    (folder / "test").mkdir(parents=True)
+    for name, values in {
+        "inputs": puzzles.inputs.astype(np.uint8),
+        "labels": np.ones((4, 9), np.uint8),
+        "puzzle_identifiers": puzzles.puzzle_identifiers,
+        "puzzle_indices": np.arange(5, dtype=np.int32),
+    }.items():
+        np.save(folder / "test" / f"all__{name}.npy", values)
+    (folder / "test" / "dataset.json").write_text(
+        '{"seq_len": 9, "vocab_size": 7, "num_puzzle_identifiers": 3, "ignore_label_id": 0, '
+        '"sets": ["all"]}'
+    )
+    return str(folder)
