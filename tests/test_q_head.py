@@ -128,7 +128,8 @@ def planted() -> tuple[TRM, Params, Puzzles, np.ndarray, Puzzles, np.ndarray]:
 
 def fit(q_pooling: str, **changes: Any) -> tuple[TRM, Params]:
     model, params, puzzles, labels, *_ = planted()
-    settings = SETTINGS | {"steps": 100, "batch_size": 64, "learning_rate": 0.03} | changes
+    settings = SETTINGS | {"steps": 60, "batch_size": 64, "learning_rate": 0.05} | changes
+    settings = {"devices": jax.devices()[:1], "chunk_puzzles": 16} | settings
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
         return fit_q_head(
             *(model, params, puzzles, labels, KEY),
@@ -139,20 +140,21 @@ def fit(q_pooling: str, **changes: Any) -> tuple[TRM, Params]:
 
 
 def trajectory(model: TRM, params: Params, puzzles: Puzzles) -> Trajectory:
-    save = Save(answers=True, q_logits=True)
+    save = Save(answers=True, latents=True)
     return solve(model, params, jax.random.key(5), puzzles, **SETTINGS, save=save).trajectory
 
 
 def test_a_fitted_head_knows_what_the_first_position_cannot() -> None:
     """Held-out loss and AUC; the control, fitted alike, is left with the frequency of right."""
-    *_, held, labels = planted()
+    model, params, *_, held, labels = planted()
+    found = trajectory(model, params, held)
+    right = metrics.exact(found.answers, labels, ignore_label=IGNORED)
+    states = jnp.moveaxis(found.y, -2, 0)  # [L, B, K, D, C]
     loss, auc = {}, {}
     for q_pooling in ("first", "attention"):
-        model, params = fit(q_pooling)
+        model, params = fit(q_pooling, chunk_puzzles=40)
         assert model.config.q_pooling == q_pooling
-        found = trajectory(model, params, held)
-        right = metrics.exact(found.answers, labels, ignore_label=IGNORED)
-        q = np.asarray(found.q_logits)
+        q = np.asarray(heads(model, params, states).q_logits[..., 0])
         loss[q_pooling] = np.logaddexp(0, np.where(right, -q, q)).mean()
         auc[q_pooling] = metrics.q_auc(right[:, :, -1], q[:, :, -1])
     rate = right.mean()
@@ -163,7 +165,7 @@ def test_a_fitted_head_knows_what_the_first_position_cannot() -> None:
 
 
 def test_fitting_changes_the_head_alone_and_is_reproducible() -> None:
-    _, params, *_, held, _ = planted()
+    _, params, *_ = planted()
     few = {"steps": 8}
     model, fitted = fit("attention", **few)
     assert fitted.keys() == params.keys() | {"q_query"}
@@ -175,13 +177,9 @@ def test_fitting_changes_the_head_alone_and_is_reproducible() -> None:
         k: v.shape for k, v in param_shapes(model).items()
     }
     jax.tree.map(np.testing.assert_array_equal, fit("attention", **few)[1], fitted)
-    # Not of devices, and of the key.
-    one = fit("attention", **few, devices=jax.devices()[:1])[1]
-    jax.tree.map(np.testing.assert_array_equal, one, fitted)
-    old = planted()[0]
-    np.testing.assert_array_equal(
-        trajectory(model, fitted, held).answers, trajectory(old, params, held).answers
-    )
+    # Whatever the devices.
+    two = fit("attention", **few, devices=jax.devices()[:2])[1]
+    jax.tree.map(np.testing.assert_array_equal, two, fitted)
 
 
 def checkpoint_leaves(params: Params) -> dict[str, Any]:
@@ -304,6 +302,7 @@ def test_a_pooled_model_is_saved_loaded_and_swept(tmp_path: Path) -> None:
             checkpoint=str(tmp_path / "model"),
             data=upstream_folder(tmp_path / "data", puzzles),
             **{"sigmas": (0.5,), "rollouts": 2, "depth": 2, "num_puzzles": None, "devices": 1},
+            equal_compute=False,
         )
     )
     (run,) = sweep.run(prepared).runs

@@ -386,10 +386,10 @@ def test_the_energy_and_its_gradient_are_their_formula(variant: str) -> None:
     np.testing.assert_allclose(np.asarray(got) / scale, gradients / scale, atol=1e-4)
 
 
-def test_a_step_with_langevin_is_its_formula(variant: str) -> None:
+def test_a_step_with_langevin_is_its_formula() -> None:
     """Draws by written-out keys, the gradient by hand, then noise, then the step."""
-    model, params, puzzles, carry = thin(variant)
-    _, gradients = by_hand(variant)
+    model, params, puzzles, carry = thin("mlp_t")
+    _, gradients = by_hand("mlp_t")
     eta, t = 0.1, 3
 
     def xi(index: int, n: int) -> jax.Array:
@@ -429,7 +429,12 @@ def langevin_run(variant: str, dtype: str = "float32") -> tuple:
     return puzzles, run, run(puzzles, num_rollouts=4, depth=3)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+BOTH = pytest.mark.parametrize(
+    ("variant", "dtype"), [("mlp_t", "float32"), ("attention", "bfloat16")]
+)
+
+
+@BOTH
 def test_langevin_is_a_function_of_puzzle_rollout_and_step_alone(variant: str, dtype: str) -> None:
     """12 lanes in tiles of 8, against another order, batch, choice of rollouts and depth."""
     puzzles, run, whole = langevin_run(variant, dtype)
@@ -441,9 +446,12 @@ def test_langevin_is_a_function_of_puzzle_rollout_and_step_alone(variant: str, d
         same(got, expected[rows][:, ids, :2])
 
 
-def test_langevin_in_solve_is_that_of_steps_and_begins_after_the_first(variant: str) -> None:
-    model, params, *_ = thin(variant)
-    puzzles, _, whole = langevin_run(variant)
+@BOTH
+def test_langevin_in_solve_is_that_of_steps_and_begins_after_the_first(
+    variant: str, dtype: str
+) -> None:
+    model, params, *_ = thin(variant, dtype)
+    puzzles, _, whole = langevin_run(variant, dtype)
     go = functools.partial(step, model, params, KEY, puzzles=puzzles, rollout=2, sigma=0.3)
     plain, _ = go(initial_carry(model, params, 3), t=1)
     carry = initial_carry(model, params, 3)
@@ -456,8 +464,9 @@ def test_langevin_in_solve_is_that_of_steps_and_begins_after_the_first(variant: 
     assert np.abs(go(plain, t=2)[0].z - whole.trajectory.z[:, 2, 1]).max() > 0.01
 
 
-def test_a_lane_that_is_not_finite_stays_alone(variant: str) -> None:
-    model, params, puzzles, carry = thin(variant)
+@BOTH
+def test_a_lane_that_is_not_finite_stays_alone(variant: str, dtype: str) -> None:
+    model, params, puzzles, carry = thin(variant, dtype)
     go = functools.partial(
         step, model, params, KEY, puzzles=puzzles, rollout=2, t=2, sigma=0.3, langevin=LANGEVIN
     )
