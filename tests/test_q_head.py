@@ -9,9 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_puzzles, small_model
+from conftest import load_experiment, random_puzzles, small_model
 
-from ptrm_jax import TRM, Precision, Puzzles, Save, checkpoint, load, make_puzzles, metrics, sweep
+from ptrm_jax import (
+    TRM,
+    Precision,
+    Puzzles,
+    Save,
+    checkpoint,
+    load,
+    make_puzzles,
+    mesh,
+    metrics,
+    sweep,
+)
 from ptrm_jax.checkpoint import CheckpointError
 from ptrm_jax.model import Params, init_params, param_shapes
 from ptrm_jax.q_head import fit_q_head
@@ -323,3 +334,39 @@ def upstream_folder(folder: Path, puzzles: Puzzles) -> str:
         '"sets": ["all"]}'
     )
     return str(folder)
+
+
+def test_the_command_makes_a_checkpoint_with_the_same_answers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+    command = load_experiment("fit_q_head")
+    target = tmp_path / "pooled"
+    arguments = ["sudoku6", "--data", "generate:sudoku6:16", "--output", str(target)]
+    small = ["--rollouts", "2", "--depth", "1", "--sigma", "1", "--steps", "2"]
+    assert command.main([*arguments, *small, "--batch-size", "16"]) == 0
+    assert checkpoint.read_manifest(target)["digest"] in capsys.readouterr().out
+    provenance = checkpoint.read_manifest(target)["provenance"]
+    assert provenance["from"]["digest"] == checkpoint.read_manifest("sudoku6")["digest"]
+    model, params = load(target)
+    assert model.config.q_pooling == "attention" and np.any(params["q_head"]["kernel"])
+    _, old = load("sudoku6")
+    for name in old.keys() - {"q_head"}:
+        jax.tree.map(np.testing.assert_array_equal, params[name], old[name])
+    assert command.main([*arguments, *small]) == 2
+    assert "exists; pass another" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--data", "generate:sudoku9:4"], "does not fit this checkpoint"),
+        (["--steps", "0"], "steps must be a whole number >= 1; got 0"),
+    ],
+)
+def test_the_command_refuses(change, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+    command = load_experiment("fit_q_head")
+    target = tmp_path / "pooled"
+    arguments = ["sudoku6", "--data", "generate:sudoku6:4", "--output", str(target), *change]
+    assert command.main(arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not target.exists()

@@ -2,12 +2,14 @@
 
 Between supervision steps z takes N updates z - eta grad E(z) + sqrt(2 eta) xi; the control has the
 noise alone; plain noise is PTRM's own, once before every step, with the variance of the N updates.
+It comes before the first step too, where there is nothing yet to update.
 
 Shape letters: B puzzles, R seeds, K rollouts, D supervision steps, L positions, C channels.
 """
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,9 @@ from ptrm_jax.analysis.pca import principal_plane
 from ptrm_jax.config import Langevin, check_int
 from ptrm_jax.model import Carry
 from ptrm_jax.sweep import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +176,8 @@ def make(study: study.Study) -> list[Exhibit]:
     reading = [
         f"{findings['gradient_gain'].what}: {said['gradient_gain']}. Against plain noise of the "
         f"same variance: {said['plain_gain']}.",
-        f"An update's gradient is {said['pull']} times as long as its noise (median over the steps "
-        "of one puzzle's rollouts).",
+        f"The gradient's part of an update is {findings['pull'].value:.2g} times as long as its "
+        f"noise (median over the rollouts of puzzle {row} and their steps).",
     ]
     reading += [
         f"{findings[key].what}: {said[key]}."
@@ -218,7 +223,7 @@ def _gradients(study: study.Study, row: int, path: study.Trajectories) -> np.nda
     return np.asarray(gradient, np.float32).reshape(path.z[0].shape)
 
 
-def _draw_plane(ax, z: np.ndarray, gradient: np.ndarray) -> None:
+def _draw_plane(ax: "Axes", z: np.ndarray, gradient: np.ndarray) -> None:
     """Paths of z in their principal plane, and which way -gradient points, all arrows as long."""
     width, depth = z.shape[:2]
     plane = principal_plane(z.reshape(width, depth, -1))

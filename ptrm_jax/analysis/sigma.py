@@ -30,7 +30,7 @@ class Settings(study.Settings):
 
     num_puzzles: int | None = 64
     rollouts: int = 8
-    sigmas: tuple[float, ...] = (0.03, 0.1, 0.2, 0.3, 0.6, 1.0)
+    sigmas: tuple[float, ...] = (0.03, 0.1, 0.3, 0.6, 1.0)
     """Noise scales to compare; the figure draws 0 too."""
     sigma: float = 0.1
     """That of the sentences about the kinds of noise."""

@@ -4,6 +4,7 @@ Shape letters: B puzzles, K rollouts, D supervision steps.
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from ptrm_jax import charts, metrics, sweep
 from ptrm_jax.analysis import study
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
 from ptrm_jax.sweep import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +201,7 @@ def make(study: study.Study) -> list[Exhibit]:
     ]
 
 
-def _map(ax, values: np.ndarray, ks: list[int], ds: list[int]) -> None:
+def _map(ax: "Axes", values: np.ndarray, ks: list[int], ds: list[int]) -> None:
     """A heat map with its values written in."""
     ax.grid(False)
     ax.imshow(values, origin="lower", cmap="cividis", aspect="auto")
