@@ -174,6 +174,20 @@ def data_parallel(
     return jax.jit(mapped, donate_argnums=0)
 
 
+def per_device(
+    fn: Callable[..., Any], devices: Sequence[jax.Device], *, split: Sequence[bool]
+) -> Callable[..., Any]:
+    """`fn` by pmap: each device has its row of the arguments marked in `split`, and all of others.
+
+    Args:
+      fn: what one device does.
+      devices: as many as the leading axis of the split arguments is long.
+      split: one entry per argument.
+    """
+    in_axes = tuple(0 if own else None for own in split)
+    return jax.pmap(fn, axis_name=AXIS, in_axes=in_axes, devices=devices)
+
+
 def solve(
     model: TRM,
     params: Params,
@@ -252,7 +266,7 @@ def _spread(
                 check_vma=False,  # a rollout starts equal on all devices and then differs
             )
         )
-    mapped = jax.pmap(run, axis_name=AXIS, in_axes=(None, None, None, 0, None), devices=devices)
+    mapped = per_device(run, devices, split=(False, False, False, True, False))
 
     def fold(lanes: Lanes) -> Lanes:
         return Lanes(*(x.reshape(len(devices), -1) for x in lanes))

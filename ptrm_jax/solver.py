@@ -153,6 +153,19 @@ def _perturb(
     )
 
 
+def random_direction(
+    shape: tuple[int, int], key: jax.Array, index: jax.Array, rollout: jax.Array
+) -> Carry:
+    """A direction in the space of one lane's carry: standard normal entries, [L, C] float32 each.
+
+    Like the noise, a function of key, puzzle and rollout; from the stream of step 0, which no noise
+    uses.
+    """
+    key = noise_key(key, index, rollout, jnp.int32(0))
+    z, y = (jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32) for i in (0, 1))
+    return Carry(y=y, z=z)
+
+
 # --- Langevin dynamics ---------------------------------------------------------------------------
 
 
@@ -546,7 +559,7 @@ def run_lanes(
 
         def snapshot(carry: Carry) -> Trajectory:
             save = settings.save
-            answers, q_logits, finite = _read(net.heads(carry.y))
+            answers, q_logits, finite = read_heads(net.heads(carry.y))
             states = _lanes_first(carry) if save.latents else Carry(None, None)
             return Trajectory(
                 finite=finite,
@@ -562,12 +575,12 @@ def run_lanes(
         carry, trajectory = lax.scan(
             supervision_step, carry, jnp.arange(1, settings.depth + 1, dtype=jnp.int32)
         )
-        return LaneResults(*_read(net.heads(carry.y)), _lanes_first(trajectory))
+        return LaneResults(*read_heads(net.heads(carry.y)), _lanes_first(trajectory))
 
     return _map_tiles(run_tile, lanes, settings.lane_tile)
 
 
-def _read(heads: Heads) -> tuple[jax.Array, jax.Array, jax.Array]:
+def read_heads(heads: Heads) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Answers [T, S] int32, halt logits [T] float32, finite [T] bool, of the heads of T lanes."""
     answers = jnp.argmax(heads.logits, axis=-1).astype(jnp.int32)
     q_logits = heads.q_logits[:, 0]

@@ -212,18 +212,12 @@ def _spread(
                 sigma=sigma,
                 lane_tile=lane_tile,
             )
-            return carry, solver._read(heads)
+            return carry, solver.read_heads(heads)
 
         def start(index: jax.Array, rollout: jax.Array) -> Carry:
-            first = solver.noise_key(key, index, rollout, jnp.int32(0))  # noise starts at t = 1
-            keys = Carry(y=jax.random.fold_in(first, 1), z=jax.random.fold_in(first, 0))
             shape = (model.config.length, model.config.hidden_size)
-            return jax.tree.map(
-                lambda key: jax.random.normal(key, shape, jnp.float32).astype(
-                    model.precision.dtype
-                ),
-                keys,
-            )
+            direction = solver.random_direction(shape, key, index, rollout)
+            return jax.tree.map(lambda x: x.astype(model.precision.dtype), direction)
 
         carry, (answers, q_logits, finite), move, log_growth = grow(
             step,
@@ -249,4 +243,4 @@ def _spread(
         key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
         return lax.map(lambda tile: run_tile(params, key, sigma, *tile), (puzzles, rollouts))
 
-    return jax.pmap(run, in_axes=(None, None, None, 0, 0), devices=devices)
+    return mesh.per_device(run, devices, split=(False, False, False, True, True))
