@@ -212,7 +212,9 @@ def test_an_exhibit_comes_back_and_is_shown(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["q_head", "width", "sigma", "cost"])
-def test_the_command_makes_a_figure(name, tmp_path, capsys):
+def test_the_command_makes_a_figure(name, tmp_path, capsys, monkeypatch):
+    compared = {key: sigma.VARIANTS[key] for key in ("z_every", "z_first")}  # a program each
+    monkeypatch.setattr(sigma, "VARIANTS", compared)
     more = ["--sigmas", "0.1", "1.0"] if name == "sigma" else []
     assert figures.main([name, *SMALL, *more, "--output", str(tmp_path)]) == 0
     (record,) = exhibit.read(tmp_path, analysis.NAMES)

@@ -223,8 +223,9 @@ def report(folders: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 _INTRODUCTION = """# Experiments
 
 Written by `python experiments/paper.py --report EXPERIMENTS.md` from the files that
-`experiments/figures.py` left; no number is typed. Intervals are 95 %, over puzzles. What a figure
-says, it says of these small models on these puzzles.
+`experiments/figures.py` left, here by the commands in
+[experiments/results](experiments/results/README.md); no number is typed. Intervals are 95 %, over
+puzzles. What a figure says, it says of these small models on these puzzles.
 """
 
 _HEAD = """<!doctype html>
