@@ -81,10 +81,16 @@ def make(study: study.Study) -> list[Exhibit]:
     }
     caption = study.caption(results["z_every"], "where and when the noise goes: in the titles")
     figure, axes = charts.new_figure(
-        caption, rows=2, columns=3, size=(4.2, 3.4), margin=0.2, sharey=True
+        caption,
+        rows=len(VARIANTS) // 3 + 1,  # one place more than panels, for the legend
+        columns=3,
+        size=(4.2, 3.4),
+        margin=0.2,
+        sharey=True,
     )
-    *panels, spare = axes.flat
-    spare.axis("off")
+    panels, spare = axes.flat[: len(VARIANTS)], axes.flat[-1]
+    for ax in axes.flat[len(VARIANTS) :]:
+        ax.axis("off")
     x = np.array([0.0, *sigmas])
     rest = metrics.interval(quiet)
     labels = {
