@@ -1,6 +1,6 @@
 """The paper's analyses on any checkpoint: a picture each, with its data and what it says.
 
-    python experiments/figures.py all                        # about 13 minutes on two CPU cores
+    python experiments/figures.py all                        # about 12 minutes on two CPU cores
     python experiments/figures.py q_head
     python experiments/figures.py q_head --checkpoint DIR --data DATA --sigma 0.3 --rollouts 100
 
