@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from ptrm_jax import analysis, mesh, store, sweep
 from ptrm_jax.analysis import exhibit
 from ptrm_jax.analysis.study import Settings, Study
+from ptrm_jax.config import MatmulPrecision
 from ptrm_jax.files import write_text
 
 _ERRORS = (*sweep.INPUT_ERRORS, store.StoreError, store.JournalError)
@@ -49,6 +50,8 @@ class Common:
     """Noise scale, in units of the latent's root mean square."""
     seeds: tuple[int, ...] | None = None
     """One independent run for each."""
+    matmul_precision: MatmulPrecision | None = None
+    """Precision of every matrix product."""
     lane_tile: int | None = None
     """Rollouts that go through the network together."""
     devices: int | None = None

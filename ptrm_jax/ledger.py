@@ -462,8 +462,10 @@ def value_verdict(value: Interval | float, paper: float, unit: str) -> Verdict:
 # --- The table -----------------------------------------------------------------------------------
 
 
-def full_size(directories: Iterable[str | os.PathLike[str]]) -> dict[str, epath.Path]:
-    """Folders of finished sweeps of named benchmarks, by the benchmark's name.
+def full_size(
+    directories: Iterable[str | os.PathLike[str]],
+) -> dict[str, tuple[Result, epath.Path]]:
+    """Finished sweeps of named benchmarks and their folders, by the benchmark's name.
 
     Raises:
       StoreError: one is not the folder of a sweep, or of no benchmark.
@@ -471,27 +473,27 @@ def full_size(directories: Iterable[str | os.PathLike[str]]) -> dict[str, epath.
     """
     found = {}
     for directory in map(epath.Path, directories):
-        name = store.read(directory).config.benchmark
-        if name not in benchmarks.names():
+        result = store.read(directory)
+        if result.config.benchmark not in benchmarks.names():
             raise store.StoreError(
                 f"{directory} must be a sweep of {', '.join(benchmarks.names())}; it is of none; "
                 "run experiments/ptrm_sweep.py NAME"
             )
-        found[name] = directory
+        found[result.config.benchmark] = (result, directory)
     return found
 
 
 def table(
-    records: Sequence[Mapping[str, Any]], folders: Mapping[str, epath.Path] | None = None
+    records: Sequence[Mapping[str, Any]],
+    sweeps: Mapping[str, tuple[Result, epath.Path]] | None = None,
 ) -> str:
     """The ledger as Markdown: a table for every section, then the commands of our values.
 
     Args:
       records: of exhibits, as `ptrm_jax.analysis.exhibit.read` returns them.
-      folders: of `full_size`.
+      sweeps: of `full_size`.
     """
     shown = {(r["provenance"]["checkpoint"]["name"], r["name"]): r for r in records}
-    results = {name: store.read(folder) for name, folder in (folders or {}).items()}
     commands: dict[str, str] = {}
     counts: dict[str, int] = {}
     parts = []
@@ -504,9 +506,9 @@ def table(
         ]
         for claim in section.claims:
             ours, verdicts = "", []
-            result = results.get(section.benchmark or "")
-            if result is not None and claim.measure is not None:
-                value = claim.measure(result, folders[section.benchmark])
+            full = (sweeps or {}).get(section.benchmark or "")
+            if full is not None and claim.measure is not None:
+                value = claim.measure(*full)
                 ours = value.brief() if isinstance(value, Interval) else f"{value:.3g}"
                 verdicts.append(value_verdict(value, float(claim.paper), claim.unit))
             effects = []

@@ -421,6 +421,7 @@ def ratio_interval(
     numerator: ArrayLike,
     denominator: ArrayLike,
     *,
+    bounds: tuple[float, float] | None = None,
     confidence: float = 0.95,
     num_resamples: int = 2000,
     seed: int = 0,
@@ -429,11 +430,13 @@ def ratio_interval(
 
     The mean over rollouts that puzzles have different numbers of (their summed values, and how many
     there are), or a cost per correct answer: puzzles are what is drawn, never rollouts. Resamples
-    whose denominator is 0 are left out. Where all puzzles have the same ratio the ends meet.
+    whose denominator is 0 are left out. Where all puzzles have the same ratio, `interval`'s rule
+    applies if the ratio has bounds; otherwise the ends meet.
 
     Args:
       numerator: [B] float, what each puzzle adds.
       denominator: [B] float >= 0.
+      bounds: lowest and highest ratio there can be, such as (0, 1) of a fraction; None for none.
       confidence: coverage aimed at, a fraction.
       num_resamples: bootstrap resamples.
       seed: of the resampling.
@@ -468,9 +471,8 @@ def ratio_interval(
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=num_resamples)
     tops, bottoms = drawn @ top, drawn @ bottom
     some = bottoms > 0
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(tops[some] / bottoms[some], [tail, 1 - tail])
-    return Interval(float(top.sum() / bottom.sum()), float(low), float(high), number)
+    ratio, resampled = float(top.sum() / bottom.sum()), tops[some] / bottoms[some]
+    return Interval(ratio, *_ends(resampled, ratio, bounds, number, confidence), number)
 
 
 def seed_spread(values: ArrayLike) -> float:
@@ -671,13 +673,13 @@ def _bootstrap_mean(
 def _ends(
     resampled: Floats,
     estimate: float,
-    bounds: tuple[float, float],
+    bounds: tuple[float, float] | None,
     num_puzzles: int,
     confidence: float,
 ) -> tuple[float, float]:
     """Ends of the percentile interval, or of `interval`'s rule where resampling says nothing."""
     # Below this only rounding tells values apart.
-    if resampled.size and np.ptp(resampled) > 1e-12:
+    if resampled.size and (bounds is None or np.ptp(resampled) > 1e-12):
         tail = (1 - confidence) / 2
         low, high = np.quantile(resampled, [tail, 1 - tail])
         return float(low), float(high)

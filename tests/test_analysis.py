@@ -289,6 +289,11 @@ def test_ratio_interval_by_hand():
     same = metrics.ratio_interval([1.0, 2.0, 4.0], [2.0, 4.0, 8.0])
     assert same[:3] == (0.5, 0.5, 0.5)
     assert metrics.ratio_interval([0.0], [0.0]).num_puzzles == 0
+    # A fraction that all puzzles share says as little of others as it does to `interval`.
+    all_right = metrics.ratio_interval([2.0, 3.0, 0.0], [2.0, 3.0, 0.0], bounds=(0, 1))
+    assert all_right[:3] == metrics.interval(np.ones(2))[:3] and all_right.low < 0.4
+    bounded = metrics.ratio_interval([1.0, 3.0], [2.0, 4.0], bounds=(0, 1))
+    assert bounded == metrics.ratio_interval([1.0, 3.0], [2.0, 4.0])
     # With equal denominators it is the mean, and its interval the one of the mean.
     rng = np.random.default_rng(0)
     right = rng.random(200) < 0.7

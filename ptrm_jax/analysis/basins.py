@@ -238,7 +238,8 @@ def make(study: study.Study) -> list[Exhibit]:
         ((~stuck, "TRM right at an earlier step"), (stuck, "TRM never right"))
     ):
         if which.any():
-            values = by_step(right_at[which].astype(np.float64), np.ones_like(escapes[which]))
+            everyone = np.ones_like(escapes[which])
+            values = by_step(right_at[which].astype(np.float64), everyone, (0.0, 1.0))
             charts.band(ax, steps, values, style, f"{which.sum()} puzzles, {label}")
     ax.plot(
         *(steps, right_at[chosen, : len(right)].mean(axis=0)),

@@ -91,13 +91,13 @@ def compiled_flops_per_rollout_step(model: TRM, params: Params, lane_tile: int) 
         (config.length, lane_tile, config.hidden_size), model.precision.dtype
     )
 
-    def count(method: Callable[..., Any], **axes: int) -> float:
+    def count(method: Callable[..., Any], *states: jax.ShapeDtypeStruct, **axes: int) -> float:
         lane = functools.partial(model.apply, {"params": params}, method=method)
-        states = [state] * (2 if method is TRM.f else 1)
         compiled = jax.jit(jax.vmap(lane, in_axes=1, **axes)).lower(*states).compile()
         return compiled.cost_analysis()["flops"] / lane_tile
 
-    return config.H_cycles * (config.L_cycles + 1) * count(TRM.f, out_axes=1) + count(TRM.heads)
+    network, heads = count(TRM.f, state, state, out_axes=1), count(TRM.heads, state)
+    return config.H_cycles * (config.L_cycles + 1) * network + heads
 
 
 def make(study: study.Study) -> list[Exhibit]:

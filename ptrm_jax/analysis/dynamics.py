@@ -32,7 +32,7 @@ COMMON = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Settings(study.Settings):
-    """Rollouts with a tangent each, about four times the work of plain ones."""
+    """Rollouts with a tangent each, several times the work of plain ones."""
 
     num_puzzles: int | None = 48
     rollouts: int = 8
@@ -116,7 +116,7 @@ def together(basin: np.ndarray, chosen: np.ndarray) -> Interval:
     """
     both = chosen[:, :, None] & chosen[:, None, :] & ~np.eye(chosen.shape[1], dtype=bool)
     same = both & (basin[:, :, None] == basin[:, None, :])
-    return _fraction(same.sum(axis=(1, 2)), both.sum(axis=(1, 2)))
+    return metrics.ratio_interval(same.sum(axis=(1, 2)), both.sum(axis=(1, 2)), bounds=(0, 1))
 
 
 def rate(what: np.ndarray, chosen: np.ndarray) -> Interval:
@@ -126,15 +126,7 @@ def rate(what: np.ndarray, chosen: np.ndarray) -> Interval:
     """
     chosen = chosen & np.isfinite(what)
     sums = np.where(chosen, what, 0).sum(axis=1), chosen.sum(axis=1)
-    return _fraction(*sums) if what.dtype == bool else metrics.ratio_interval(*sums)
-
-
-def _fraction(numerator: np.ndarray, denominator: np.ndarray) -> Interval:
-    """A ratio in [0, 1]; where all puzzles have the same, with the rule of `metrics.interval`."""
-    found = metrics.ratio_interval(numerator, denominator)
-    if found.num_puzzles and found.low == found.high:
-        return metrics.interval(np.full(found.num_puzzles, found.mean))
-    return found
+    return metrics.ratio_interval(*sums, bounds=(0, 1) if what.dtype == bool else None)
 
 
 def number_of(labels: np.ndarray, finite: np.ndarray) -> np.ndarray:

@@ -20,12 +20,15 @@ class Settings(study.Settings):
     """Q against the truth."""
 
 
-def by_step(values: np.ndarray, chosen: np.ndarray) -> list[Interval]:
+def by_step(
+    values: np.ndarray, chosen: np.ndarray, bounds: tuple[float, float] | None = None
+) -> list[Interval]:
     """Mean over chosen rollouts after every step, with intervals over puzzles.
 
     Args:
       values: [B, K, D] float, such as Q logits.
       chosen: [B, K] bool, rollouts to average over at all steps.
+      bounds: as for `metrics.ratio_interval`.
 
     Returns:
       D intervals; of a step without finite values three NaN.
@@ -33,7 +36,13 @@ def by_step(values: np.ndarray, chosen: np.ndarray) -> list[Interval]:
     known = chosen[:, :, None] & np.isfinite(values)
     sums = np.where(known, values, 0.0).sum(axis=1, dtype=np.float64)
     counts = known.sum(axis=1)
-    return [metrics.ratio_interval(*pair) for pair in zip(sums.T, counts.T, strict=True)]
+    steps = zip(sums.T, counts.T, strict=True)
+    return [metrics.ratio_interval(*pair, bounds=bounds) for pair in steps]
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> Interval:
+    """A fraction of rollouts or puzzles, [B] each."""
+    return metrics.ratio_interval(part, whole, bounds=(0.0, 1.0))
 
 
 class Reliability(NamedTuple):
@@ -71,7 +80,7 @@ def reliability(
     for number in np.unique(which[finite]):
         inside = which == number
         means.append(said[inside].mean())
-        rates.append(metrics.ratio_interval((inside & correct).sum(axis=1), inside.sum(axis=1)))
+        rates.append(_share((inside & correct).sum(axis=1), inside.sum(axis=1)))
         counts.append(int(inside.sum()))
     gaps = np.abs(np.array(means) - np.array([rate.mean for rate in rates]))
     return Reliability(
@@ -107,17 +116,16 @@ def coverage(correct: np.ndarray, q_logit: np.ndarray, *, points: int = 50) -> C
     keep = np.unique(np.linspace(0, len(thresholds) - 1, points).round().astype(int))
     thresholds = thresholds[keep] if len(thresholds) else thresholds
     answered = q_logit >= thresholds[:, None]
-    rates = [metrics.ratio_interval(row & correct, row) for row in answered]
+    rates = [_share(row & correct, row) for row in answered]
     return Coverage(thresholds, answered.mean(axis=1) if len(answered) else thresholds, rates)
 
 
 def chosen_answer(record: Record) -> tuple[np.ndarray, np.ndarray]:
     """Of the best-Q rollout after the last step: right [B] bool, and its Q [B], -inf if none."""
-    at = record.at(record.correct.shape[2])
-    q = np.where(at.finite, at.q_logit, -np.inf)
-    best = q.argmax(axis=1)[:, None]
-    q = np.take_along_axis(q, best, axis=1)[:, 0]
-    return np.take_along_axis(at.correct, best, axis=1)[:, 0] & np.isfinite(q), q
+    _, num_rollouts, depth = record.correct.shape
+    at = record.at(depth)
+    right = sweep.best_q(record, num_rollouts, depth) == 1
+    return right, np.where(at.finite, at.q_logit, -np.inf).max(axis=1)
 
 
 def pooled(result: sweep.Result, sigma: float) -> Record:
@@ -140,13 +148,16 @@ def make(study: study.Study) -> list[Exhibit]:
     end = record.at(depth)
     right, wrong = end.correct & end.finite, ~end.correct & end.finite
     curves = {
-        f"{name}_{who}": by_step(values, rollouts)
-        for name, values in (("q", record.q_logit), ("cells", record.cell_accuracy))
+        f"{name}_{who}": by_step(values, rollouts, bounds)
+        for name, values, bounds in (
+            ("q", record.q_logit, None),
+            ("cells", record.cell_accuracy, (0.0, 1.0)),
+        )
         for who, rollouts in (("right", right), ("wrong", wrong))
     }
     auc = metrics.q_auc_interval(end.correct, end.q_logit, finite=end.finite)
     agrees = ((end.q_logit >= 0) == end.correct) & end.finite
-    sign = metrics.ratio_interval(agrees.sum(axis=1), end.finite.sum(axis=1))
+    sign = _share(agrees.sum(axis=1), end.finite.sum(axis=1))
     diagram = reliability(end.correct, end.q_logit, finite=end.finite)
     first = sweep.runs_of(result, sigma)[0].record
     chosen, chosen_q = chosen_answer(first)
@@ -218,9 +229,7 @@ def make(study: study.Study) -> list[Exhibit]:
         ),
         "best_q": Finding.of("best-Q, all puzzles answered", metrics.interval(chosen)),
         "answered": Finding.of("puzzles whose best Q is >= 0", metrics.interval(answered)),
-        "best_q_answered": Finding.of(
-            "best-Q where Q >= 0", metrics.ratio_interval(answered & chosen, answered)
-        ),
+        "best_q_answered": Finding.of("best-Q where Q >= 0", _share(answered & chosen, answered)),
     }
     reading = [
         f"After step {depth} right rollouts have a mean Q of {findings['q_right'].text()}, wrong "

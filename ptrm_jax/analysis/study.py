@@ -159,6 +159,10 @@ class Study:
     def sweep(self, **changes: Any) -> Result:
         """The sweep of `config(**changes)`: read if it is there, gone on with, or made.
 
+        Args:
+          **changes: to the settings of a run, as fields of `SweepConfig`; checkpoint, data, number
+            of puzzles and precision are the study's.
+
         Raises:
           CheckpointError, DataError, ValueError: what is wrong with checkpoint, data or settings.
         """

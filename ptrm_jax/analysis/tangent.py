@@ -143,8 +143,9 @@ def follow(
 ) -> Followed:
     """Rollouts of `solve`, noise on z before every step, each with one tangent.
 
-    About four times the work of `solve`. The tangent starts with independent normal entries in y
-    and z, a function of key, puzzle and rollout like the noise, and independent of it.
+    Every step is linearised, several times the work of `solve`. The tangent starts with independent
+    normal entries in y and z, a function of key, puzzle and rollout like the noise, and independent
+    of it.
 
     Args:
       model: the network.

@@ -25,19 +25,14 @@ class Settings(study.Settings):
     depth: int = 32
 
 
-def powers(most: int) -> list[int]:
-    """1, 2, 4, ... up to `most`, and `most` itself."""
-    return sweep.widths(most)
-
-
 def accuracy_map(result: Result, sigma: float, metric: sweep.Choice) -> np.ndarray:
     """A metric at every width and depth that are powers of two: [len(ks), len(ds)] fractions."""
     runs = sweep.runs_of(result, sigma)
     config = result.config
     return np.array(
         [
-            [sweep.over_seeds(runs, metric, k, d).mean() for d in powers(config.depth)]
-            for k in powers(config.rollouts)
+            [sweep.over_seeds(runs, metric, k, d).mean() for d in sweep.widths(config.depth)]
+            for k in sweep.widths(config.rollouts)
         ]
     )
 
@@ -69,7 +64,7 @@ def make(study: study.Study) -> list[Exhibit]:
     sigma, depth, width = (getattr(study.settings, n) for n in ("sigma", "depth", "rollouts"))
     result = study.sweep(equal_compute=True)
     runs, quiet = sweep.runs_of(result, sigma), result.deterministic.record
-    ks, ds = powers(width), powers(depth)
+    ks, ds = sweep.widths(width), sweep.widths(depth)
 
     def noisy(metric: sweep.Choice, k: int, d: int) -> np.ndarray:
         return sweep.over_seeds(runs, metric, k, d)
@@ -81,7 +76,7 @@ def make(study: study.Study) -> list[Exhibit]:
     by_k = {n: [metrics.interval(noisy(m, k, depth)) for k in ks] for n, m in choices.items()}
     best = accuracy_map(result, sigma, sweep.best_q)
     chosen = at_equal_compute(best, ks, ds)
-    deep = powers(result.config.baseline_depth)
+    deep = sweep.widths(result.config.baseline_depth)
     curves = {
         "TRM, depth alone": (deep, [metrics.interval(alone(d)) for d in deep]),
         f"best-Q, D={min(16, depth)}, width alone": (
