@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert.mapping import ConversionError, State
-from ptrm_jax import selection
 from ptrm_jax.model import TRM, Carry, Params
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
-from ptrm_jax.solver import add_noise, deep_recursion, initial_carry
+from ptrm_jax.solver import add_noise, deep_recursion, initial_carry, selection
 
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 2e-2}
 """Largest error allowed, as a fraction of the largest magnitude in the reference array."""

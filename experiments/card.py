@@ -15,7 +15,9 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from ptrm_jax import card, store, sweep
+from ptrm_jax import sweep
+from ptrm_jax.sweep import folder as store
+from ptrm_jax.training import card
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,9 @@ import sys
 import tyro
 from rich.console import Console
 
-from ptrm_jax import compare, store, sweep
+from ptrm_jax import sweep
+from ptrm_jax.sweep import compare
+from ptrm_jax.sweep import folder as store
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,11 +20,12 @@ from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ptrm_jax import analysis, mesh, store, sweep
+from ptrm_jax import analysis, mesh, sweep
 from ptrm_jax.analysis import exhibit
 from ptrm_jax.analysis.study import Settings, Study
 from ptrm_jax.config import MatmulPrecision
 from ptrm_jax.files import write_text
+from ptrm_jax.sweep import folder as store
 
 _ERRORS = (*sweep.INPUT_ERRORS, store.StoreError, store.JournalError)
 

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from ptrm_jax import checkpoint, mesh, sweep
 from ptrm_jax.config import QPooling
-from ptrm_jax.q_head import fit_q_head
 from ptrm_jax.training.examples import read_source
+from ptrm_jax.training.fit_q_head import fit_q_head
 
 
 @dataclasses.dataclass(frozen=True)

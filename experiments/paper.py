@@ -17,9 +17,11 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from ptrm_jax import analysis, ledger, store, sweep
+from ptrm_jax import analysis, sweep
 from ptrm_jax.analysis import exhibit
 from ptrm_jax.files import write_text
+from ptrm_jax.paper import ledger
+from ptrm_jax.sweep import folder as store
 
 _ERRORS = (*sweep.INPUT_ERRORS, store.StoreError, store.JournalError)
 

@@ -38,7 +38,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ptrm_jax import benchmarks, mesh, report, store, sweep
+from ptrm_jax import mesh, sweep
+from ptrm_jax import paper as benchmarks
+from ptrm_jax.sweep import folder as store
+from ptrm_jax.sweep import report
 
 _ERRORS = (*sweep.INPUT_ERRORS, store.StoreError, store.JournalError)
 

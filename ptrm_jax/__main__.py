@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ptrm_jax import arc, mesh, metrics, tasks
+from ptrm_jax import mesh, metrics, tasks
 from ptrm_jax.analysis import movie
 from ptrm_jax.checkpoint import bundled, load, read_manifest
 from ptrm_jax.config import ModelConfig, NoiseOn, Save
@@ -23,7 +23,7 @@ from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
 from ptrm_jax.solver import Solution
 from ptrm_jax.sweep import INPUT_ERRORS
-from ptrm_jax.tasks import Task
+from ptrm_jax.tasks import Task, arc
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,11 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ptrm_jax import selection
 from ptrm_jax.config import DEFAULT_LANE_TILE, Backend, LoopSettings, check_choice, check_int
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles
-from ptrm_jax.solver import LaneResults, Lanes, Solution, check_solve, choose, make_lanes, run_lanes
+from ptrm_jax.solver import (
+    LaneResults,
+    Lanes,
+    Solution,
+    check_solve,
+    choose,
+    make_lanes,
+    run_lanes,
+    selection,
+)
 
 AXIS = "lane"
 """Name of the one axis of devices."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptrm_jax import journal
-from ptrm_jax.journal import Contents, JournalError, Writer
+from ptrm_jax.sweep import journal
+from ptrm_jax.sweep.journal import Contents, JournalError, Writer
 
 PAYLOADS = [b"", b"one", bytes(range(256)) * 40, journal.MAGIC * 3, b"last"]
 
@@ -85,7 +85,7 @@ def test_a_kill_leaves_what_append_returned_from(tmp_path: Path) -> None:
     """The process kills itself after its third record, with half of a fourth in the file."""
     program = f"""
 import os, signal
-from ptrm_jax import journal
+from ptrm_jax.sweep import journal
 writer = journal.Writer({str(tmp_path)!r}, "a")
 for number in range(3):
     writer.append(b"%d" % number, str(number))

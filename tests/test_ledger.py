@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from conftest import load_experiment
 
-from ptrm_jax import analysis, ledger, report, store, sweep
+from ptrm_jax import analysis, sweep
 from ptrm_jax.analysis import exhibit
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
 from ptrm_jax.metrics import Interval
+from ptrm_jax.paper import ledger
+from ptrm_jax.sweep import folder as store
+from ptrm_jax.sweep import report
 
 paper = load_experiment("paper")
 

@@ -25,8 +25,8 @@ from ptrm_jax import (
 )
 from ptrm_jax.checkpoint import CheckpointError
 from ptrm_jax.model import Params, init_params, param_shapes
-from ptrm_jax.q_head import fit_q_head
 from ptrm_jax.solver import Trajectory, solve
+from ptrm_jax.training.fit_q_head import fit_q_head
 
 KEY = jax.random.key(3)
 
@@ -202,7 +202,7 @@ def test_every_state_is_used_once_before_any_is_used_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two passes in chunks of 16, 16 and 8 puzzles; the second has rollouts of its own."""
-    from ptrm_jax import q_head
+    from ptrm_jax.training import fit_q_head as q_head
 
     seen = []
 

@@ -29,7 +29,6 @@ from ptrm_jax.config import LoopSettings
 from ptrm_jax.solver import (
     Lanes,
     Solution,
-    _perturb,
     add_noise,
     choose,
     energy,
@@ -39,6 +38,7 @@ from ptrm_jax.solver import (
     noise_key,
     run_lanes,
 )
+from ptrm_jax.solver.solve import _perturb
 
 ALL = Save(answers=True, q_logits=True, latents=True)
 KEY = jax.random.key(7)

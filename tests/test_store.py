@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 from conftest import load_experiment
 
-from ptrm_jax import compare, mesh, metrics, store, sweep
+from ptrm_jax import mesh, metrics, sweep
 from ptrm_jax.config import Backend
-from ptrm_jax.store import Store
-from ptrm_jax.sweep import Result, Shard, SweepConfig
+from ptrm_jax.sweep import Result, Shard, SweepConfig, compare
+from ptrm_jax.sweep import folder as store
+from ptrm_jax.sweep.folder import Store
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from pysat.solvers import Glucose4
 
-from ptrm_jax.tasks import _sudoku_kernels, sudoku
 from ptrm_jax.tasks.sudoku import BLANK, PAD
+from ptrm_jax.tasks.sudoku import boards as sudoku
+from ptrm_jax.tasks.sudoku import kernels as _sudoku_kernels
 
 SIZES = (4, 6, 9)
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # rows, columns of a box
@@ -41,7 +42,7 @@ PUZZLE = """
 NO_SOLUTION = (
     ".....5.8. ...6.1.43 ......... .1.5..... ...1.6... 3.......5 53.....61 ........4 ........."
 )
-BUNDLED = Path(sudoku.__file__).parents[1] / "assets" / "puzzles"
+BUNDLED = Path(sudoku.__file__).parents[2] / "assets" / "puzzles"
 
 
 def solved(size: int) -> np.ndarray:

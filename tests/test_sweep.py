@@ -13,23 +13,12 @@ import numpy as np
 import pytest
 from conftest import small_model
 
-from ptrm_jax import (
-    DataError,
-    Langevin,
-    Save,
-    load,
-    mesh,
-    read_dataset,
-    report,
-    save,
-    solve,
-    sweep,
-)
+from ptrm_jax import DataError, Langevin, Save, load, mesh, read_dataset, save, solve, sweep
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.model import TRM, flops_per_energy_gradient, flops_per_rollout_step, init_params
-from ptrm_jax.store import Store, StoreError
-from ptrm_jax.store import read as read_store
-from ptrm_jax.sweep import Record, Result, Run, SweepConfig
+from ptrm_jax.sweep import Record, Result, Run, SweepConfig, report
+from ptrm_jax.sweep.folder import Store, StoreError
+from ptrm_jax.sweep.folder import read as read_store
 
 
 @pytest.fixture(scope="module")

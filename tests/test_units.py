@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ptrm_jax import metrics, units
-from ptrm_jax.units import Finished, Measured, Unit
+from ptrm_jax import metrics
+from ptrm_jax.sweep import plan as units
+from ptrm_jax.sweep.plan import Finished, Measured, Unit
 
 
 @pytest.mark.parametrize(

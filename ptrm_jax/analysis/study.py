@@ -20,11 +20,12 @@ import jax
 import numpy as np
 from etils import epath
 
-from ptrm_jax import mesh, metrics, report, store, sweep
+from ptrm_jax import mesh, metrics, sweep
 from ptrm_jax.config import Langevin, MatmulPrecision, NoiseOn, NoiseWhen, Save
 from ptrm_jax.data import Dataset
 from ptrm_jax.model import TRM, Params
-from ptrm_jax.sweep import Result, Shard, SweepConfig
+from ptrm_jax.sweep import Result, Shard, SweepConfig, report
+from ptrm_jax.sweep import folder as store
 
 
 @dataclasses.dataclass(frozen=True)

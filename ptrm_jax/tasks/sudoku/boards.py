@@ -542,7 +542,7 @@ def write_csv(
 
 def _kernels() -> ModuleType:
     """The compiled functions, imported late because numba takes 0.2 s to import."""
-    from ptrm_jax.tasks import _sudoku_kernels
+    from ptrm_jax.tasks.sudoku import kernels as _sudoku_kernels
 
     return _sudoku_kernels
 

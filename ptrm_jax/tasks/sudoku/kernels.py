@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from ptrm_jax.tasks.sudoku import BLANK, FIRST_DIGIT, Board
+from ptrm_jax.tasks.sudoku.boards import BLANK, FIRST_DIGIT, Board
 
 CONTRADICTION, STUCK, SOLVED = range(3)
 ANY, TRAIN, TEST = range(3)  # splits

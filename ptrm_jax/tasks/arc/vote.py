@@ -20,9 +20,9 @@ import numpy as np
 from scipy.special import expit
 
 from ptrm_jax import metrics
-from ptrm_jax.arc import PAD, SEQ_LEN, ArcSet, Task, pack, restore, unpack
 from ptrm_jax.files import write_text
 from ptrm_jax.metrics import Interval
+from ptrm_jax.tasks.arc import PAD, SEQ_LEN, ArcSet, Task, pack, restore, unpack
 
 RULES = ("best_q", "all", "q_weighted")
 PASS_KS = (1, 2, 5, 10, 100, 1000)

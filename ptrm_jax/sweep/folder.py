@@ -3,7 +3,7 @@
     DIR/config.json       settings, provenance, and the identity that decides the result
     DIR/strata.json       the kinds of its puzzles, that results are split by
     DIR/journal/*         finished units, a journal for each process
-    DIR/...               what `ptrm_jax.report` writes when all units are there
+    DIR/...               what `ptrm_jax.sweep.report` writes when all units are there
 
 The same sweep goes on in its folder, whatever the number of devices and processes; another one is
 refused. Paths may be anything that etils.epath knows, `gs://` included.
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ptrm_jax import journal, sweep
+from ptrm_jax import sweep
 from ptrm_jax.files import is_partial, write_text
-from ptrm_jax.journal import JournalError
 from ptrm_jax.provenance import differences
-from ptrm_jax.sweep import Result, Shard, Sweep, SweepConfig
-from ptrm_jax.units import Finished, Unit, pack, unpack
+from ptrm_jax.sweep import Result, Shard, Sweep, SweepConfig, journal
+from ptrm_jax.sweep.journal import JournalError
+from ptrm_jax.sweep.plan import Finished, Unit, pack, unpack
 
 __all__ = ["IncompleteError", "JournalError", "Store", "StoreError", "free_output", "read"]
 

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ptrm_jax import selection
 from ptrm_jax.config import (
     DEFAULT_LANE_TILE,
     Langevin,
@@ -33,6 +32,7 @@ from ptrm_jax.config import (
 )
 from ptrm_jax.model import TRM, Carry, Heads, Params, param_shapes, path_name, recur, rounded
 from ptrm_jax.puzzles import Puzzles, check_puzzles
+from ptrm_jax.solver import selection
 
 
 class Lanes(NamedTuple):
@@ -658,7 +658,7 @@ def solve(
       langevin: updates of z by Langevin dynamics between steps, in the energy of `energy`, beside
         the noise of `sigma`. Of the paper's updates after every step those after step D are left
         out: the answer is read from y, which they do not move. A trajectory has z before them.
-      select: choice among the K, `best_q` by default; see `ptrm_jax.selection`.
+      select: choice among the K, `best_q` by default; see `ptrm_jax.solver.selection`.
       save: what to keep of every step.
       rollouts: rarely needed: [K] rollout ids to run instead of 0..K-1, so that K can be computed
         in pieces; overrides `num_rollouts`.

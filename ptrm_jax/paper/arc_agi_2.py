@@ -24,10 +24,11 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 
-from ptrm_jax import arc, arc_vote
 from ptrm_jax.files import write_text
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import Result, Run, Sweep, SweepConfig
+from ptrm_jax.tasks import arc
+from ptrm_jax.tasks.arc import vote as arc_vote
 
 CONFIG = SweepConfig(
     sigmas=(0.2,),

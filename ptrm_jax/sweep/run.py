@@ -4,8 +4,9 @@ Rollouts and steps nest: the run at the largest K and D holds every smaller k an
 nothing beyond it. What the rollouts did is kept per rollout and step (`Record`), without the
 answers themselves, and all metrics are computed from that, on the host.
 
-The work falls into units (`ptrm_jax.units`). Given a folder, each finished one goes into a journal
-there, and the same sweep goes on from what it holds, on any number of devices and processes.
+The work falls into units (`ptrm_jax.sweep.plan`). Given a folder, each finished one goes into a
+journal there, and the same sweep goes on from what it holds, on any number of devices and
+processes.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ from ptrm_jax.metrics import Interval
 from ptrm_jax.model import TRM, Params, flops_per_energy_gradient, flops_per_rollout_step
 from ptrm_jax.provenance import environment
 from ptrm_jax.solver import check_sigma
-from ptrm_jax.units import Finished, Measured, Unit, assemble, measure, plan
+from ptrm_jax.sweep.plan import Finished, Measured, Unit, assemble, measure, plan
 
 INPUT_ERRORS = (ValueError, OSError, checkpoint.CheckpointError, DataError)
 """What bad input raises before anything is compiled; commands turn them into exit status 2."""
@@ -113,7 +114,7 @@ class SweepConfig:
     backend: Backend = "pmap"
     """How work is spread over them: pmap, or mesh (jit of shard_map). Without effect as well."""
     benchmark: tyro.conf.Suppress[str | None] = None
-    """Name in `ptrm_jax.benchmarks`, whose report is to be made too."""
+    """Name in `ptrm_jax.paper`, whose report is to be made too."""
 
     def __post_init__(self) -> None:
         check_int("rollouts", self.rollouts, 1)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ptrm_jax import charts, checkpoint, metrics, report, sweep
+from ptrm_jax import charts, checkpoint, metrics, sweep
 from ptrm_jax.files import write_bytes, write_text
 from ptrm_jax.metrics import Interval
-from ptrm_jax.sweep import Result
+from ptrm_jax.sweep import Result, report
 from ptrm_jax.training.loop import read_log
 
 

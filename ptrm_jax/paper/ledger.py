@@ -18,10 +18,12 @@ from typing import Any, Literal, NamedTuple
 
 from etils import epath
 
-from ptrm_jax import benchmarks, store, sweep
+from ptrm_jax import paper as benchmarks
+from ptrm_jax import sweep
 from ptrm_jax.analysis.exhibit import Finding
 from ptrm_jax.metrics import Interval, interval
 from ptrm_jax.sweep import Result
+from ptrm_jax.sweep import folder as store
 
 Expectation = Literal["positive", "negative", "small"]
 SMALL = 0.02

@@ -3,12 +3,11 @@
 A module's docstring says the command, the hardware, how long it takes there and the paper's
 numbers. Its CONFIG has the paper's K, D, sigma and seeds; checkpoint and data are the user's. A
 module may have GRID, the widths and depths to report too; `report`, which makes more of a finished
-sweep than `ptrm_jax.report` does; and `check`, which refuses data that it could not use.
+sweep than `ptrm_jax.sweep.report` does; and `check`, which refuses data that it could not use.
 """
 
 import dataclasses
 import importlib
-import pkgutil
 from collections.abc import Callable
 from types import ModuleType
 
@@ -16,11 +15,13 @@ from etils import epath
 
 from ptrm_jax.sweep import Result, Sweep, SweepConfig
 
+NAMES = ("arc-agi-2", "maze-hard", "ppbench", "sudoku-extreme")
+"""As commands write them."""
+
 
 def names() -> tuple[str, ...]:
     """Names of all benchmarks, as commands write them."""
-    modules = pkgutil.iter_modules(__path__)
-    return tuple(sorted(module.name.replace("_", "-") for module in modules))
+    return NAMES
 
 
 def load(name: str) -> SweepConfig:
