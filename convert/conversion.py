@@ -13,8 +13,7 @@ from typing import Any
 
 import jax
 
-from convert import parity as parity_checks
-from convert import upstream
+from convert import parity as parity_checks, upstream
 from convert.mapping import ConversionError, State, port
 from ptrm_jax import checkpoint
 from ptrm_jax.config import Precision

@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from ptrm_jax.config import ModelConfig
+from ptrm_jax.errors import InputError
 from ptrm_jax.model import Params
 
 State = Mapping[str, np.ndarray]
@@ -35,7 +36,7 @@ MLP_T_UP, MLP_T_DOWN = "mlp_t.gate_up_proj", "mlp_t.down_proj"
 MLP_UP, MLP_DOWN = "mlp.gate_up_proj", "mlp.down_proj"
 
 
-class ConversionError(ValueError):
+class ConversionError(InputError):
     """A checkpoint that cannot be converted; says what is wrong with it and what to do."""
 
 

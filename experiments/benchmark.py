@@ -45,8 +45,7 @@ import ptrm_jax
 from ptrm_jax import mesh, tasks
 from ptrm_jax.config import MatmulPrecision, swiglu_width
 from ptrm_jax.model import flops_per_rollout_step, init_params
-from ptrm_jax.sweep import journal
-from ptrm_jax.sweep import plan as units
+from ptrm_jax.sweep import journal, plan as units
 from ptrm_jax.tasks import maze, sudoku
 from ptrm_jax.training import presets
 from ptrm_jax.training.examples import augmentation

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     except StopIteration:
         error: Exception = ValueError(f"no log.jsonl above {arguments.model}; pass --run")
-    except (*sweep.INPUT_ERRORS, store.StoreError) as caught:
+    except (*sweep.INPUT_ERRORS, store.SweepError) as caught:
         error = caught
     else:
         print(text)

@@ -12,8 +12,7 @@ import tyro
 from rich.console import Console
 
 from ptrm_jax import sweep
-from ptrm_jax.sweep import compare
-from ptrm_jax.sweep import folder as store
+from ptrm_jax.sweep import compare, folder as store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = tyro.cli(Arguments, args=argv, description=__doc__)
         found = compare.compare(store.read(arguments.first), store.read(arguments.second))
-    except (*sweep.INPUT_ERRORS, store.StoreError) as error:
+    except (*sweep.INPUT_ERRORS, store.SweepError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         return 2
     Console(soft_wrap=True).print(compare.text(found), markup=False, highlight=False, end="")

@@ -27,7 +27,7 @@ from ptrm_jax.config import MatmulPrecision
 from ptrm_jax.files import write_text
 from ptrm_jax.sweep import folder as store
 
-_ERRORS = (*sweep.INPUT_ERRORS, store.StoreError, store.JournalError)
+_ERRORS = (*sweep.INPUT_ERRORS, store.SweepError, store.JournalError)
 
 
 @dataclasses.dataclass(frozen=True)

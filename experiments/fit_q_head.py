@@ -18,6 +18,7 @@ from rich.console import Console
 
 from ptrm_jax import checkpoint, mesh, sweep
 from ptrm_jax.config import QPooling
+from ptrm_jax.errors import InputError
 from ptrm_jax.training.examples import read_source
 from ptrm_jax.training.fit_q_head import fit_q_head
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     mesh.use_cpu_cores()
     try:
         if Path(arguments.output).exists():
-            raise ValueError(f"output {arguments.output} exists; pass another")
+            raise InputError(f"output {arguments.output} exists; pass another")
         manifest = checkpoint.read_manifest(arguments.checkpoint)
         model, params = checkpoint.load(arguments.checkpoint)
         puzzles = read_source(arguments.data, seed=arguments.seed)

@@ -19,11 +19,12 @@ from rich.console import Console
 
 from ptrm_jax import analysis, sweep
 from ptrm_jax.analysis import exhibit
+from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
 from ptrm_jax.paper import ledger
 from ptrm_jax.sweep import folder as store
 
-_ERRORS = (*sweep.INPUT_ERRORS, store.StoreError, store.JournalError)
+_ERRORS = (*sweep.INPUT_ERRORS, store.SweepError, store.JournalError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         records = [exhibit.read(folder, analysis.NAMES) for folder in folders]
         for folder, found in zip(folders, records, strict=True):
             if not found:
-                raise ValueError(f"{folder} must hold figures; it has none; run figures.py first")
+                raise InputError(f"{folder} must hold figures; it has none; run figures.py first")
         text = ledger.table(
             [record for found in records for record in found], ledger.full_size(arguments.sweeps)
         )
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 def _kept() -> list[Path]:
     found = Path(__file__).parent / "results"
     if not found.is_dir():
-        raise ValueError(f"figures must be given; {found} is not there; pass --figures FOLDER")
+        raise InputError(f"figures must be given; {found} is not there; pass --figures FOLDER")
     return sorted(path for path in found.iterdir() if path.is_dir())
 
 

@@ -38,12 +38,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ptrm_jax import mesh, sweep
-from ptrm_jax import paper as benchmarks
-from ptrm_jax.sweep import folder as store
-from ptrm_jax.sweep import report
+from ptrm_jax import mesh, paper as benchmarks, sweep
+from ptrm_jax.errors import InputError
+from ptrm_jax.sweep import folder as store, report
 
-_ERRORS = (*sweep.INPUT_ERRORS, store.StoreError, store.JournalError)
+_ERRORS = (*sweep.INPUT_ERRORS, store.SweepError, store.JournalError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,9 +173,9 @@ def _shard(arguments: Arguments) -> sweep.Shard:
     given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
     explicit = [value is not None for value in given]
     if any(explicit) and not all(explicit):
-        raise ValueError("coordinator, num_processes and process_id must be given together")
+        raise InputError("coordinator, num_processes and process_id must be given together")
     if (arguments.distributed or any(explicit)) and arguments.shard is not None:
-        raise ValueError("shard is for processes that know no other; leave out the other flags")
+        raise InputError("shard is for processes that know no other; leave out the other flags")
     if arguments.shard is not None:
         return sweep.Shard.parse(arguments.shard)
     if arguments.distributed or any(explicit):
@@ -248,7 +247,7 @@ def _stop(number: int, stopped: list[int]) -> None:
 
 def _merge(arguments: Merge, console: Console) -> int:
     if not arguments.directories:
-        raise ValueError("merge needs the folder of a sweep, or those of its shards")
+        raise InputError("merge needs the folder of a sweep, or those of its shards")
     return _report(arguments.directories, arguments.output or arguments.directories[0], console)
 
 

@@ -19,6 +19,7 @@ from ptrm_jax import mesh, metrics, tasks
 from ptrm_jax.analysis import movie
 from ptrm_jax.checkpoint import bundled, load, read_manifest
 from ptrm_jax.config import ModelConfig, NoiseOn, Save
+from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
 from ptrm_jax.solver import Solution
@@ -103,7 +104,7 @@ class Watch(Solve):
 
     def run(self) -> None:
         if not (math.isfinite(self.delay) and self.delay >= 0):
-            raise ValueError(
+            raise InputError(
                 f"delay must be finite and >= 0 seconds; got {self.delay:g}; pass 0 not to wait"
             )
         loaded = self.load()
@@ -205,18 +206,18 @@ def _read_puzzles(text: str) -> tuple[Task, np.ndarray]:
             return task, task.read(path).inputs
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         if not lines:
-            raise ValueError(f"{path} must hold a puzzle on each line; it is empty")
+            raise InputError(f"{path} must hold a puzzle on each line; it is empty")
     task = tasks.of_text(lines[0])
     boards = [task.encode(line) for line in lines]
     if len({len(board) for board in boards}) > 1:
-        raise ValueError(f"{path} must hold puzzles of one size; use a file for each")
+        raise InputError(f"{path} must hold puzzles of one size; use a file for each")
     return task, np.stack(boards)
 
 
 def _bundled_for(task: Task, num_cells: int) -> str:
     name = task.bundled(num_cells)
     if name not in bundled():
-        raise ValueError(
+        raise InputError(
             f"no bundled model solves puzzles of {num_cells} cells of task {task.name!r}; bundled "
             f"are {', '.join(bundled())}; pass --checkpoint"
         )

@@ -26,15 +26,12 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax.config import ModelConfig, Precision
+from ptrm_jax.errors import CheckpointError
 from ptrm_jax.model import TRM, Params, param_shapes, path_name
 from ptrm_jax.version import __version__
 
 FORMAT = 1
 _ASSETS = epath.Path(__file__).parent / "assets"
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be found, read, written or trusted; says which part and why."""
 
 
 def bundled() -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 
+from ptrm_jax.errors import InputError
+
 DType = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest", "bfloat16"]
 Variant = Literal["attention", "mlp_t"]
@@ -33,13 +35,13 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     """Raises ValueError unless `value` is one of the strings of a Literal type."""
     allowed = get_args(choices)
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
 def check_int(name: str, value: object, minimum: int) -> None:
     """Raises ValueError unless `value` is a Python int of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be a whole number >= {minimum}; got {value!r}")
+        raise InputError(f"{name} must be a whole number >= {minimum}; got {value!r}")
 
 
 def swiglu_width(size: int, expansion: float) -> int:
@@ -139,7 +141,7 @@ class ModelConfig:
         if not problems:
             problems = self._contradictions()
         if problems:
-            raise ValueError("invalid ModelConfig: " + "; ".join(problems))
+            raise InputError("invalid ModelConfig: " + "; ".join(problems))
 
     def _contradictions(self) -> list[str]:
         problems = []
@@ -186,7 +188,7 @@ class ModelConfig:
             if field.default is dataclasses.MISSING and name not in fields
         )
         if unknown or missing:
-            raise ValueError(
+            raise InputError(
                 f"invalid ModelConfig: unknown fields {unknown}, missing fields {missing}"
             )
         return cls(**fields)
@@ -224,7 +226,7 @@ class Precision:
         if self.q_dtype is not None:
             check_choice("q_dtype", self.q_dtype, DType)
         if self.matmul == self.compute_dtype == "bfloat16":
-            raise ValueError(
+            raise InputError(
                 "matmul must not be 'bfloat16' with compute_dtype 'bfloat16', whose products have "
                 "bfloat16 operands already; pass matmul 'highest', or compute_dtype 'float32'"
             )
@@ -263,7 +265,7 @@ class Save:
     def __post_init__(self) -> None:
         for name in ("answers", "q_logits", "latents"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")
+                raise InputError(f"{name} must be True or False; got {getattr(self, name)!r}")
 
     @property
     def nothing(self) -> bool:
@@ -293,9 +295,9 @@ class Langevin:
         check_int("num_updates", self.num_updates, 1)
         number = isinstance(self.step_size, (int, float)) and not isinstance(self.step_size, bool)
         if not (number and math.isfinite(self.step_size) and self.step_size > 0):
-            raise ValueError(f"step_size must be finite and > 0; got {self.step_size!r}")
+            raise InputError(f"step_size must be finite and > 0; got {self.step_size!r}")
         if not isinstance(self.gradient, bool):
-            raise ValueError(f"gradient must be True or False; got {self.gradient!r}")
+            raise InputError(f"gradient must be True or False; got {self.gradient!r}")
 
     @property
     def matched_sigma(self) -> float:
@@ -324,4 +326,4 @@ class LoopSettings:
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
         if not (self.langevin is None or isinstance(self.langevin, Langevin)):
-            raise ValueError(f"langevin must be a Langevin or None; got {self.langevin!r}")
+            raise InputError(f"langevin must be a Langevin or None; got {self.langevin!r}")

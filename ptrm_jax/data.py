@@ -13,13 +13,10 @@ from etils import epath
 
 from ptrm_jax import tasks
 from ptrm_jax.config import ModelConfig
+from ptrm_jax.errors import DataError
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
 
 _BUNDLED = epath.Path(__file__).parent / "assets" / "puzzles"
-
-
-class DataError(Exception):
-    """A data set that cannot be found or read; says which file and why."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ptrm_jax.config import DEFAULT_LANE_TILE, Backend, LoopSettings, check_choice, check_int
+from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import (
@@ -79,7 +80,7 @@ def join(
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(
+        raise InputError(
             f"cannot join the processes of a distributed run: {str(error).splitlines()[0]}; pass "
             "coordinator, num_processes and process_id, or shard where processes need not know "
             "each other"
@@ -106,7 +107,7 @@ def local_devices(count: int | None = None) -> tuple[jax.Device, ...]:
         return devices
     check_int("devices", count, 1)
     if count > len(devices):
-        raise ValueError(
+        raise InputError(
             f"devices must be at most {len(devices)}, the {devices[0].platform} devices of this "
             f"process; got {count}"
         )

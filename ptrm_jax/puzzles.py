@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from ptrm_jax.config import ModelConfig
+from ptrm_jax.errors import InputError
 
 Array = jax.Array | np.ndarray
 
@@ -52,22 +53,22 @@ def check_puzzles(config: ModelConfig, puzzles: Puzzles) -> None:
     """
     for name in Puzzles._fields:
         if not hasattr(getattr(puzzles, name), "dtype"):
-            raise ValueError(
+            raise InputError(
                 f"puzzles.{name} must be a numpy or jax array; got "
                 f"{type(getattr(puzzles, name)).__name__}; wrap it in numpy.asarray"
             )
     shape = puzzles.inputs.shape
     if len(shape) != 2 or shape[1] != config.seq_len:
-        raise ValueError(
+        raise InputError(
             f"puzzles.inputs must have shape [B, {config.seq_len}] for this model; got "
             f"{list(shape)}"
         )
     if shape[0] == 0:
-        raise ValueError("puzzles must hold at least one puzzle; got an empty batch")
+        raise InputError("puzzles must hold at least one puzzle; got an empty batch")
     for name in ("puzzle_identifiers", "index"):
         got = getattr(puzzles, name).shape
         if got != shape[:1]:
-            raise ValueError(
+            raise InputError(
                 f"puzzles.{name} must have shape [{shape[0]}], one per row of inputs; got "
                 f"{list(got)}"
             )
@@ -83,14 +84,14 @@ def check_puzzles(config: ModelConfig, puzzles: Puzzles) -> None:
     for name, (limit, meaning) in limits.items():
         value = getattr(puzzles, name)
         if not np.issubdtype(value.dtype, np.integer):
-            raise ValueError(f"puzzles.{name} must be integers ({meaning}); got {value.dtype}")
+            raise InputError(f"puzzles.{name} must be integers ({meaning}); got {value.dtype}")
         if isinstance(value, jax.core.Tracer):
             continue
         value = np.asarray(value)
         bad = np.argwhere((value < 0) | (value >= limit))
         if bad.size:
             at = tuple(int(i) for i in bad[0])
-            raise ValueError(
+            raise InputError(
                 f"puzzles.{name} must lie in 0..{limit - 1} ({meaning}); got {value[at]} at "
                 f"{list(at)} and {len(bad) - 1} more"
             )

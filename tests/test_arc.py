@@ -16,8 +16,7 @@ import pytest
 from ptrm_jax import DataError, make_puzzles, read_dataset
 from ptrm_jax.metrics import interval
 from ptrm_jax.tasks import arc
-from ptrm_jax.tasks.arc import EOS, PAD, PLAIN, ArcSet, Augmentation, Pair, Task
-from ptrm_jax.tasks.arc import vote as arc_vote
+from ptrm_jax.tasks.arc import EOS, PAD, PLAIN, ArcSet, Augmentation, Pair, Task, vote as arc_vote
 
 PER_ROW = ("labels", "task_of", "test_of", "transform_of", "colors_of")
 

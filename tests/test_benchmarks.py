@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 from conftest import load_experiment
 
-from ptrm_jax import mesh, metrics, read_dataset, save
-from ptrm_jax import paper as benchmarks
+from ptrm_jax import mesh, metrics, paper as benchmarks, read_dataset, save
 from ptrm_jax.__main__ import main as ptrm_main
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.model import TRM, init_params
-from ptrm_jax.sweep import SweepConfig
-from ptrm_jax.sweep import folder as store
+from ptrm_jax.sweep import SweepConfig, folder as store
 from ptrm_jax.tasks import arc, maze, ppbench
 from ptrm_jax.tasks.arc import vote as arc_vote
 

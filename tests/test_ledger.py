@@ -13,8 +13,7 @@ from ptrm_jax.analysis import exhibit
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
 from ptrm_jax.metrics import Interval
 from ptrm_jax.paper import ledger
-from ptrm_jax.sweep import folder as store
-from ptrm_jax.sweep import report
+from ptrm_jax.sweep import folder as store, report
 
 paper = load_experiment("paper")
 
@@ -202,7 +201,7 @@ def test_a_sweep_of_no_benchmark_is_refused(full_size, tmp_path):
     shutil.copytree(full_size, other)
     config = (other / "config.json").read_text()
     (other / "config.json").write_text(config.replace('"sudoku-extreme"', "null"))
-    with pytest.raises(store.StoreError, match="must be a sweep of"):
+    with pytest.raises(store.SweepError, match="must be a sweep of"):
         ledger.full_size([other])
 
 

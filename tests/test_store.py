@@ -22,8 +22,7 @@ from conftest import load_experiment
 
 from ptrm_jax import mesh, metrics, sweep
 from ptrm_jax.config import Backend
-from ptrm_jax.sweep import Result, Shard, SweepConfig, compare
-from ptrm_jax.sweep import folder as store
+from ptrm_jax.sweep import Result, Shard, SweepConfig, compare, folder as store
 from ptrm_jax.sweep.folder import Store
 
 ROOT = Path(__file__).parents[1]
@@ -159,7 +158,7 @@ def test_a_cut_tail_is_done_again(whole: Path, copy: Path) -> None:
     ids=str,
 )
 def test_another_sweep_is_refused(changes: dict[str, Any], message: str, whole: Path) -> None:
-    with pytest.raises(store.StoreError) as error:
+    with pytest.raises(store.SweepError) as error:
         Store(whole, sweep.prepare(dataclasses.replace(CONFIG, **changes)))
     assert message in str(error.value) and "--new" in str(error.value)
 
@@ -176,7 +175,7 @@ def test_another_checkpoint_version_or_platform_is_refused(whole: Path) -> None:
         provenance = json.loads(json.dumps(prepared.provenance))
         provenance[path[0]][path[1]] = value
         other = dataclasses.replace(prepared, provenance=provenance)
-        with pytest.raises(store.StoreError, match=path[0]) as error:
+        with pytest.raises(store.SweepError, match=path[0]) as error:
             Store(whole, other)
         assert value in str(error.value)
     # What does not decide the result may change.
@@ -192,7 +191,7 @@ def test_foreign_folders_are_left_alone(tmp_path: Path, copy: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     for name, message in (("file", "is a file"), ("mine", "something other than a sweep")):
-        with pytest.raises(store.StoreError, match=message):
+        with pytest.raises(store.SweepError, match=message):
             Store(tmp_path / name, prepared)
     # What a process leaves that was killed before it had written config.json is nobody's.
     (tmp_path / "killed").mkdir()
@@ -201,9 +200,9 @@ def test_foreign_folders_are_left_alone(tmp_path: Path, copy: Path) -> None:
     Store(tmp_path / "killed", prepared)
     for text in ("{", "[]", '{"config": {}}'):
         (copy / "config.json").write_text(text)
-        with pytest.raises(store.StoreError, match="is not the record of a sweep"):
+        with pytest.raises(store.SweepError, match="is not the record of a sweep"):
             Store(copy, prepared)
-    with pytest.raises(store.StoreError, match="is not the folder of a sweep"):
+    with pytest.raises(store.SweepError, match="is not the folder of a sweep"):
         store.read(tmp_path / "mine")
 
 
@@ -212,7 +211,7 @@ def test_a_journal_of_another_sweep_is_refused(copy: Path, tmp_path: Path) -> No
     other = dataclasses.replace(CONFIG, sigmas=(0.2,), seeds=(0,))
     go_on(other, tmp_path / "other", most=1)
     shutil.copy(next((tmp_path / "other" / "journal").iterdir()), copy / "journal" / "x.journal")
-    with pytest.raises(store.StoreError, match="holds a unit of another sweep"):
+    with pytest.raises(store.SweepError, match="holds a unit of another sweep"):
         Store(copy, sweep.prepare(CONFIG)).read()
 
 

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from pysat.solvers import Glucose4
 
-from ptrm_jax.tasks.sudoku import BLANK, PAD
-from ptrm_jax.tasks.sudoku import boards as sudoku
-from ptrm_jax.tasks.sudoku import kernels as _sudoku_kernels
+from ptrm_jax.tasks.sudoku import BLANK, PAD, boards as sudoku, kernels as _sudoku_kernels
 
 SIZES = (4, 6, 9)
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # rows, columns of a box

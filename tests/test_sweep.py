@@ -17,8 +17,7 @@ from ptrm_jax import DataError, Langevin, Save, load, mesh, read_dataset, save, 
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.model import TRM, flops_per_energy_gradient, flops_per_rollout_step, init_params
 from ptrm_jax.sweep import Record, Result, Run, SweepConfig, report
-from ptrm_jax.sweep.folder import Store, StoreError
-from ptrm_jax.sweep.folder import read as read_store
+from ptrm_jax.sweep.folder import Store, SweepError, read as read_store
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +247,7 @@ def test_langevin_updates_are_of_ptrm_alone(
     assert asked_of == [None] * len(plain.units) + [Langevin(2, 0.05)] * len(plain.units)
     found = read_store(tmp_path / "out")
     assert found.config.langevin == Langevin(2, 0.05)
-    with pytest.raises(StoreError, match=r"settings\.langevin_updates was 2 and is None"):
+    with pytest.raises(SweepError, match=r"settings\.langevin_updates was 2 and is None"):
         Store(tmp_path / "out", plain)
     np.testing.assert_array_equal(
         found.deterministic.record.q_logit, result.deterministic.record.q_logit[:, :, :3]

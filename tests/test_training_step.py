@@ -19,8 +19,7 @@ from jax import lax
 from convert import mapping, to_upstream, torch_training
 from ptrm_jax import mesh
 from ptrm_jax.config import ModelConfig, Precision
-from ptrm_jax.model import TRM, Carry, Params, contract, gated, product, recur
-from ptrm_jax.model import trm as network_model
+from ptrm_jax.model import TRM, Carry, Params, contract, gated, product, recur, trm as network_model
 from ptrm_jax.tasks.symmetry import dihedral_augment
 from ptrm_jax.training import step as training_step
 from ptrm_jax.training.config import TrainConfig

@@ -8,6 +8,8 @@ sweeps and trajectories and returns `Exhibit`s: picture, data, what it says in w
 import importlib
 from types import ModuleType
 
+from ptrm_jax.errors import InputError
+
 NAMES = (
     *("modes", "q_head", "basins", "width", "sigma", "langevin", "cost", "dynamics"),
     "movie",
@@ -22,5 +24,5 @@ def load(name: str) -> ModuleType:
       ValueError: there is none of this name.
     """
     if name not in NAMES:
-        raise ValueError(f"figure must be one of {', '.join(NAMES)}; got {name!r}")
+        raise InputError(f"figure must be one of {', '.join(NAMES)}; got {name!r}")
     return importlib.import_module(f"{__name__}.{name}")

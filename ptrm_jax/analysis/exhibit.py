@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax import charts
+from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_bytes, write_text
 from ptrm_jax.metrics import Interval
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Unit = Literal["%", "points", "number", "seconds", "dollars"]
 
 
-class NothingToShow(ValueError):
+class NothingToShow(InputError):
     """These puzzles do not have what an analysis looks at; says what, and what may help."""
 
 

@@ -19,6 +19,7 @@ from ptrm_jax.analysis import study
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
 from ptrm_jax.analysis.pca import principal_plane
 from ptrm_jax.config import Langevin, check_int
+from ptrm_jax.errors import InputError
 from ptrm_jax.model import Carry
 from ptrm_jax.sweep import Result
 
@@ -44,7 +45,7 @@ class Settings(study.Settings):
         for number in self.updates:
             check_int("updates", number, 1)
         if not self.updates:
-            raise ValueError("updates must hold at least one value; got none; pass 1")
+            raise InputError("updates must hold at least one value; got none; pass 1")
         for number in self.updates:
             _ = self.langevin(number)
 
@@ -55,7 +56,7 @@ class Settings(study.Settings):
           ValueError: sigma is 0 and no step size is given, or the step size is out of range.
         """
         if self.step_size is None and not self.sigma > 0:
-            raise ValueError(
+            raise InputError(
                 f"sigma must be > 0 where the step size follows from it; got {self.sigma}; pass "
                 "step_size"
             )

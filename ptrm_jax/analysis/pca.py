@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ptrm_jax.errors import InputError
+
 
 class Plane(NamedTuple):
     """Points in the space of their largest principal components.
@@ -37,7 +39,7 @@ def principal_plane(states: np.ndarray, num: int = 2) -> Plane:
     points = np.asarray(states, np.float64).reshape(-1, np.shape(states)[-1])
     num_points, num_features = points.shape
     if not (1 <= num <= num_features and num_points):
-        raise ValueError(
+        raise InputError(
             f"num must be in 1..{num_features}, the features of at least one point; got {num} and "
             f"{num_points} points; pass fewer components or more points"
         )

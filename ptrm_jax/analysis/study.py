@@ -24,8 +24,7 @@ from ptrm_jax import mesh, metrics, sweep
 from ptrm_jax.config import Langevin, MatmulPrecision, NoiseOn, NoiseWhen, Save
 from ptrm_jax.data import Dataset
 from ptrm_jax.model import TRM, Params
-from ptrm_jax.sweep import Result, Shard, SweepConfig, report
-from ptrm_jax.sweep import folder as store
+from ptrm_jax.sweep import Result, Shard, SweepConfig, folder as store, report
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from ptrm_jax.errors import InputError
+
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -409,7 +411,7 @@ def paired_difference(
       ValueError: the shapes differ, or as in `interval`.
     """
     if np.shape(a) != np.shape(b):
-        raise ValueError(
+        raise InputError(
             f"a and b must have one shape, the same puzzles; got {np.shape(a)} and {np.shape(b)}; "
             "keep the puzzles that both have"
         )
@@ -452,12 +454,12 @@ def ratio_interval(
     _check_resampling(confidence, num_resamples)
     top, bottom = (np.asarray(values).astype(np.float64) for values in (numerator, denominator))
     if top.ndim != 1 or top.shape != bottom.shape:
-        raise ValueError(
+        raise InputError(
             f"numerator and denominator must be [B], one number per puzzle; got {top.shape} and "
             f"{bottom.shape}; sum over the rollouts of a puzzle"
         )
     if not (np.isfinite(top).all() and np.isfinite(bottom).all() and (bottom >= 0).all()):
-        raise ValueError(
+        raise InputError(
             "numerator and denominator must be finite, and denominator >= 0; got others; leave out "
             "rollouts that are not finite"
         )
@@ -489,7 +491,7 @@ def seed_spread(values: ArrayLike) -> float:
     """
     values = np.asarray(values).astype(np.float64)
     if values.ndim != 1 or not values.size:
-        raise ValueError(
+        raise InputError(
             f"values must be [R], one number per seed; got shape {values.shape}; "
             "average over puzzles first"
         )
@@ -606,7 +608,7 @@ def _compare(
     labels = _integers("labels", labels, 2, "[B, S]")
     answers = _integers("answers", answers, None, "[B, ..., S]")
     if answers.ndim < 2 or (answers.shape[0], answers.shape[-1]) != labels.shape:
-        raise ValueError(
+        raise InputError(
             f"answers must be [B, ..., S] with the B and S of labels {labels.shape}; "
             f"got {answers.shape}; pass the rows and positions that both have"
         )
@@ -694,16 +696,16 @@ def _ends(
 def _integers(name: str, array: ArrayLike, ndim: int | None, shape: str) -> NDArray:
     array = np.asarray(array)
     if not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"{name} must be {shape} integer tokens; got {array.dtype}; argmax them")
+        raise InputError(f"{name} must be {shape} integer tokens; got {array.dtype}; argmax them")
     if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"{name} must be {shape}; got shape {array.shape}; reshape to {shape}")
+        raise InputError(f"{name} must be {shape}; got shape {array.shape}; reshape to {shape}")
     return array
 
 
 def _correct(correct: ArrayLike) -> Bools:
     correct = np.asarray(correct)
     if correct.ndim != 2 or not correct.shape[1] or correct.dtype != np.bool_:
-        raise ValueError(
+        raise InputError(
             f"correct must be [B, K] bool with K >= 1; got {correct.dtype} {correct.shape}; "
             "compute it with metrics.exact"
         )
@@ -717,7 +719,7 @@ def _rollouts(
     correct = _correct(correct)
     q_logit = np.asarray(q_logit).astype(np.float64)
     if q_logit.shape != correct.shape:
-        raise ValueError(
+        raise InputError(
             f"q_logit must have the shape [B, K] of correct, {correct.shape}; got {q_logit.shape}; "
             "pass one Q per rollout"
         )
@@ -730,7 +732,7 @@ def _rollouts(
 def _flags(name: str, flags: ArrayLike, correct: Bools) -> Bools:
     flags = np.asarray(flags)
     if flags.shape != correct.shape or flags.dtype != np.bool_:
-        raise ValueError(
+        raise InputError(
             f"{name} must be bool with the shape [B, K] of correct, {correct.shape}; "
             f"got {flags.dtype} {flags.shape}; pass one flag per rollout, or None"
         )
@@ -741,7 +743,7 @@ def _first_of_answer(answer_id: ArrayLike, correct: Bools) -> NDArray:
     """Checked [B, K] answer ids: each names the first rollout of its answer, all equally right."""
     answer_id = np.asarray(answer_id)
     if answer_id.shape != correct.shape or not np.issubdtype(answer_id.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"answer_id must be integer with the shape [B, K] of correct, {correct.shape}; "
             f"got {answer_id.dtype} {answer_id.shape}; compute it with metrics.answer_ids"
         )
@@ -750,14 +752,14 @@ def _first_of_answer(answer_id: ArrayLike, correct: Bools) -> NDArray:
     fits = in_range & (np.take_along_axis(answer_id, first, axis=1) == answer_id)
     if not fits.all():
         b, k = np.argwhere(~fits)[0]
-        raise ValueError(
+        raise InputError(
             "answer_id must name the lowest rollout id with the same answer; "
             f"got {answer_id[b, k]} at puzzle {b}, rollout {k}; compute it with metrics.answer_ids"
         )
     clash = np.take_along_axis(correct, first, axis=1) != correct
     if clash.any():
         b, k = np.argwhere(clash)[0]
-        raise ValueError(
+        raise InputError(
             f"rollouts with one answer_id must be equally correct; puzzle {b}, rollouts "
             f"{answer_id[b, k]} and {k} are not; compute both arrays from the same answers"
         )
@@ -768,13 +770,13 @@ def _per_puzzle(name: str, values: ArrayLike) -> Floats:
     """[B] means over seeds of [B] or [R, B] fractions."""
     values = np.asarray(values).astype(np.float64)
     if values.ndim not in (1, 2) or not values.size:
-        raise ValueError(
+        raise InputError(
             f"{name} must be [B] or [R, B] with at least one puzzle; got shape {values.shape}; "
             "pass one value per puzzle"
         )
     outside = ~((values >= 0) & (values <= 1))
     if outside.any():
-        raise ValueError(
+        raise InputError(
             f"{name} must be fractions in [0, 1]; got {values[outside][0]}; drop padding rows with "
             "metrics.valid_rows and divide percent by 100"
         )
@@ -785,7 +787,7 @@ def _rollouts_for(k: int, correct: Bools) -> int:
     """K of [B, K] `correct`, once k is known to be in 1..K."""
     num_rollouts = correct.shape[1]
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= num_rollouts:
-        raise ValueError(
+        raise InputError(
             f"k must be a whole number in 1..K, K = {num_rollouts}; got {k!r}; run more rollouts"
             " or lower k"
         )
@@ -794,12 +796,12 @@ def _rollouts_for(k: int, correct: Bools) -> int:
 
 def _at_least_one(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a whole number >= 1; got {value!r}; pass 1 or more")
+        raise InputError(f"{name} must be a whole number >= 1; got {value!r}; pass 1 or more")
 
 
 def _check_resampling(confidence: float, num_resamples: int) -> None:
     if not 0 < confidence < 1:
-        raise ValueError(
+        raise InputError(
             f"confidence must be a fraction in (0, 1); got {confidence!r}; pass 0.95 for 95 %"
         )
     _at_least_one("num_resamples", num_resamples)

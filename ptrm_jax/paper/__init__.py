@@ -13,6 +13,7 @@ from types import ModuleType
 
 from etils import epath
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.sweep import Result, Sweep, SweepConfig
 
 NAMES = ("arc-agi-2", "maze-hard", "ppbench", "sudoku-extreme")
@@ -78,5 +79,5 @@ def reporter(name: str) -> Callable[[Result, epath.Path], str] | None:
 
 def _module(name: str) -> ModuleType:
     if name not in names():
-        raise ValueError(f"benchmark must be one of {', '.join(names())}; got {name!r}")
+        raise InputError(f"benchmark must be one of {', '.join(names())}; got {name!r}")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

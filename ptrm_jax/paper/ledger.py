@@ -18,12 +18,10 @@ from typing import Any, Literal, NamedTuple
 
 from etils import epath
 
-from ptrm_jax import paper as benchmarks
-from ptrm_jax import sweep
+from ptrm_jax import paper as benchmarks, sweep
 from ptrm_jax.analysis.exhibit import Finding
 from ptrm_jax.metrics import Interval, interval
-from ptrm_jax.sweep import Result
-from ptrm_jax.sweep import folder as store
+from ptrm_jax.sweep import Result, folder as store
 
 Expectation = Literal["positive", "negative", "small"]
 SMALL = 0.02
@@ -470,14 +468,14 @@ def full_size(
     """Finished sweeps of named benchmarks and their folders, by the benchmark's name.
 
     Raises:
-      StoreError: one is not the folder of a sweep, or of no benchmark.
+      SweepError: one is not the folder of a sweep, or of no benchmark.
       IncompleteError: units are missing.
     """
     found = {}
     for directory in map(epath.Path, directories):
         result = store.read(directory)
         if result.config.benchmark not in benchmarks.names():
-            raise store.StoreError(
+            raise store.SweepError(
                 f"{directory} must be a sweep of {', '.join(benchmarks.names())}; it is of none; "
                 "run experiments/ptrm_sweep.py NAME"
             )

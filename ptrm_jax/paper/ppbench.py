@@ -25,6 +25,7 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax import sweep
+from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
 from ptrm_jax.sweep import Result, Sweep, SweepConfig
 from ptrm_jax.tasks import ppbench
@@ -48,7 +49,7 @@ def check(sweep: Sweep) -> None:
     """
     kinds = sweep.puzzles.strata.get("type")
     if kinds is None or not set(kinds.tolist()) & set(ppbench.REPORTED):
-        raise ValueError(
+        raise InputError(
             f"data must have puzzles of {', '.join(ppbench.REPORTED)}, read from PPBench's files; "
             f"{sweep.puzzles.name} has none; pass ppbench-golden or a .jsonl file"
         )

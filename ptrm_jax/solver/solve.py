@@ -30,6 +30,7 @@ from ptrm_jax.config import (
     Save,
     check_int,
 )
+from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Carry, Heads, Params, param_shapes, path_name, recur, rounded
 from ptrm_jax.puzzles import Puzzles, check_puzzles
 from ptrm_jax.solver import selection
@@ -465,7 +466,7 @@ def step(
     _check_at_least("t", t, 1)
     num_puzzles = puzzles.index.shape[0]
     if jnp.shape(rollout) not in ((), (num_puzzles,)):
-        raise ValueError(
+        raise InputError(
             f"rollout must be a scalar or have shape [{num_puzzles}]; got {jnp.shape(rollout)}"
         )
     rollout = jnp.broadcast_to(jnp.asarray(rollout, jnp.int32), (num_puzzles,))
@@ -712,18 +713,18 @@ def check_key(key: jax.Array) -> None:
     """Raises ValueError unless `key` is one typed threefry key."""
     remedy = "make it with jax.random.key(seed, impl='threefry2x32')"
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise ValueError(f"key must be a typed JAX key; got {_brief(key)}; {remedy}")
+        raise InputError(f"key must be a typed JAX key; got {_brief(key)}; {remedy}")
     if key.shape != ():
-        raise ValueError(f"key must be a single key; got shape {list(key.shape)}")
+        raise InputError(f"key must be a single key; got shape {list(key.shape)}")
     if str(jax.random.key_impl(key)) != "threefry2x32":
         # rbg streams depend on vmap and layout, which would break every promise made here.
-        raise ValueError(f"key must be threefry2x32; got {jax.random.key_impl(key)}; {remedy}")
+        raise InputError(f"key must be threefry2x32; got {jax.random.key_impl(key)}; {remedy}")
 
 
 def check_sigma(sigma: jax.Array | float) -> None:
     """Raises ValueError unless sigma is a scalar, and finite and >= 0 where its value is known."""
     if jnp.shape(sigma) != ():
-        raise ValueError(
+        raise InputError(
             f"sigma must be a scalar; got shape {list(jnp.shape(sigma))}; use jax.vmap over solve "
             "for several"
         )
@@ -731,7 +732,7 @@ def check_sigma(sigma: jax.Array | float) -> None:
         return
     value = float(sigma)
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"sigma must be finite and >= 0; got {value}")
+        raise InputError(f"sigma must be finite and >= 0; got {value}")
 
 
 def check_solve(
@@ -752,7 +753,7 @@ def check_solve(
         check_int("num_rollouts", num_rollouts, 1)
         return np.arange(num_rollouts, dtype=np.int32)
     if jnp.ndim(rollouts) != 1 or jnp.size(rollouts) == 0:
-        raise ValueError(f"rollouts must have shape [K], K >= 1; got {list(jnp.shape(rollouts))}")
+        raise InputError(f"rollouts must have shape [K], K >= 1; got {list(jnp.shape(rollouts))}")
     _check_at_least("rollouts", rollouts, 0)
     return jnp.asarray(rollouts, jnp.int32)
 
@@ -775,7 +776,7 @@ def check_params(model: TRM, params: Params) -> None:
         if got[name] != expected[name].shape
     ]
     if problems:
-        raise ValueError("params are not this model's: " + "; ".join(problems))
+        raise InputError("params are not this model's: " + "; ".join(problems))
 
 
 def _check_step(model: TRM, params: Params, carry: Carry, puzzles: Puzzles, lane_tile: int) -> None:
@@ -786,11 +787,11 @@ def _check_step(model: TRM, params: Params, carry: Carry, puzzles: Puzzles, lane
     for name in Carry._fields:
         state = getattr(carry, name)
         if jnp.shape(state) != shape:
-            raise ValueError(
+            raise InputError(
                 f"carry.{name} must have shape {list(shape)}; got {list(jnp.shape(state))}"
             )
         if state.dtype != model.precision.dtype:
-            raise ValueError(
+            raise InputError(
                 f"carry.{name} must be in the compute dtype {model.precision.dtype}; got "
                 f"{state.dtype}"
             )
@@ -800,7 +801,7 @@ def _check_at_least(name: str, value: jax.Array | np.ndarray | int, minimum: int
     if isinstance(value, jax.core.Tracer):
         return
     if not np.issubdtype(np.asarray(value).dtype, np.integer) or np.min(value) < minimum:
-        raise ValueError(f"{name} must be whole numbers >= {minimum}; got {_brief(value)}")
+        raise InputError(f"{name} must be whole numbers >= {minimum}; got {_brief(value)}")
 
 
 def _brief(value: object) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 from ptrm_jax import metrics, sweep
+from ptrm_jax.errors import InputError
 from ptrm_jax.metrics import Interval
 from ptrm_jax.provenance import differences
 from ptrm_jax.sweep import Record, Result, Run
@@ -78,7 +79,7 @@ def compare(first: Result, second: Result) -> Comparison:
     """
     datas = [result.provenance["data"] for result in (first, second)]
     if datas[0]["digest"] != datas[1]["digest"]:
-        raise ValueError(
+        raise InputError(
             f"both sweeps must be of the same puzzles; got {datas[0]['name']} "
             f"({datas[0]['num_puzzles']}, digest {datas[0]['digest'][:8]}) and {datas[1]['name']} "
             f"({datas[1]['num_puzzles']}, digest {datas[1]['digest'][:8]})"

@@ -19,25 +19,17 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax import sweep
+from ptrm_jax.errors import IncompleteError, JournalError, SweepError
 from ptrm_jax.files import is_partial, write_text
 from ptrm_jax.provenance import differences
 from ptrm_jax.sweep import Result, Shard, Sweep, SweepConfig, journal
-from ptrm_jax.sweep.journal import JournalError
 from ptrm_jax.sweep.plan import Finished, Unit, pack, unpack
 
-__all__ = ["IncompleteError", "JournalError", "Store", "StoreError", "free_output", "read"]
+__all__ = ["IncompleteError", "JournalError", "Store", "SweepError", "free_output", "read"]
 
 CONFIG = "config.json"
 _JOURNALS = "journal"
 _STRATA = "strata.json"
-
-
-class StoreError(Exception):
-    """A folder that cannot be used for a sweep; says why, and what to do."""
-
-
-class IncompleteError(StoreError):
-    """A sweep some units of which are missing."""
 
 
 class Store:
@@ -48,7 +40,7 @@ class Store:
       sweep: prepared.
 
     Raises:
-      StoreError: the folder holds another sweep, named by what differs, or something else.
+      SweepError: the folder holds another sweep, named by what differs, or something else.
       OSError: it cannot be read.
     """
 
@@ -57,18 +49,18 @@ class Store:
         if not self.directory.exists():
             return
         if not self.directory.is_dir():
-            raise StoreError(f"output {self.directory} is a file; pass another --output")
+            raise SweepError(f"output {self.directory} is a file; pass another --output")
         if not (self.directory / CONFIG).exists():
             there = [path for path in self.directory.iterdir() if path.name != _STRATA]
             if not all(map(is_partial, there)):
-                raise StoreError(
+                raise SweepError(
                     f"output {self.directory} holds something other than a sweep; pass another "
                     "--output"
                 )
             return
         before = _stored(self.directory)["identity"]
         if different := differences(before, sweep.identity):
-            raise StoreError(
+            raise SweepError(
                 f"output {self.directory} holds another sweep: {'; '.join(different)}; pass --new "
                 "or another --output, or the settings it was started with"
             )
@@ -92,7 +84,7 @@ class Store:
         """The finished units, and the places of damaged records.
 
         Raises:
-          StoreError: a record is of another sweep.
+          SweepError: a record is of another sweep.
         """
         digests = {unit.digest(self._sweep.identity) for unit in self._sweep.units}
         return _finished([self.directory], digests)
@@ -128,7 +120,7 @@ def read(*directories: str | os.PathLike[str]) -> Result:
     """The result of a sweep, from its folder, or from the folders of its shards.
 
     Raises:
-      StoreError: they are not of one sweep.
+      SweepError: they are not of one sweep.
       IncompleteError: units are missing.
       OSError: something cannot be read.
     """
@@ -137,14 +129,14 @@ def read(*directories: str | os.PathLike[str]) -> Result:
     identity = stored[0]["identity"]
     for folder, other in zip(folders, stored, strict=True):
         if different := differences(identity, other["identity"]):
-            raise StoreError(f"{folders[0]} and {folder} hold two sweeps: {'; '.join(different)}")
+            raise SweepError(f"{folders[0]} and {folder} hold two sweeps: {'; '.join(different)}")
     config, provenance = _config(stored[0]["config"]), stored[0]["provenance"]
     units = sweep.plan_runs(config, provenance["data"]["num_puzzles"], provenance["lane_tile"])
     finished, _ = _finished(folders, {u.digest(identity) for run in units for u in run})
+    task, strata = provenance["data"]["task"], _strata(folders[0])
     try:
-        task, strata = provenance["data"]["task"], _strata(folders[0])
         return sweep.collect(config, provenance, units, finished, task, strata)
-    except sweep.Incomplete as error:
+    except IncompleteError as error:
         raise IncompleteError(f"{', '.join(map(os.fspath, folders))}: {error}") from None
 
 
@@ -159,7 +151,7 @@ def _finished(
         for payload in contents.payloads:
             digest, part = unpack(payload)
             if digest not in digests:
-                raise StoreError(
+                raise SweepError(
                     f"{folder / _JOURNALS} holds a unit of another sweep, {digest}; pass another "
                     "--output"
                 )
@@ -170,12 +162,12 @@ def _finished(
 def _stored(directory: epath.Path) -> dict[str, Any]:
     path = directory / CONFIG
     if not path.exists():
-        raise StoreError(f"{directory} is not the folder of a sweep: it has no {CONFIG}")
+        raise SweepError(f"{directory} is not the folder of a sweep: it has no {CONFIG}")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         _ = [stored[name] for name in ("config", "provenance", "identity")]
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is not the record of a sweep: {error}") from error
+        raise SweepError(f"{path} is not the record of a sweep: {error}") from error
     return stored
 
 
@@ -184,7 +176,7 @@ def _strata(directory: epath.Path) -> dict[str, np.ndarray]:
     try:
         return {name: np.array(kinds) for name, kinds in json.loads(path.read_text()).items()}
     except (ValueError, AttributeError) as error:
-        raise StoreError(f"{path} is not the record of a sweep: {error}") from error
+        raise SweepError(f"{path} is not the record of a sweep: {error}") from error
 
 
 def _config(fields: Mapping[str, Any]) -> SweepConfig:

@@ -20,13 +20,11 @@ from typing import BinaryIO, NamedTuple
 
 from etils import epath
 
+from ptrm_jax.errors import JournalError
+
 MAGIC = b"\x93PTRMrec"
 _HEADER = struct.Struct("<8sQ32s")
 _SUFFIX = ".journal"
-
-
-class JournalError(Exception):
-    """A journal that cannot be used; says why, and what to do."""
 
 
 class Contents(NamedTuple):

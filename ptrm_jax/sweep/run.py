@@ -35,14 +35,15 @@ from ptrm_jax.config import (
     check_choice,
     check_int,
 )
-from ptrm_jax.data import DataError, Dataset, read_dataset
+from ptrm_jax.data import Dataset, read_dataset
+from ptrm_jax.errors import DataError, IncompleteError, InputError, PtrmError
 from ptrm_jax.metrics import Interval
 from ptrm_jax.model import TRM, Params, flops_per_energy_gradient, flops_per_rollout_step
 from ptrm_jax.provenance import environment
 from ptrm_jax.solver import check_sigma
 from ptrm_jax.sweep.plan import Finished, Measured, Unit, assemble, measure, plan
 
-INPUT_ERRORS = (ValueError, OSError, checkpoint.CheckpointError, DataError)
+INPUT_ERRORS = (PtrmError, ValueError, OSError)
 """What bad input raises before anything is compiled; commands turn them into exit status 2."""
 
 
@@ -126,12 +127,12 @@ class SweepConfig:
         check_choice("noise_when", self.noise_when, NoiseWhen)
         check_int("langevin_updates", self.langevin_updates, 0)
         if (self.langevin_updates == 0) != (self.langevin_step_size is None):
-            raise ValueError(
+            raise InputError(
                 "langevin_updates >= 1 and langevin_step_size go together; got "
                 f"{self.langevin_updates} and {self.langevin_step_size}; pass both or neither"
             )
         if not (self.langevin_gradient or self.langevin_updates):
-            raise ValueError(
+            raise InputError(
                 "langevin_gradient is of Langevin updates; got False and langevin_updates 0; pass "
                 "langevin_updates and langevin_step_size too"
             )
@@ -142,14 +143,14 @@ class SweepConfig:
             tasks.load(self.task)
         for name, values in (("sigmas", self.sigmas), ("seeds", self.seeds)):
             if not values:
-                raise ValueError(f"{name} must hold at least one value; got none")
+                raise InputError(f"{name} must hold at least one value; got none")
             if len(set(values)) != len(values):
-                raise ValueError(f"{name} must differ from each other; got {values}")
+                raise InputError(f"{name} must differ from each other; got {values}")
         for grid, name in (("grid_rollouts", "rollouts"), ("grid_depths", "depth")):
             for value in getattr(self, grid):
                 check_int(grid, value, 1)
                 if value > getattr(self, name):
-                    raise ValueError(
+                    raise InputError(
                         f"{grid} must be at most {name} ({getattr(self, name)}), whose parts they "
                         f"are; got {value}; raise {name}"
                     )
@@ -359,7 +360,7 @@ def prepare(config: SweepConfig) -> Sweep:
     chosen = whole if config.unlabelled else whole.take(labelled)
     chosen = chosen.head(config.num_puzzles)
     if config.task is not None and chosen.task not in (None, config.task):
-        raise ValueError(
+        raise InputError(
             f"task must be that of the data; {chosen.name} is of {chosen.task!r}; got "
             f"{config.task!r}; pass other data"
         )
@@ -397,14 +398,10 @@ def prepare(config: SweepConfig) -> Sweep:
 def _data_of(checkpoint_name: str) -> str:
     if checkpoint_name in data.bundled():
         return checkpoint_name
-    raise ValueError(
+    raise InputError(
         f"data must be given with a checkpoint of your own; got none for {checkpoint_name!r}; pass "
         f"a bundled set ({', '.join(data.bundled())}), a CSV file or an upstream folder"
     )
-
-
-class Incomplete(Exception):
-    """A sweep some units of which are missing."""
 
 
 class Shard(NamedTuple):
@@ -422,7 +419,7 @@ class Shard(NamedTuple):
         """
         index, slash, count = text.partition("/")
         if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-            raise ValueError(f"shard must be i/n with i in 0..n-1; got {text!r}")
+            raise InputError(f"shard must be i/n with i in 0..n-1; got {text!r}")
         return cls(int(index), int(count))
 
 
@@ -556,11 +553,11 @@ def collect(
       strata: as `Dataset.strata`, of its puzzles.
 
     Raises:
-      Incomplete: some are missing.
+      IncompleteError: some are missing.
     """
     units = {unit for run in runs for unit in run}
     if missing := len(units - finished.keys()):
-        raise Incomplete(
+        raise IncompleteError(
             f"{missing} of {len(units)} units of the sweep are missing; run the same command "
             "again, or the shards that have not ended"
         )

@@ -9,6 +9,7 @@ import os
 import pkgutil
 from collections.abc import Mapping
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks.task import Task as Task
 
 
@@ -31,7 +32,7 @@ def load(name: str) -> Task:
       ValueError: there is none of this name.
     """
     if name not in all_tasks():
-        raise ValueError(f"task must be one of {', '.join(all_tasks())}; got {name!r}")
+        raise InputError(f"task must be one of {', '.join(all_tasks())}; got {name!r}")
     return all_tasks()[name]
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ptrm_jax.errors import InputError
+
 CSV_COLUMNS = ("source", "question", "answer", "rating")
 UNKNOWN_RATING = -1.0
 
@@ -49,7 +51,7 @@ def read_csv(
                 source, question, answer, rating = _parse_row(row, encode)
                 num_cells = len(inputs[0]) if inputs else len(question)
                 if not len(question) == len(answer) == num_cells:
-                    raise ValueError(
+                    raise InputError(
                         f"all boards of a file must have one size, here {num_cells} cells; "
                         f"question has {len(question)} and answer {len(answer)}; use one file per "
                         "size"
@@ -60,22 +62,22 @@ def read_csv(
                 labels.append(answer)
                 ratings.append(rating)
             if not inputs:
-                raise ValueError(
+                raise InputError(
                     "a puzzle file must hold at least one puzzle; it has 0 rows below its header; "
                     "add rows or pass another path"
                 )
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{os.fspath(path)}:{max(reader.line_num, 1)}: a puzzle file must be CSV in UTF-8; "
                 f"reading stopped here with {str(error)!r}; correct the quotes or the encoding"
             ) from error
         except ValueError as error:
-            raise ValueError(f"{os.fspath(path)}:{max(reader.line_num, 1)}: {error}") from None
+            raise InputError(f"{os.fspath(path)}:{max(reader.line_num, 1)}: {error}") from None
 
     puzzles, answers = np.stack(inputs), np.stack(labels)
     wrong = np.flatnonzero(~satisfies_rules(answers, puzzles))
     if wrong.size:
-        raise ValueError(f"{os.fspath(path)}:{lines[wrong[0]]}: {wrong_answer(answers[wrong[0]])}")
+        raise InputError(f"{os.fspath(path)}:{lines[wrong[0]]}: {wrong_answer(answers[wrong[0]])}")
     return puzzles, answers, np.array(ratings, np.float64), sources
 
 
@@ -110,7 +112,7 @@ def write_csv(
         OSError: the file cannot be written.
     """
     if inputs.ndim != 2 or inputs.shape != labels.shape or not len(inputs):
-        raise ValueError(
+        raise InputError(
             "inputs and labels must have one shape [B, S] with B at least 1; inputs has shape "
             f"{inputs.shape} and labels {labels.shape}; pass one row per puzzle"
         )
@@ -120,20 +122,20 @@ def write_csv(
         ratings = np.full(len(inputs), UNKNOWN_RATING)
     ratings = np.asarray(ratings, np.float64)
     if len(sources) != len(inputs) or ratings.shape != inputs.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"sources and ratings must have one entry per puzzle; there are {len(inputs)} puzzles, "
             f"{len(sources)} sources and ratings of shape {ratings.shape}; pass matching rows"
         )
     if not np.isfinite(ratings).all():
         row = int(np.flatnonzero(~np.isfinite(ratings))[0])
-        raise ValueError(
+        raise InputError(
             f"ratings must be finite; row {row} has rating {ratings[row]}; pass {UNKNOWN_RATING:g} "
             "where it is unknown"
         )
     check_inputs(inputs)
     wrong = np.flatnonzero(~satisfies_rules(labels, inputs))
     if wrong.size:
-        raise ValueError(f"row {wrong[0]}: {wrong_answer(labels[wrong[0]])}")
+        raise InputError(f"row {wrong[0]}: {wrong_answer(labels[wrong[0]])}")
 
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -159,7 +161,7 @@ def first_question(path: str | os.PathLike[str]) -> str | None:
 
 def _check_header(header: list[str]) -> None:
     if tuple(header) != CSV_COLUMNS:
-        raise ValueError(
+        raise InputError(
             f"a puzzle file must begin with the columns {','.join(CSV_COLUMNS)}; its header is "
             f"{','.join(header)!r}; add the header or pass another path"
         )
@@ -169,7 +171,7 @@ def _parse_row(
     row: list[str], encode: Callable[[str], np.ndarray]
 ) -> tuple[str, np.ndarray, np.ndarray, float]:
     if len(row) != len(CSV_COLUMNS):
-        raise ValueError(
+        raise InputError(
             f"a row must have the {len(CSV_COLUMNS)} fields {','.join(CSV_COLUMNS)}; it has "
             f"{len(row)}; add or remove fields"
         )
@@ -179,7 +181,7 @@ def _parse_row(
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(
+        raise InputError(
             f"a rating must be a finite number; rating is {rating!r}; write {UNKNOWN_RATING:g} "
             "where it is unknown"
         )
@@ -188,5 +190,5 @@ def _parse_row(
         try:
             boards.append(encode(text))
         except ValueError as error:
-            raise ValueError(f"{column}: {error}") from None
+            raise InputError(f"{column}: {error}") from None
     return source, boards[0], boards[1], number

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import csv_format, symmetry
 from ptrm_jax.tasks.symmetry import Augment, dihedral_cells
 from ptrm_jax.tasks.task import Labelled, Task, bands, image_key, in_test_split
@@ -48,7 +49,7 @@ def encode(text: str) -> np.ndarray:
     """
     lines = text.splitlines()
     if len({len(line) for line in lines}) != 1 or not lines[0]:
-        raise ValueError(
+        raise InputError(
             f"a maze must have at least one cell and lines of one length; text has {len(lines)} "
             f"lines of lengths {sorted({len(line) for line in lines})}; keep the spaces at the "
             "ends of its lines, they are cells"
@@ -56,7 +57,7 @@ def encode(text: str) -> np.ndarray:
     for number, line in enumerate(lines, start=1):
         for column, char in enumerate(line, start=1):
             if char not in _TOKEN_OF:
-                raise ValueError(
+                raise InputError(
                     f"a maze must be written in the characters {_CHARSET!r}; text has {char!r} at "
                     f"line {number}, column {column}; remove or replace it"
                 )
@@ -94,7 +95,7 @@ def draw(tokens: Any, *, clues: Any | None = None, width: int | None = None) -> 
     if clues is not None:
         clues = _integers(clues, "clues", ndim=1)
         if clues.shape != array.shape:
-            raise ValueError(
+            raise InputError(
                 f"clues must belong to the maze drawn; clues has {len(clues)} cells and tokens "
                 f"{len(array)}; pass the maze that tokens answers"
             )
@@ -131,7 +132,7 @@ def satisfies_rules(answers: Any, inputs: Any, *, width: int | None = None) -> n
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(
+        raise InputError(
             f"inputs must broadcast to answers, cell by cell; inputs has shape {inputs.shape} and "
             f"answers {answers.shape}; for rollouts [B, K, S] pass inputs[:, None]"
         )
@@ -173,7 +174,7 @@ def label(inputs: Any, *, width: int | None = None) -> np.ndarray:
     goals = np.flatnonzero(mazes == GOAL)
     closed = np.flatnonzero(distance.ravel()[goals] < 0)
     if closed.size:
-        raise ValueError(
+        raise InputError(
             f"a maze must have a path from S to G; inputs has none in maze {closed[0]}; remove it"
         )
     labels = mazes.astype(np.int32).ravel()
@@ -227,16 +228,16 @@ def generate(
             rare.
     """
     if min(height, width) < 5 or height % 2 == 0 or width % 2 == 0:
-        raise ValueError(
+        raise InputError(
             f"height and width must be odd and at least 5; they are {height} and {width}; pass odd "
             "numbers, with one cell of outer wall on each side"
         )
     if kind not in ("perfect", "braided"):
-        raise ValueError(f"kind must be 'perfect' or 'braided'; kind is {kind!r}; pass one of them")
+        raise InputError(f"kind must be 'perfect' or 'braided'; kind is {kind!r}; pass one of them")
     if split not in (None, "train", "test"):
-        raise ValueError(f"split must be 'train', 'test' or None; split is {split!r}; pass one")
+        raise InputError(f"split must be 'train', 'test' or None; split is {split!r}; pass one")
     if count < 0 or seed < 0 or min_path < 1:
-        raise ValueError(
+        raise InputError(
             f"count and seed must be at least 0 and min_path at least 1; count is {count}, seed "
             f"{seed}, min_path {min_path}; pass values in range"
         )
@@ -252,7 +253,7 @@ def generate(
             if split is None or in_test_split(_key(maze, symmetries)) == (split == "test"):
                 break
         else:
-            raise ValueError(
+            raise InputError(
                 f"{count} distinct {kind} mazes of {height}x{width} cells with min_path {min_path} "
                 f"and split {split} must exist and not be rare; {_MAX_REDRAWS} draws of maze "
                 f"{index} gave none; pass a smaller count or min_path, or a larger size"
@@ -535,7 +536,7 @@ def _integers(values: Any, name: str, *, ndim: int | None = None) -> np.ndarray:
     ndim_fits = array.ndim > 0 if ndim is None else array.ndim == ndim
     if not ndim_fits or not np.issubdtype(array.dtype, np.integer):
         axes = "at least one axis" if ndim is None else f"{ndim} axes"
-        raise ValueError(
+        raise InputError(
             f"{name} must be integer tokens with {axes}, the last of cells; {name} has shape "
             f"{array.shape} and dtype {array.dtype}; pass tokens, as encode makes them from text"
         )
@@ -547,7 +548,7 @@ def _shape(num_cells: int, width: int | None) -> tuple[int, int]:
     columns = math.isqrt(num_cells) if width is None else width
     rows = num_cells // max(columns, 1)
     if min(rows, columns) < 1 or rows * columns != num_cells or (width is None and rows != columns):
-        raise ValueError(
+        raise InputError(
             f"a maze must be square or have rows of `width` cells; it has {num_cells} cells and "
             f"width is {width}; pass whole mazes, and width where they are not square"
         )
@@ -561,7 +562,7 @@ def _check_mazes(inputs: np.ndarray, width: int) -> np.ndarray:
     if foreign.size:
         maze, cell = foreign[0].tolist()
         row, column = divmod(cell, width)
-        raise ValueError(
+        raise InputError(
             f"a maze must hold tokens {WALL} (wall) to {GOAL} (goal); it has {mazes[maze, cell]} "
             f"in r{row + 1}c{column + 1} of maze {maze}; pass mazes without paths and pads"
         )
@@ -569,7 +570,7 @@ def _check_mazes(inputs: np.ndarray, width: int) -> np.ndarray:
         counts = (mazes == token).sum(-1)
         wrong = np.flatnonzero(counts != 1)
         if wrong.size:
-            raise ValueError(
+            raise InputError(
                 f"a maze must have one S and one G; maze {wrong[0]} has {counts[wrong[0]]} "
                 f"{_CHARSET[token - 1]}; correct or remove it"
             )

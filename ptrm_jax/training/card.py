@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax import charts, checkpoint, metrics, sweep
+from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_bytes, write_text
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import Result, report
@@ -42,11 +43,11 @@ def model_card(
     manifest = checkpoint.read_manifest(model)
     provenance = manifest["provenance"]
     if provenance.get("trained_by") != "ptrm_jax":
-        raise ValueError(f"{os.fspath(model)} was not trained by ptrm_jax; write its card by hand")
+        raise InputError(f"{os.fspath(model)} was not trained by ptrm_jax; write its card by hand")
     for result in results:
         digest = result.provenance["checkpoint"]["digest"]
         if digest != manifest["digest"]:
-            raise ValueError(
+            raise InputError(
                 f"a sweep is of checkpoint {digest[:8]}, not of {manifest['digest'][:8]}; run it "
                 "again"
             )

@@ -13,6 +13,7 @@ from ptrm_jax.config import (
     check_choice,
     check_int,
 )
+from ptrm_jax.errors import InputError
 
 OptimizerName = Literal["adam_atan2", "adamw"]
 Loss = Literal["stablemax", "softmax"]
@@ -131,11 +132,11 @@ class TrainConfig:
         ):
             value = getattr(self, name)
             if not (math.isfinite(value) and low <= value <= high):
-                raise ValueError(f"{name} must lie in [{low:g}, {high:g}]; got {value!r}")
+                raise InputError(f"{name} must lie in [{low:g}, {high:g}]; got {value!r}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be two numbers in [0, 1); got {self.betas!r}")
+            raise InputError(f"betas must be two numbers in [0, 1); got {self.betas!r}")
         if not self.data:
-            raise ValueError("data must name at least one source; got none")
+            raise InputError("data must name at least one source; got none")
         for name, choices in (
             ("optimizer", OptimizerName),
             ("loss", Loss),
@@ -147,17 +148,17 @@ class TrainConfig:
         if self.task != "none":
             tasks.load(self.task)
         if self.extra_clues and self.task == "none":
-            raise ValueError(f"extra_clues needs a task; got {self.extra_clues} with task 'none'")
+            raise InputError(f"extra_clues needs a task; got {self.extra_clues} with task 'none'")
         if self.relabel and self.task != "maze":
-            raise ValueError(f"relabel is for task 'maze'; got task {self.task!r}")
+            raise InputError(f"relabel is for task 'maze'; got task {self.task!r}")
         if self.exclude and self.task == "none":
-            raise ValueError(
+            raise InputError(
                 f"exclude needs a task, whose symmetries say what is equivalent; got {self.exclude}"
             )
         if self.seed >= 2**32:
-            raise ValueError(f"seed must be below 2**32; got {self.seed}")
+            raise InputError(f"seed must be below 2**32; got {self.seed}")
         if self.model.forward_dtype != self.compute_dtype:
-            raise ValueError(
+            raise InputError(
                 "model.forward_dtype is what the checkpoint will say it was trained in, so it must "
                 f"be compute_dtype; got {self.model.forward_dtype} and {self.compute_dtype}"
             )

@@ -12,6 +12,7 @@ import numpy as np
 
 from ptrm_jax import tasks
 from ptrm_jax.data import DataError, Dataset, make_dataset, read_dataset
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import Task, maze
 from ptrm_jax.tasks.symmetry import Augment
 from ptrm_jax.training.config import TrainConfig
@@ -78,13 +79,13 @@ def _arguments(task: Task, options: str) -> dict[str, Any]:
         name, _, value = option.partition("=")
         # Not `split`: what scores a model must not be had for training.
         if name not in task.options or not value or name in arguments:
-            raise ValueError(
+            raise InputError(
                 f"options must read name=value, each name once, of {', '.join(task.options)}; "
                 f"got {options!r}"
             )
         number = re.fullmatch("-?[0-9]+", value)
         if task.options[name] is int and not number:
-            raise ValueError(f"{name} must be a whole number; got {value!r}")
+            raise InputError(f"{name} must be a whole number; got {value!r}")
         arguments[name] = int(value) if number else value
     return arguments
 

@@ -20,6 +20,7 @@ import optax
 
 from ptrm_jax import mesh, metrics
 from ptrm_jax.config import QPooling, Save, check_choice, check_int
+from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles, check_puzzles
 from ptrm_jax.solver import Trajectory, check_key, check_params
@@ -94,14 +95,14 @@ def fit_q_head(
     for name, value in counts.items():
         check_int(name, value, 1)
     if not (np.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(f"learning_rate must be finite and > 0; got {learning_rate!r}")
+        raise InputError(f"learning_rate must be finite and > 0; got {learning_rate!r}")
     if np.shape(labels) != puzzles.inputs.shape:
-        raise ValueError(
+        raise InputError(
             f"labels must have shape {list(puzzles.inputs.shape)}, one for each token; got "
             f"{list(np.shape(labels))}"
         )
     if not (labelled := metrics.valid_rows(labels, ignore_label)).all():
-        raise ValueError(
+        raise InputError(
             "labels must have a position that counts in every row; got none in row "
             f"{int(np.argmin(labelled))}; leave such puzzles out"
         )
@@ -165,7 +166,7 @@ def _batches(num_states: int, batch_size: int, rng: np.random.Generator) -> np.n
 
 def _check_both_kinds(num_right: int, total: int) -> None:
     if num_right in (0, total):
-        raise ValueError(
+        raise InputError(
             "puzzles must have right and wrong answers to tell apart; got "
             f"{num_right} right ones among {total} states; pass other puzzles, a lower depth or "
             "another sigma"

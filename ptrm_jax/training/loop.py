@@ -30,7 +30,8 @@ from etils import epath
 
 from ptrm_jax import checkpoint, mesh, metrics, sweep
 from ptrm_jax.config import ModelConfig
-from ptrm_jax.data import DataError, Dataset, read_dataset
+from ptrm_jax.data import Dataset, read_dataset
+from ptrm_jax.errors import TrainingError
 from ptrm_jax.files import is_partial, write_text
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.provenance import differences, environment
@@ -57,10 +58,6 @@ _MAY_CHANGE = (
 
 _DIGESTS = "digests.json"
 """In the folder of a saved state: SHA-256 of its files."""
-
-
-class TrainingError(Exception):
-    """A run that cannot go on; says why, and what is kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -654,5 +651,5 @@ def _write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-INPUT_ERRORS = (*sweep.INPUT_ERRORS, DataError, TrainingError)
+INPUT_ERRORS = sweep.INPUT_ERRORS
 """What bad input raises; commands turn them into exit status 2."""

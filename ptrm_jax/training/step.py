@@ -23,6 +23,7 @@ from jax import lax
 
 from ptrm_jax import mesh
 from ptrm_jax.config import Precision
+from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Carry, Params, init_params, recur, rounded
 from ptrm_jax.tasks.symmetry import Augment, show_clues
 from ptrm_jax.training.config import TrainConfig
@@ -191,7 +192,7 @@ def make_step(
     """
     unit = len(devices) * config.micro_batch
     if config.batch_size % unit:
-        raise ValueError(
+        raise InputError(
             f"batch_size must be a multiple of devices x micro_batch, {len(devices)} x "
             f"{config.micro_batch}; got {config.batch_size}; change it or micro_batch"
         )

@@ -36,6 +36,7 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax.data import DataError, read_dataset
+from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_bytes, write_text
 from ptrm_jax.puzzles import Puzzles, make_puzzles
 
@@ -99,20 +100,20 @@ def read_tasks(folder: str | os.PathLike[str], subsets: Sequence[str]) -> tuple[
     """
     folder = epath.Path(folder)
     if isinstance(subsets, str) or not subsets:
-        raise ValueError(f"subsets must be a list of at least one name; it is {subsets!r}")
+        raise InputError(f"subsets must be a list of at least one name; it is {subsets!r}")
     tasks: dict[str, Task] = {}
     for subset in subsets:
         challenges = folder / f"arc-agi_{subset}_challenges.json"
         solutions = folder / f"arc-agi_{subset}_solutions.json"
         if not challenges.exists():
             found = sorted(path.name for path in folder.glob("arc-agi_*_challenges.json"))
-            raise ValueError(
+            raise InputError(
                 f"subset {subset!r} must have a file {challenges}, and there is none; the folder "
                 f"has {', '.join(found) or 'no challenges'}"
             )
         for task in read_challenges(challenges, solutions if solutions.exists() else None, subset):
             if task.name in tasks:
-                raise ValueError(
+                raise InputError(
                     f"a task must be in one subset only; {task.name} is in "
                     f"{tasks[task.name].subset!r} and in {subset!r}; leave one of them out"
                 )
@@ -140,16 +141,16 @@ def read_challenges(
     try:
         tasks = _object(_read_json(challenges), "the file")
         if not tasks:
-            raise ValueError("a file of challenges must hold at least one task; it has none")
+            raise InputError("a file of challenges must hold at least one task; it has none")
         parsed = [_parse_task(name, value, subset) for name, value in tasks.items()]
     except ValueError as error:
-        raise ValueError(f"{os.fspath(challenges)}: {error}") from None
+        raise InputError(f"{os.fspath(challenges)}: {error}") from None
     if solutions is None:
         return tuple(parsed)
     try:
         outputs = _object(_read_json(solutions), "the file")
         if foreign := [name for name in outputs if name not in tasks]:
-            raise ValueError(
+            raise InputError(
                 f"solutions must belong to the challenges; {os.fspath(challenges)} lacks task "
                 f"{foreign[0]} and {len(foreign) - 1} more; pass the two files of one subset"
             )
@@ -158,19 +159,19 @@ def read_challenges(
             for task in parsed
         )
     except ValueError as error:
-        raise ValueError(f"{os.fspath(solutions)}: {error}") from None
+        raise InputError(f"{os.fspath(solutions)}: {error}") from None
 
 
 def _parse_task(name: str, value: Any, subset: str) -> Task:
     if not name or _SEPARATOR in name or name == _BLANK_NAME:
-        raise ValueError(f"a task's id must not be empty, {_BLANK_NAME} or hold ||| ; got {name!r}")
+        raise InputError(f"a task's id must not be empty, {_BLANK_NAME} or hold ||| ; got {name!r}")
     value = _object(value, f"task {name}")
     if set(value) != {"train", "test"}:
-        raise ValueError(f'task {name} must have "train" and "test" alone; it has {sorted(value)}')
+        raise InputError(f'task {name} must have "train" and "test" alone; it has {sorted(value)}')
     pairs: dict[str, tuple[Pair, ...]] = {}
     for kind, examples in value.items():
         if not isinstance(examples, list) or not examples:
-            raise ValueError(f"task {name}: {kind} must be a list of at least one example")
+            raise InputError(f"task {name}: {kind} must be a list of at least one example")
         pairs[kind] = tuple(
             _parse_pair(example, f"task {name}, {kind} {i}", kind == "train")
             for i, example in enumerate(examples)
@@ -182,7 +183,7 @@ def _parse_pair(value: Any, where: str, needs_output: bool) -> Pair:
     value = _object(value, where)
     if not {"input"} | ({"output"} if needs_output else set()) <= set(value) <= {"input", "output"}:
         wanted = '"input" and "output"' if needs_output else '"input", and "output" if known,'
-        raise ValueError(f"{where} must have {wanted} alone; it has {sorted(value)}")
+        raise InputError(f"{where} must have {wanted} alone; it has {sorted(value)}")
     output = _parse_grid(value["output"], f"{where}, output") if "output" in value else None
     return Pair(_parse_grid(value["input"], f"{where}, input"), output)
 
@@ -190,7 +191,7 @@ def _parse_pair(value: Any, where: str, needs_output: bool) -> Pair:
 def _with_outputs(task: Task, outputs: Any) -> Task:
     if not isinstance(outputs, list) or len(outputs) != len(task.test):
         got = len(outputs) if isinstance(outputs, list) else type(outputs).__name__
-        raise ValueError(
+        raise InputError(
             f"task {task.name} must have one output per test input, {len(task.test)}; got {got}"
         )
     grids = [_parse_grid(grid, f"task {task.name}, {i}") for i, grid in enumerate(outputs)]
@@ -211,13 +212,13 @@ def _parse_grid(value: Any, where: str) -> np.ndarray:
         bad = [x for row in value for x in row if type(x) is not int or not 0 <= x < NUM_COLORS]
         fault = f"has a cell {str(bad[0])[:40]!r}" if bad else ""
     if fault:
-        raise ValueError(f"{_GRID_RULE}; {where} {fault}; correct the file")
+        raise InputError(f"{_GRID_RULE}; {where} {fault}; correct the file")
     return np.array(value, np.int32)
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} must be a JSON object; it is a {type(value).__name__}")
+        raise InputError(f"{what} must be a JSON object; it is a {type(value).__name__}")
     return value
 
 
@@ -225,9 +226,9 @@ def _read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(epath.Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno} is not JSON: {error.msg}") from None
+        raise InputError(f"line {error.lineno} is not JSON: {error.msg}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8: {error}") from None
+        raise InputError(f"it is not UTF-8: {error}") from None
 
 
 # Grids and tokens.
@@ -247,7 +248,7 @@ def encode(grid: Any, row: int = 0, column: int = 0) -> np.ndarray:
     grid = _check_grid(grid)
     height, width = grid.shape
     if not (0 <= row <= MAX_SIZE - height and 0 <= column <= MAX_SIZE - width):
-        raise ValueError(
+        raise InputError(
             f"a grid of {height}x{width} cells must stand within 30x30; it is put at row {row}, "
             f"column {column}; pass at most {MAX_SIZE - height} and {MAX_SIZE - width}"
         )
@@ -350,7 +351,7 @@ def _check_grid(grid: Any, *, may_be_empty: bool = False) -> np.ndarray:
     elif ((array < 0) | (array >= NUM_COLORS)).any():
         fault = f"has colours {array.min()}..{array.max()}"
     if fault:
-        raise ValueError(f"{_GRID_RULE}, as [h, w] integers; grid {fault}; crop tokens first")
+        raise InputError(f"{_GRID_RULE}, as [h, w] integers; grid {fault}; crop tokens first")
     return array
 
 
@@ -358,7 +359,7 @@ def _check_tokens(tokens: Any, *, ndim: int | None = None) -> np.ndarray:
     array = np.asarray(tokens)
     fits = array.ndim == ndim if ndim else array.ndim > 0
     if not fits or array.shape[-1] != SEQ_LEN or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"tokens must be {'[900]' if ndim else '[..., 900]'} integers; they have shape "
             f"{array.shape} and type {array.dtype}; encode grids first"
         )
@@ -416,7 +417,7 @@ def parse_name(name: str) -> tuple[str, Augmentation]:
     if is_task and len(rest) == 2 and rest[0] in [f"t{t}" for t in range(_NUM_TRANSFORMS)]:
         if sorted(rest[1]) == list("0123456789"):
             return task, Augmentation(int(rest[0][1:]), tuple(map(int, rest[1])))
-    raise ValueError(
+    raise InputError(
         "an identifier's name must be <task> or <task>|||t<0 to 7>|||<a permutation of "
         f"0123456789>; it is {name[:80]!r}"
     )
@@ -566,7 +567,7 @@ def make_set(
     """
     _check_arguments(tasks, test_subsets, num_augmentations, seed)
     if not test_subsets:
-        raise ValueError("test_subsets must name a subset to solve; it is empty")
+        raise InputError("test_subsets must name a subset to solve; it is empty")
     drawn = _draw_augmentations(tasks, num_augmentations, np.random.RandomState(seed))
     rows: list[tuple[int, int, int, Augmentation]] = []  # identifier, task, test input
     to_solve = []
@@ -627,10 +628,10 @@ def read_set(folder: str | os.PathLike[str]) -> ArcSet:
     for identifier in np.unique(identifiers).tolist():
         try:
             if identifier >= len(names):
-                raise ValueError(f"it has {len(names)} names; the test rows ask for {identifier}")
+                raise InputError(f"it has {len(names)} names; the test rows ask for {identifier}")
             name, augmentation = parse_name(names[identifier])
             if name not in number:
-                raise ValueError(f"task {name} of identifier {identifier} is no test puzzle")
+                raise InputError(f"task {name} of identifier {identifier} is no test puzzle")
         except ValueError as error:
             raise DataError(f"{folder / 'identifiers.json'}: {error}") from None
         known[identifier] = number[name], augmentation
@@ -742,7 +743,7 @@ def write_folder(
     _check_arguments(tasks, test_subsets, num_augmentations, seed)
     folder = epath.Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(
+        raise InputError(
             f"{folder} must be empty, lest two data sets mix; remove it or pass another"
         )
     rng = np.random.RandomState(seed)
@@ -859,13 +860,13 @@ def _check_arguments(
 ) -> None:
     subsets = {task.subset for task in tasks}
     if isinstance(test_subsets, str) or not set(test_subsets) <= subsets:
-        raise ValueError(
+        raise InputError(
             f"test_subsets must be a list out of the subsets of tasks, {sorted(subsets)}; it is "
             f"{test_subsets!r}"
         )
     repeated = [name for name, n in Counter(task.name for task in tasks).items() if n > 1]
     if repeated or not tasks:
-        raise ValueError(
+        raise InputError(
             "tasks must be at least one, each with its own name; "
             + (f"{repeated[0]} occurs twice; leave one out" if repeated else "there is none")
         )
@@ -874,4 +875,4 @@ def _check_arguments(
         ("seed", seed, 2**32 - 1),
     ):
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= limit:
-            raise ValueError(f"{what} must be a whole number in 0..{limit}; it is {value!r}")
+            raise InputError(f"{what} must be a whole number in 0..{limit}; it is {value!r}")

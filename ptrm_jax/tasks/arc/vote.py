@@ -20,6 +20,7 @@ import numpy as np
 from scipy.special import expit
 
 from ptrm_jax import metrics
+from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
 from ptrm_jax.metrics import Interval
 from ptrm_jax.tasks.arc import PAD, SEQ_LEN, ArcSet, Task, pack, restore, unpack
@@ -93,7 +94,7 @@ def vote(
         ValueError: shapes or types do not fit, or `rule` is another word.
     """
     if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}; it is {rule!r}")
+        raise InputError(f"rule must be one of {', '.join(RULES)}; it is {rule!r}")
     answers, q_logits, finite = _rollouts(arc_set, answers, q_logits, finite)
     if rule == "best_q":
         finite &= np.arange(finite.shape[1]) == _best(q_logits, finite)[:, None]
@@ -164,7 +165,7 @@ def score(ballot: Ballot, ks: Sequence[int] = PASS_KS) -> Score:
         if pair.output is not None
     ]
     if not known:
-        raise ValueError(
+        raise InputError(
             "a score needs the output of at least one test input; no task has any; read the tasks "
             "with their solutions"
         )
@@ -204,7 +205,7 @@ def _ranks(ballot: Ballot) -> list[list[float]]:
 
 def _pass_at_k(ranks: list[list[float]], k: int) -> np.ndarray:
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"k must be a whole number of candidates, at least 1; it is {k!r}")
+        raise InputError(f"k must be a whole number of candidates, at least 1; it is {k!r}")
     return np.array([np.mean([r < k for r in task]) if task else np.nan for task in ranks])
 
 
@@ -247,7 +248,7 @@ def row_accuracy(
     answers, q_logits, finite = _rollouts(arc_set, answers, q_logits, finite)
     known = metrics.valid_rows(arc_set.labels, PAD)
     if not known.any():
-        raise ValueError(
+        raise InputError(
             "accuracy needs the output of at least one row; no row has any; read the tasks with "
             "their solutions"
         )
@@ -326,18 +327,18 @@ def _rollouts(
     shape = q_logits.shape
     fits = len(shape) == 2 and shape[0] == len(arc_set) and shape[1] > 0
     if not fits or answers.shape != (*shape, SEQ_LEN):
-        raise ValueError(
+        raise InputError(
             f"answers and q_logits must be [N, K, {SEQ_LEN}] and [N, K], or without K, for the "
             f"{len(arc_set)} rows; got {list(answers.shape)} and {list(shape)}; pass arc_set.take "
             "of the rows that were solved"
         )
     if not np.issubdtype(answers.dtype, np.integer):
-        raise ValueError(f"answers must be integer tokens; got {answers.dtype}; argmax them")
+        raise InputError(f"answers must be integer tokens; got {answers.dtype}; argmax them")
     if finite is None:
         return answers, q_logits, np.isfinite(q_logits)
     finite = np.asarray(finite)
     if finite.shape != shape or finite.dtype != np.bool_:
-        raise ValueError(
+        raise InputError(
             f"finite must be bool with the shape of q_logits, {list(shape)}; got {finite.dtype} "
             f"{list(finite.shape)}; pass one flag per rollout, or None"
         )

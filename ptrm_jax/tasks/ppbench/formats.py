@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks.ppbench.records import (
     BOTTOM,
     LEFT,
@@ -127,29 +128,29 @@ def _read_lines(
                 if record is None:
                     continue
                 if record.answer is not None and not is_solved(record):
-                    raise ValueError(
+                    raise InputError(
                         f"an answer must satisfy the rules of {record.pid}; that of "
                         f"{record.name or 'this puzzle'} does not; correct or remove the line"
                     )
                 records.append(record)
         except UnicodeDecodeError as error:
-            raise ValueError(
+            raise InputError(
                 f"{os.fspath(path)}:{number + 1}: a puzzle file must be UTF-8; reading stopped "
                 f"with {str(error)!r}; correct the encoding"
             ) from None
         except KeyError as error:
-            raise ValueError(
+            raise InputError(
                 f"{os.fspath(path)}:{number}: a puzzle must have the key {error}; add it or pass a "
                 "file of another format to its own reader"
             ) from None
         except (TypeError, AttributeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{os.fspath(path)}:{number}: the keys of a puzzle must hold text, numbers and "
                 f"lists of rows as documented; reading stopped with {str(error)!r}; correct the "
                 "line"
             ) from None
         except ValueError as error:
-            raise ValueError(f"{os.fspath(path)}:{number}: {error}") from None
+            raise InputError(f"{os.fspath(path)}:{number}: {error}") from None
     return records
 
 
@@ -157,11 +158,11 @@ def _json_object(line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise InputError(
             f"a line must be JSON; reading stopped with {str(error)!r}; correct or remove it"
         ) from None
     if not isinstance(row, dict):
-        raise ValueError(
+        raise InputError(
             f"a line must be a JSON object; it is {type(row).__name__}; correct or remove it"
         )
     return row
@@ -186,7 +187,7 @@ def _parse_written(row: dict[str, Any]) -> Record:
         # The same partition: each id on one side goes with one on the other.
         pairs = set(zip(rooms.ravel().tolist(), ids.tolist(), strict=True))
         if not len(pairs) == len({room for room, _ in pairs}) == len({room for _, room in pairs}):
-            raise ValueError(
+            raise InputError(
                 "rooms must be those that the walls of the URL make; they are not; correct one"
             )
     return record
@@ -226,7 +227,7 @@ def _check_agreement(record: Record, linked: Record, row: dict[str, Any]) -> Non
         record.height,
         record.width,
     ):
-        raise ValueError(
+        raise InputError(
             f"the URL, the size and the rows of a puzzle must agree; the URL gives {linked.pid} of "
             f"{linked.height}x{linked.width}, the line {record.pid} of {size[0]}x{size[1]}, or "
             "their givens differ; correct the line"
@@ -238,7 +239,7 @@ def _decrypt(text: str) -> dict[str, Any]:
         data = base64.b64decode(text, validate=True)
         return json.loads(bytes(a ^ b for a, b in zip(data, itertools.cycle(_KEY))))
     except (binascii.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
+        raise InputError(
             "solution_enc must be base64 of JSON XORed with PPBench's key; decoding failed with "
             f"{str(error)!r}; fetch the file again"
         ) from None
@@ -251,7 +252,7 @@ def _parse_click(puzzle: Record, click: str) -> tuple[int, str]:
     """The cell that a move decides and the symbol it gets."""
     found = _CLICK.fullmatch(click)
     if found is None or (found[4] is None) == (puzzle.pid == "sudoku"):
-        raise ValueError(
+        raise InputError(
             "a move must be one click, such as 'mouse,left,3,1', with a digit for sudoku, such as "
             f"'mouse,left,3,1;key,5'; it is {click!r}; remove the line"
         )
@@ -259,7 +260,7 @@ def _parse_click(puzzle: Record, click: str) -> tuple[int, str]:
     x, y = float(found[2]), float(found[3])
     row, column = int(y // 2), int(x // 2)
     if not (row < puzzle.height and column < puzzle.width):
-        raise ValueError(
+        raise InputError(
             f"a move must stay on the board of {puzzle.height}x{puzzle.width} cells; it is "
             f"{click!r}; correct or remove the line"
         )
@@ -287,7 +288,7 @@ def from_url(url: str) -> Record:
     found = re.fullmatch(r"(?:.*\?)?([a-z]+)/([1-9]\d*)/([1-9]\d*)/(.*?)/?", url.strip())
     pid = found and _ALIASES.get(found[1], found[1])
     if found is None or pid not in TYPES:
-        raise ValueError(
+        raise InputError(
             f"a URL must end in ?<type>/<width>/<height>/<body>, the type one of "
             f"{', '.join(TYPES)}; it is {url!r}; leave other puzzles out"
         )
@@ -303,7 +304,7 @@ def from_url(url: str) -> Record:
             symbols = ["5" if symbol == "-" else symbol for symbol in symbols]
         return Record(pid, to_rows(symbols, width))
     except ValueError as error:
-        raise ValueError(f"{url}: {error}") from None
+        raise InputError(f"{url}: {error}") from None
 
 
 def to_url(record: Record) -> str:
@@ -333,7 +334,7 @@ def _place(items: Iterator[tuple[int, str]], count: int) -> list[str]:
         if symbol:
             symbols.append(symbol)
     if any(symbol != OPEN for symbol in symbols[count:]):
-        raise ValueError(
+        raise InputError(
             f"the body of a URL must describe at most {count} cells; it describes {len(symbols)}; "
             "correct the size or the body"
         )
@@ -343,7 +344,7 @@ def _place(items: Iterator[tuple[int, str]], count: int) -> list[str]:
 def _skip(char: str) -> int:
     """How many cells a letter of a body skips."""
     if char not in _DIGITS[16:] or not char:
-        raise ValueError(
+        raise InputError(
             f"the body of a URL must be written in pzpr's code; it has {char!r} out of place; copy "
             "the whole URL"
         )
@@ -466,7 +467,7 @@ def _heyawake_from_body(body: str, height: int, width: int) -> Record:
         for part in (body[:first], body[first:second])
     ]
     if len(body) < second or not re.fullmatch("[0-9a-v]*", body[:second]):
-        raise ValueError(
+        raise InputError(
             f"the walls of a heyawake of {height}x{width} cells must take {second} characters of "
             f"0-9 and a-v; the body is {body!r}; copy the whole URL"
         )
@@ -531,7 +532,7 @@ def from_pzprv3(text: str) -> Record:
     lines = [line.strip() for line in text.strip().splitlines()]
     pid = lines[1] if len(lines) > 2 else ""
     if not lines or not lines[0].startswith("pzprv3") or pid not in TYPES:
-        raise ValueError(
+        raise InputError(
             f"a pzprv3 text must begin with the lines 'pzprv3' and the type, one of "
             f"{', '.join(TYPES)}; it begins {text[:40]!r}; pass the whole text"
         )
@@ -545,7 +546,7 @@ def from_pzprv3(text: str) -> Record:
     num_grids = {"heyawake": 3, "sudoku": 2, "shakashaka": 2}.get(pid, 1)
     rows = rest[: num_grids * height]
     if min(sizes) < 1 or [len(row) for row in rows] != [width] * (num_grids * height):
-        raise ValueError(
+        raise InputError(
             f"a pzprv3 text of {pid} must hold {num_grids} grids of the size it names; it names "
             f"{height}x{width} and has {len(rows)} rows of {sorted({len(row) for row in rows})} "
             "cells; pass the whole text"
@@ -578,7 +579,7 @@ def to_pzprv3(record: Record) -> str:
     if record.pid == "heyawake":
         rooms = rooms_of(np.array(record.walls))
         if rooms_to_walls(rooms) != record.walls:
-            raise ValueError(
+            raise InputError(
                 "a wall must part two rooms to be written as pzprv3 text; "
                 f"{record.name or 'this puzzle'} has one that ends inside a room; use to_url"
             )

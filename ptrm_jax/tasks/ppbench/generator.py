@@ -17,6 +17,7 @@ from types import ModuleType
 import numpy as np
 from scipy import ndimage
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import sudoku as sudoku_task
 from ptrm_jax.tasks.ppbench.records import (
     BOTTOM,
@@ -73,7 +74,7 @@ def count_solutions(record: Record, limit: int = 2) -> int:
         ValueError: `limit` is below 1.
     """
     if limit < 1:
-        raise ValueError(f"limit must be at least 1; limit is {limit}; pass 2 to test uniqueness")
+        raise InputError(f"limit must be at least 1; limit is {limit}; pass 2 to test uniqueness")
     if record.pid == "sudoku":
         return sudoku_task.count_solutions(_sudoku_tokens(record), limit)
     return sum(1 for _ in itertools.islice(_solutions(record), limit))
@@ -104,7 +105,7 @@ def generate(pid: str, size: int, count: int, seed: int) -> list[Record]:
     """
     sizes = (4, 6) if pid == "sudoku" else (4, 5, _MAX_SIDE)
     if pid not in TYPES or size not in sizes or count < 0 or seed < 0:
-        raise ValueError(
+        raise InputError(
             f"pid must be one of {', '.join(TYPES)}, size 4 to {_MAX_SIDE} (sudoku: 4 or 6), count "
             f"and seed at least 0; they are {pid!r}, {size}, {count} and {seed}; pass values in "
             "range"
@@ -127,7 +128,7 @@ def generate(pid: str, size: int, count: int, seed: int) -> list[Record]:
             if record is not None and (record.problem, record.walls) not in records:
                 break
         else:
-            raise ValueError(
+            raise InputError(
                 f"{count} distinct puzzles of {pid} of {size}x{size} cells must exist and not be "
                 f"rare; {_MAX_REDRAWS} draws of puzzle {index} gave none; pass a smaller count or "
                 "a larger size"

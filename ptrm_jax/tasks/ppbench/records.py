@@ -8,6 +8,8 @@ from functools import cache
 import numpy as np
 from scipy import ndimage
 
+from ptrm_jax.errors import InputError
+
 TYPES = ("sudoku", "lightup", "nurikabe", "heyawake", "tapa", "shakashaka")
 """The six types of PTRM, in the order of its Table 1; a type index is a place in this tuple."""
 
@@ -84,17 +86,17 @@ class Record:
 
     def __post_init__(self) -> None:
         if self.pid not in TYPES:
-            raise ValueError(
+            raise InputError(
                 f"pid must be one of {', '.join(TYPES)}; pid is {self.pid!r}; leave other types out"
             )
         widths = {len(row) for row in self.problem}
         if len(widths) != 1 or widths == {0}:
-            raise ValueError(
+            raise InputError(
                 f"a board must have rows of one length, at least 1; problem has {len(self.problem)}"
                 f" rows of lengths {sorted(widths)}; write every cell, '.' where it is empty"
             )
         if self.pid == "sudoku" and (self.height, self.width) not in _SUDOKUS:
-            raise ValueError(
+            raise InputError(
                 f"a sudoku must have 4x4, 6x6 or 9x9 cells; problem has {self.height}x{self.width};"
                 " leave it out"
             )
@@ -136,7 +138,7 @@ class Record:
         if self.pid == "tapa" and symbol != OPEN:
             symbol = tapa_clue(symbol)
         if symbol != OPEN and not _is_given(self.pid, symbol):
-            raise ValueError(
+            raise InputError(
                 f"a given must be one that {self.pid} has; {self.cell_name(cell)} is {symbol!r}; "
                 "correct it, or write '.' for none"
             )
@@ -146,7 +148,7 @@ class Record:
         if self.answer is None:
             return
         if [len(row) for row in self.answer] != [self.width] * self.height:
-            raise ValueError(
+            raise InputError(
                 f"an answer must have the cells of its problem, {self.height}x{self.width}; answer "
                 f"has rows of lengths {[len(row) for row in self.answer]}; write every cell"
             )
@@ -165,7 +167,7 @@ class Record:
             if self.pid == "sudoku" and given != OPEN:
                 allowed = given
             if len(symbol) != 1 or symbol not in allowed:
-                raise ValueError(
+                raise InputError(
                     f"an answer must decide every cell that its given leaves open and no other; "
                     f"{self.cell_name(cell)} is {symbol!r}, allowed is one of {allowed!r}; correct "
                     "the answer"
@@ -173,7 +175,7 @@ class Record:
 
     def _check_walls(self) -> None:
         if (self.walls is None) == (self.pid == "heyawake"):
-            raise ValueError(
+            raise InputError(
                 "heyawake must have walls, and no other type has; "
                 f"pid is {self.pid} and walls {'are missing' if self.walls is None else 'given'}; "
                 "pass rooms_to_walls(rooms), or None"
@@ -181,7 +183,7 @@ class Record:
         if self.walls is None:
             return
         if [len(row) for row in self.walls] != [self.width] * self.height:
-            raise ValueError(
+            raise InputError(
                 f"walls must have the cells of their problem, {self.height}x{self.width}; they "
                 f"have rows of lengths {[len(row) for row in self.walls]}; pass a mask per cell"
             )
@@ -192,7 +194,7 @@ class Record:
         agree = (right[:, :-1] == left[:, 1:]).all() and (bottom[:-1] == top[1:]).all()
         rim = left[:, 0].all() and right[:, -1].all() and top[0].all() and bottom[-1].all()
         if not (agree and rim) or masks.min() < 0 or masks.max() > TOP | RIGHT | BOTTOM | LEFT:
-            raise ValueError(
+            raise InputError(
                 "walls must be masks 0 to 15 that agree between neighbours and close the rim; "
                 f"these do not: {self.walls}; make them with rooms_to_walls"
             )
@@ -205,7 +207,7 @@ class Record:
         if sorted(decided) != list(self.open_cells) or any(
             not answer or symbol != answer[cell] for cell, symbol in decided.items()
         ):
-            raise ValueError(
+            raise InputError(
                 "moves must decide every open cell as the answer does, and no other cell; these "
                 f"{len(self.moves)} moves of {self.name or 'a puzzle'} do not; correct them or "
                 "pass None"

@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 from scipy import ndimage
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import sudoku as sudoku_task
 from ptrm_jax.tasks.ppbench.records import (
     BOTTOM,
@@ -41,7 +42,7 @@ def is_solved(record: Record) -> bool:
         ValueError: the puzzle has no answer.
     """
     if record.answer is None:
-        raise ValueError(
+        raise InputError(
             f"a puzzle must have an answer to be checked; {record.name or 'this one'} has none; "
             "solve it first"
         )

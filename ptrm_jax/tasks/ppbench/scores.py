@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.metrics import Interval, interval
 from ptrm_jax.tasks.ppbench.records import TYPES
 
@@ -49,7 +50,7 @@ def aggregate(correct: ArrayLike, types: ArrayLike) -> Interval:
     correct, types = _checked(correct, types)
     reported = types < len(REPORTED)
     if not reported.any():
-        raise ValueError(
+        raise InputError(
             f"an aggregate must have puzzles of {', '.join(REPORTED)}; there are {len(types)} "
             "puzzles, none of these; use by_type"
         )
@@ -67,7 +68,7 @@ def table(methods: Mapping[str, ArrayLike], types: ArrayLike) -> str:
         ValueError: as `aggregate`; or there is no method.
     """
     if not methods:
-        raise ValueError("a table must have at least one method; there are 0; pass some")
+        raise InputError("a table must have at least one method; there are 0; pass some")
     rows = []
     for name, correct in methods.items():
         total, scores = aggregate(correct, types), by_type(correct, types)
@@ -87,7 +88,7 @@ def dollars_per_puzzle(
         ValueError: an argument is negative or not finite.
     """
     if not (0 <= seconds_per_puzzle < np.inf and 0 <= dollars_per_hour < np.inf):
-        raise ValueError(
+        raise InputError(
             f"seconds and rent must be finite and at least 0; seconds_per_puzzle is "
             f"{seconds_per_puzzle} and dollars_per_hour {dollars_per_hour}; pass what was measured"
         )
@@ -97,12 +98,12 @@ def dollars_per_puzzle(
 def _checked(correct: ArrayLike, types: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     correct, types = np.asarray(correct), np.asarray(types)
     if correct.ndim not in (1, 2) or types.shape != correct.shape[-1:]:
-        raise ValueError(
+        raise InputError(
             "correct must be [B] or [R, B], and types [B]; their shapes are "
             f"{correct.shape} and {types.shape}; pass one value and one type per puzzle"
         )
     if not np.issubdtype(types.dtype, np.integer) or ((types < 0) | (types >= len(TYPES))).any():
-        raise ValueError(
+        raise InputError(
             f"types must be integers 0 to {len(TYPES) - 1}; types holds {np.unique(types)}; pass "
             "what type_of gives"
         )

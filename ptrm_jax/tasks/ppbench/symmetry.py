@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks.ppbench.records import BOTTOM, LEFT, RIGHT, TOP, Record
 from ptrm_jax.tasks.ppbench.vocabulary import (
     NUM_CELLS,
@@ -117,7 +118,7 @@ def training_examples(
         ValueError: the puzzle has no answer, or `count` is below 1.
     """
     if count < 1:
-        raise ValueError(f"count must be at least 1, the plain puzzle; count is {count}; pass more")
+        raise InputError(f"count must be at least 1, the plain puzzle; count is {count}; pass more")
     label = encode_answer(record)
     inputs, labels = [encode_problem(record)], [label]
     moves = record.moves or tuple(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks.ppbench.formats import (
     from_url,
     paper_filter,
@@ -39,7 +40,7 @@ from ptrm_jax.tasks.task import Labelled, Task, image_key, in_test_split
 
 def _vocab_size(num_cells: int) -> int:
     if num_cells != NUM_CELLS:
-        raise ValueError(f"a board of PPBench has {NUM_CELLS} cells; got {num_cells}")
+        raise InputError(f"a board of PPBench has {NUM_CELLS} cells; got {num_cells}")
     return VOCAB_SIZE
 
 
@@ -65,7 +66,7 @@ def _golden() -> Labelled:
 def _labelled(records: Iterable[Record], name: str) -> Labelled:
     kept = [record for record in paper_filter(records) if record.answer is not None]
     if not kept:
-        raise ValueError(
+        raise InputError(
             f"{name} must hold a solved puzzle of a size that PTRM keeps, 9x9 of sudoku or 10x10 "
             "of the other types; it has none; pass another file"
         )
@@ -108,9 +109,9 @@ def puzzle_keys(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     inputs = np.asarray(inputs)
     if inputs.ndim != 2 or inputs.shape[1] != NUM_CELLS or not (0 <= inputs).all():
-        raise ValueError(f"puzzles must be [B, {NUM_CELLS}] tokens; got shape {inputs.shape}")
+        raise InputError(f"puzzles must be [B, {NUM_CELLS}] tokens; got shape {inputs.shape}")
     if not (inputs < VOCAB_SIZE).all():
-        raise ValueError(f"tokens must be below {VOCAB_SIZE}; got {inputs.max()}")
+        raise InputError(f"tokens must be below {VOCAB_SIZE}; got {inputs.max()}")
     keys = np.empty(len(inputs), np.uint64)
     for row, (puzzle, side) in enumerate(zip(inputs, _sides(inputs).tolist(), strict=True)):
         images = (turn(puzzle, g, height=side, width=side) for g in range(NUM_IMAGES))
@@ -146,7 +147,7 @@ def _generate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`generate` of one type, or of all six in turn, of one split."""
     if type and type not in TYPES:
-        raise ValueError(f"type must be one of {', '.join(TYPES)}; got {type!r}")
+        raise InputError(f"type must be one of {', '.join(TYPES)}; got {type!r}")
     types = [type] if type else list(TYPES)
     parts = [
         _split_of(pid, size, -(-(count - place) // len(types)), seed, split)

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks.ppbench.records import (
     BOTTOM,
     LEFT,
@@ -50,7 +51,7 @@ MAX_ROOM_NUMBER = 20
 _CHUNK = 4096  # boards checked at once, to bound the memory
 
 
-class VocabularyError(ValueError):
+class VocabularyError(InputError):
     """A puzzle that the vocabulary or the grid of 10x10 cells cannot express."""
 
 
@@ -136,7 +137,7 @@ def encode_answer(record: Record) -> np.ndarray:
         ValueError: the puzzle has no answer.
     """
     if record.answer is None:
-        raise ValueError(
+        raise InputError(
             f"a puzzle must have an answer to be a label; {record.name or 'this one'} has none; "
             "solve it first, or leave it out"
         )
@@ -206,7 +207,7 @@ def decode(inputs: Any, labels: Any | None = None) -> Record:
         kept = _BASE[known] == _BASE[inputs]
         if not kept[inside].all():
             cell = int(np.flatnonzero(inside & ~kept)[0])
-            raise ValueError(
+            raise InputError(
                 "labels must keep the givens and walls of inputs; labels has "
                 f"{labels[cell]} in {_cell_name(cell)} where inputs has {inputs[cell]}; pass the "
                 "solution of this puzzle"
@@ -329,7 +330,7 @@ def satisfies_rules(answers: Any, inputs: Any) -> np.ndarray:
         inputs = np.broadcast_to(inputs, answers.shape).reshape(-1, NUM_CELLS)
         types, heights, widths = (np.broadcast_to(x, lead).ravel() for x in boards)
     except ValueError:
-        raise ValueError(
+        raise InputError(
             f"inputs must broadcast to answers; inputs has shape {inputs.shape} and answers "
             f"{answers.shape}; for rollouts [B, K, 100] pass inputs[:, None]"
         ) from None
@@ -365,7 +366,7 @@ def _boards(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     foreign = np.argwhere((inputs < 0) | (inputs >= VOCAB_SIZE))
     if foreign.size:
         row, cell = foreign[0].tolist()
-        raise ValueError(
+        raise InputError(
             f"a puzzle must hold tokens 0 to {VOCAB_SIZE - 1}; puzzle {row} has "
             f"{inputs[row, cell]} in {_cell_name(cell)}; pass puzzles of this vocabulary"
         )
@@ -375,7 +376,7 @@ def _boards(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mixed = np.argwhere(inside & (cell_types != types[:, None]))
     if mixed.size:
         row, cell = mixed[0].tolist()
-        raise ValueError(
+        raise InputError(
             f"a puzzle must hold tokens of one type; puzzle {row} has some of {TYPES[types[row]]} "
             f"and, in {_cell_name(cell)}, of {TYPES[cell_types[row, cell]]}; correct it"
         )
@@ -384,7 +385,7 @@ def _boards(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     whole = inside.any(-1) & (inside.sum(-1) == heights * widths)
     if not whole.all():
         row = int(np.flatnonzero(~whole)[0])
-        raise ValueError(
+        raise InputError(
             "a puzzle must fill a rectangle at the top left, with pads elsewhere; puzzle "
             f"{row} has {inside[row].sum()} cells within {heights[row]}x{widths[row]}; correct it"
         )
@@ -405,7 +406,7 @@ def _tokens(values: Any, name: str, *, ndim: int | None = None) -> np.ndarray:
     ndim_fits = array.ndim > 0 if ndim is None else array.ndim == ndim
     if not ndim_fits or array.shape[-1] != NUM_CELLS or not np.issubdtype(array.dtype, np.integer):
         axes = "[..., 100]" if ndim is None else "[100]"
-        raise ValueError(
+        raise InputError(
             f"{name} must be integer tokens {axes}; {name} has shape {array.shape} and dtype "
             f"{array.dtype}; pass boards padded to {SIDE}x{SIDE}, as encode_problem makes them"
         )

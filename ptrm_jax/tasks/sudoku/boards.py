@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import csv_format
 from ptrm_jax.tasks.symmetry import Augment
 from ptrm_jax.tasks.task import Labelled, Task, bands
@@ -56,7 +57,7 @@ class Board:
 
     def __post_init__(self) -> None:
         if min(self.box_rows, self.box_cols) < 1 or self.box_rows * self.box_cols != self.size:
-            raise ValueError(
+            raise InputError(
                 f"a box must hold as many cells as a row; box_rows x box_cols ({self.box_rows} x "
                 f"{self.box_cols}) is not size ({self.size}); pass factors of size"
             )
@@ -92,7 +93,7 @@ def board_for(num_cells: int) -> Board:
         ValueError: `num_cells` is not 16, 36 or 81.
     """
     if num_cells not in _BOARDS:
-        raise ValueError(
+        raise InputError(
             f"a Sudoku must have 16 (4x4), 36 (6x6) or 81 (9x9) cells; num_cells ({num_cells}) is "
             "none of these; pass one whole board, row by row"
         )
@@ -114,19 +115,19 @@ def encode(text: str) -> np.ndarray:
     if PAD in tokens:
         char = cells[tokens.index(PAD)]
         before = text[: text.index(char)].split("\n")
-        raise ValueError(
+        raise InputError(
             "a puzzle must be written in digits, with '.', '0' or '_' for blanks; text has "
             f"{char!r} at line {len(before)}, column {len(before[-1]) + 1}; remove or replace it"
         )
     if len(tokens) not in _BOARDS:
-        raise ValueError(
+        raise InputError(
             f"a puzzle must have 16 (4x4), 36 (6x6) or 81 (9x9) cells; text has {len(tokens)}; "
             "write one character per cell, '.' for a blank"
         )
     board = board_for(len(tokens))
     if max(tokens) >= board.vocab_size:
         cell = next(cell for cell, token in enumerate(tokens) if token >= board.vocab_size)
-        raise ValueError(
+        raise InputError(
             f"digits must be 1 to {board.size} on a board of {len(tokens)} cells; text has "
             f"{cells[cell]} in {_name(board, cell)}; correct the digit, or write the whole of a "
             "larger board"
@@ -163,7 +164,7 @@ def draw(tokens: Any, *, clues: Any | None = None) -> str:
     board, values = _one_board(tokens)
     clue_board, clue_values = _one_board(tokens if clues is None else clues, "clues")
     if clue_board != board:
-        raise ValueError(
+        raise InputError(
             f"clues must belong to the board drawn; clues has {clue_board.num_cells} cells and "
             f"tokens {board.num_cells}; pass the puzzle that tokens answers"
         )
@@ -207,7 +208,7 @@ def check_clues(tokens: Any) -> None:
                 continue
             if token in first_cell:
                 kind = ("row", "column", "box")[index // board.size]
-                raise ValueError(
+                raise InputError(
                     f"clues must not repeat a digit within a {kind}; tokens has {token - 1} in "
                     f"{_name(board, first_cell[token])} and in {_name(board, cell)}; correct or "
                     "blank one of them"
@@ -234,7 +235,7 @@ def satisfies_rules(answers: Any, inputs: Any) -> np.ndarray:
     try:
         inputs = np.broadcast_to(inputs, answers.shape)
     except ValueError:
-        raise ValueError(
+        raise InputError(
             f"inputs must broadcast to answers; inputs has shape {inputs.shape} and answers "
             f"{answers.shape}; for rollouts [B, K, S] pass inputs[:, None]"
         ) from None
@@ -265,7 +266,7 @@ def count_solutions(tokens: Any, limit: int = 2) -> int:
         ValueError: `tokens` is not one puzzle of blanks and digits, or `limit` is below 1.
     """
     if limit < 1:
-        raise ValueError(f"limit must be at least 1; limit is {limit}; pass 2 to test uniqueness")
+        raise InputError(f"limit must be at least 1; limit is {limit}; pass 2 to test uniqueness")
     # No computer counts beyond an int64.
     return _solve(tokens, min(limit, np.iinfo(np.int64).max))[0]
 
@@ -325,22 +326,22 @@ def generate(
         ValueError: an argument is out of its range, or `count` is more than the small boards offer.
     """
     if size not in (4, 6, 9):
-        raise ValueError(f"size must be 4, 6 or 9; size is {size}; pass one of these")
+        raise InputError(f"size must be 4, 6 or 9; size is {size}; pass one of these")
     board = board_for(size**2)
     # Minimal puzzles leave this many blanks: at most 6 clues are known on 4x4 and 40 on 9x9, and
     # those made here on 6x6 have about 10.
     half = board.num_cells // 2
     if count < 0 or seed < 0 or not 0 <= extra_clues <= half:
-        raise ValueError(
+        raise InputError(
             f"count and seed must be at least 0, and extra_clues 0 to {half} on a {size}x{size} "
             f"board; count is {count}, seed {seed}, extra_clues {extra_clues}; pass values in range"
         )
     if split not in (None, "train", "test"):
-        raise ValueError(
+        raise InputError(
             f"split must be 'train', 'test' or None; split is {split!r}; pass None for any puzzle"
         )
     if workers < 1:
-        raise ValueError(f"workers must be at least 1; workers is {workers}; pass 1 for one thread")
+        raise InputError(f"workers must be at least 1; workers is {workers}; pass 1 for one thread")
 
     kernels = _kernels()
     inputs = np.empty((count, board.num_cells), np.int32)
@@ -365,7 +366,7 @@ def generate(
         while (puzzle := inputs[index].astype(np.uint8).tobytes()) in seen:
             redraw += 1
             if redraw == _MAX_REDRAWS:
-                raise ValueError(
+                raise InputError(
                     f"count must not exceed the distinct puzzles; count is {count}, and {redraw} "
                     f"draws of puzzle {index} gave earlier ones; pass a smaller count or a larger "
                     "size"
@@ -563,7 +564,7 @@ def _integers(values: Any, name: str) -> np.ndarray:
     """`values` as an array of integers with at least one axis."""
     array = np.asarray(values)
     if array.ndim == 0 or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"{name} must be an array of integer tokens; {name} has shape {array.shape} and dtype "
             f"{array.dtype}; pass tokens, as encode makes them from text"
         )
@@ -574,7 +575,7 @@ def _one_board(tokens: Any, name: str = "tokens") -> tuple[Board, list[int]]:
     """The board `tokens` fills and its values, which may be any integers."""
     array = _integers(tokens, name)
     if array.ndim != 1 or len(array) not in _BOARDS:
-        raise ValueError(
+        raise InputError(
             f"{name} must be one board of 16, 36 or 81 cells; {name} has shape {array.shape}; pass "
             "one puzzle, row by row"
         )
@@ -592,14 +593,14 @@ def _solved_puzzles(inputs: Any, labels: Any) -> tuple[Board, np.ndarray, np.nda
     """The board of puzzles and solutions, and both as checked arrays, [B, S] int32."""
     inputs, labels = _integers(inputs, "inputs"), _integers(labels, "labels")
     if inputs.ndim != 2 or inputs.shape != labels.shape:
-        raise ValueError(
+        raise InputError(
             f"inputs and labels must have one shape [B, S]; inputs has shape {inputs.shape} and "
             f"labels {labels.shape}; pass one row per puzzle"
         )
     board = _check_puzzles(inputs)
     wrong = np.flatnonzero(~satisfies_rules(labels, inputs))
     if wrong.size:
-        raise ValueError(f"row {wrong[0]}: {_wrong_answer(labels[wrong[0]])}")
+        raise InputError(f"row {wrong[0]}: {_wrong_answer(labels[wrong[0]])}")
     return board, np.ascontiguousarray(inputs, np.int32), np.ascontiguousarray(labels, np.int32)
 
 
@@ -616,7 +617,7 @@ def _check_puzzles(inputs: np.ndarray) -> Board:
 def _check_alphabet(board: Board, values: list[int], name: str) -> None:
     for cell, token in enumerate(values):
         if not BLANK <= token < board.vocab_size:
-            raise ValueError(
+            raise InputError(
                 f"a {board.size}x{board.size} puzzle must hold tokens {BLANK} (blank) to "
                 f"{board.vocab_size - 1} (digit {board.size}); {name} has {token} in "
                 f"{_name(board, cell)}; note that digit d is token d + 1"

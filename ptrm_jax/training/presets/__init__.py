@@ -5,6 +5,7 @@ import pkgutil
 from typing import Any
 
 from ptrm_jax.config import ModelConfig, Variant, swiglu_width
+from ptrm_jax.errors import InputError
 from ptrm_jax.training.config import TrainConfig
 
 
@@ -33,7 +34,7 @@ def describe(name: str) -> str:
 
 def _module(name: str):
     if name not in names():
-        raise ValueError(f"preset must be one of {', '.join(names())}; got {name!r}")
+        raise InputError(f"preset must be one of {', '.join(names())}; got {name!r}")
     return importlib.import_module(f"{__name__}.{name}")
 
 

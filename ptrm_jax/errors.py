@@ -1,0 +1,51 @@
+"""The exceptions of this package. Every one derives from `PtrmError`.
+
+Commands turn them into one line and an exit status (`ptrm_jax.console.run_command`).
+"""
+
+from typing import ClassVar
+
+
+class PtrmError(Exception):
+    """Base class: something that the caller can mend; the message says what, and how.
+
+    Attributes:
+      exit_status: of a command that ends with this error.
+      label: what the command prints before the message.
+    """
+
+    exit_status: ClassVar[int] = 2
+    label: ClassVar[str] = "error"
+
+
+class InputError(PtrmError, ValueError):
+    """An argument or a setting that breaks a rule; raised before anything is compiled."""
+
+
+class CheckpointError(PtrmError):
+    """A checkpoint that cannot be read or written."""
+
+
+class DataError(PtrmError):
+    """A data set that cannot be read, or that does not fit the model."""
+
+
+class SweepError(PtrmError):
+    """A folder that cannot be used for a sweep."""
+
+
+class JournalError(SweepError):
+    """A journal that cannot be used."""
+
+
+class IncompleteError(SweepError):
+    """A sweep with work units that have not been run yet."""
+
+    exit_status = 3
+    label = "not complete yet"
+
+
+class TrainingError(PtrmError):
+    """A training run that cannot continue."""
+
+    exit_status = 1
