@@ -1,26 +1,31 @@
-"""Scores of rollouts against labels, and their uncertainty."""
+"""Scores of rollouts against labels, and their uncertainty.
 
-from ptrm_jax.metrics.estimators import (
-    Bools as Bools,
-    Floats as Floats,
-    Interval as Interval,
-    Ints as Ints,
+Three steps: compare answers with labels (`exact`, `cell_accuracy`), estimate from the K rollouts of
+each puzzle how often a choice is right (`pass_at_k`, `best_q_at_k`, `mode_at_k`), and average over
+puzzles with a confidence interval (`interval`, `paired_difference`). The steps exchange one float64
+per puzzle, so a caller drops padding rows once: ``values[valid_rows(labels, ignore_label)]``.
+"""
+
+from ptrm_jax.metrics.answers import (
     answer_ids as answer_ids,
-    best_q_at_k as best_q_at_k,
     cell_accuracy as cell_accuracy,
     exact as exact,
-    first_k_best_q as first_k_best_q,
-    first_k_mode as first_k_mode,
-    first_k_pass as first_k_pass,
-    interval as interval,
+    token_mask as token_mask,
+    valid_rows as valid_rows,
+)
+from ptrm_jax.metrics.estimators import (
+    best_q_at_k as best_q_at_k,
     mode_at_k as mode_at_k,
-    paired_difference as paired_difference,
     pass_at_k as pass_at_k,
     q_auc as q_auc,
     q_auc_interval as q_auc_interval,
     q_sign_accuracy as q_sign_accuracy,
+)
+from ptrm_jax.metrics.intervals import (
+    Interval as Interval,
+    interval as interval,
+    paired_difference as paired_difference,
     ratio_interval as ratio_interval,
     seed_spread as seed_spread,
-    token_mask as token_mask,
-    valid_rows as valid_rows,
 )
+from ptrm_jax.metrics.rollouts import Rollouts as Rollouts
