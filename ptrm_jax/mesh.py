@@ -206,11 +206,11 @@ def solve(
     num_rollouts: int = 100,
     sigma: float = 0.3,
     select: selection.Selection = selection.best_q,
-    rollouts: np.ndarray | None = None,
+    rollouts: jax.Array | np.ndarray | None = None,
     devices: Sequence[jax.Device] | None = None,
     backend: Backend = "pmap",
     **settings: Any,
-) -> Solution:
+) -> Solution[np.ndarray]:
     """`ptrm_jax.solve` on several devices of this process: the same bits, sooner.
 
     Not to be called under jit. Pass `params` through `replicate` first when calling it often.
@@ -245,7 +245,7 @@ def solve(
     return jax.tree.map(np.asarray, choose(results, num_puzzles, select))
 
 
-def _split(lanes: Lanes, num_devices: int, lane_tile: int) -> Lanes:
+def _split(lanes: Lanes[np.ndarray], num_devices: int, lane_tile: int) -> Lanes[np.ndarray]:
     """Whole tiles for every device: N lanes, the last one repeated as padding."""
     unit = num_devices * lane_tile
     padding = (0, -len(lanes.row) % unit)

@@ -1,6 +1,6 @@
 """The container of puzzles that the solver takes, and its check on the host."""
 
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -10,8 +10,12 @@ from ptrm_jax.errors import InputError
 
 Array = jax.Array | np.ndarray
 
+ArrayT = TypeVar("ArrayT", bound=Array)
+"""Carriers are generic in it: `solve` returns a `Solution[jax.Array]`, `mesh.solve` a
+`Solution[np.ndarray]`."""
 
-class Puzzles(NamedTuple):
+
+class Puzzles(NamedTuple, Generic[ArrayT]):
     """A batch of puzzles, without labels.
 
     Attributes:
@@ -22,16 +26,16 @@ class Puzzles(NamedTuple):
         puzzles share.
     """
 
-    inputs: Array
-    puzzle_identifiers: Array
-    index: Array
+    inputs: ArrayT
+    puzzle_identifiers: ArrayT
+    index: ArrayT  # type: ignore[assignment]  # a tuple's method
 
-    def take(self, rows: slice | np.ndarray) -> "Puzzles":
+    def take(self, rows: slice | np.ndarray) -> "Puzzles[ArrayT]":
         """The puzzles at `rows` of the batch, a slice or an index array."""
-        return Puzzles(*(field[rows] for field in self))
+        return jax.tree.map(lambda field: field[rows], self)
 
 
-def make_puzzles(inputs: Array, puzzle_identifiers: Array | None = None) -> Puzzles:
+def make_puzzles(inputs: Array, puzzle_identifiers: Array | None = None) -> Puzzles[Any]:
     """Puzzles in data-set order: identifiers 0 unless given, index 0..B-1.
 
     Args:

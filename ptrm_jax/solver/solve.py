@@ -14,7 +14,7 @@ Source: PTRM, arXiv 2605.19943, Figure 4 and Section 5.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +32,11 @@ from ptrm_jax.config import (
 )
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Carry, Heads, Params, param_shapes, path_name, recur, rounded
-from ptrm_jax.puzzles import Puzzles, check_puzzles
+from ptrm_jax.puzzles import ArrayT, Puzzles, check_puzzles
 from ptrm_jax.solver import selection
 
 
-class Lanes(NamedTuple):
+class Lanes(NamedTuple, Generic[ArrayT]):
     """Which work to do: lane i is rollout `rollout[i]` of the puzzle in row `row[i]` of a batch.
 
     Attributes:
@@ -44,11 +44,11 @@ class Lanes(NamedTuple):
       rollout: [N] int32.
     """
 
-    row: jax.Array
-    rollout: jax.Array
+    row: ArrayT
+    rollout: ArrayT
 
 
-class Trajectory(NamedTuple):
+class Trajectory(NamedTuple, Generic[ArrayT]):
     """Per supervision step, after it; a field is None unless `Save` asked for it.
 
     Leading axes are [N, D] from `run_lanes` and [B, K, D] in a `Solution`.
@@ -61,14 +61,14 @@ class Trajectory(NamedTuple):
       z: [..., L, C] in the compute dtype.
     """
 
-    finite: jax.Array
-    answers: jax.Array | None
-    q_logits: jax.Array | None
-    y: jax.Array | None
-    z: jax.Array | None
+    finite: ArrayT
+    answers: ArrayT | None
+    q_logits: ArrayT | None
+    y: ArrayT | None
+    z: ArrayT | None
 
 
-class LaneResults(NamedTuple):
+class LaneResults(NamedTuple, Generic[ArrayT]):
     """What N lanes ended with.
 
     Attributes:
@@ -78,13 +78,13 @@ class LaneResults(NamedTuple):
       trajectory: per step, or None.
     """
 
-    answers: jax.Array
-    q_logits: jax.Array
-    finite: jax.Array
-    trajectory: Trajectory | None
+    answers: ArrayT
+    q_logits: ArrayT
+    finite: ArrayT
+    trajectory: Trajectory[ArrayT] | None
 
 
-class Solution(NamedTuple):
+class Solution(NamedTuple, Generic[ArrayT]):
     """The chosen answers and the rollouts they were chosen from.
 
     Attributes:
@@ -97,13 +97,13 @@ class Solution(NamedTuple):
       trajectory: what `save` asked for, with leading axes [B, K, D], or None.
     """
 
-    answer: jax.Array
-    q_logit: jax.Array
-    rollout: jax.Array
-    rollout_answers: jax.Array
-    rollout_q_logits: jax.Array
-    rollout_finite: jax.Array
-    trajectory: Trajectory | None
+    answer: ArrayT
+    q_logit: ArrayT
+    rollout: ArrayT
+    rollout_answers: ArrayT
+    rollout_q_logits: ArrayT
+    rollout_finite: ArrayT
+    trajectory: Trajectory[ArrayT] | None
 
 
 # --- Noise -------------------------------------------------------------------------------------
@@ -640,7 +640,7 @@ def solve(
     save: Save = Save(),  # noqa: B008 (frozen)
     rollouts: jax.Array | np.ndarray | None = None,
     lane_tile: int = DEFAULT_LANE_TILE,
-) -> Solution:
+) -> Solution[jax.Array]:
     """PTRM: K noisy rollouts of D supervision steps for each puzzle, and the choice among them.
 
     A pure function, compiled once per shape; it also runs under jit, vmap and scan of the caller.
