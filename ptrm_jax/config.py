@@ -44,6 +44,13 @@ def check_int(name: str, value: object, minimum: int) -> None:
         raise InputError(f"{name} must be a whole number >= {minimum}; got {value!r}")
 
 
+def check_step_size(value: object) -> None:
+    """Raises InputError unless `value` is a finite, positive number."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value > 0):
+        raise InputError(f"step_size must be finite and > 0; got {value!r}")
+
+
 def swiglu_width(size: int, expansion: float) -> int:
     """Inner width of a SwiGLU over `size` channels: rounded up to a multiple of 256.
 
@@ -293,9 +300,7 @@ class Langevin:
 
     def __post_init__(self) -> None:
         check_int("num_updates", self.num_updates, 1)
-        number = isinstance(self.step_size, (int, float)) and not isinstance(self.step_size, bool)
-        if not (number and math.isfinite(self.step_size) and self.step_size > 0):
-            raise InputError(f"step_size must be finite and > 0; got {self.step_size!r}")
+        check_step_size(self.step_size)
         if not isinstance(self.gradient, bool):
             raise InputError(f"gradient must be True or False; got {self.gradient!r}")
 

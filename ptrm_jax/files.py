@@ -1,6 +1,9 @@
 """Files that are written whole or not at all, on a file system or in a bucket (etils.epath)."""
 
+import json
+import math
 import os
+from typing import Any
 
 from etils import epath
 
@@ -28,6 +31,21 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, which has no NaN and no infinity: both become null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        return value
+
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
 def is_partial(path: str | os.PathLike[str]) -> bool:

@@ -47,7 +47,7 @@ def valid_rows(labels: ArrayLike, ignore_label: int | None = None) -> Bools:
     Raises:
       ValueError: `labels` is not a [B, S] array of integers.
     """
-    return token_mask(labels, ignore_label).any(axis=1)
+    return np.asarray(token_mask(labels, ignore_label).any(axis=1))
 
 
 def exact(answers: ArrayLike, labels: ArrayLike, *, ignore_label: int | None = None) -> Bools:
@@ -66,7 +66,7 @@ def exact(answers: ArrayLike, labels: ArrayLike, *, ignore_label: int | None = N
     """
     right, mask = _compare(answers, labels, ignore_label)
     right |= ~mask
-    return right.all(axis=-1) & mask.any(axis=-1)
+    return np.asarray(right.all(axis=-1) & mask.any(axis=-1))
 
 
 def cell_accuracy(

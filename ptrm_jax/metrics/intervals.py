@@ -14,6 +14,8 @@ from ptrm_jax.errors import InputError
 
 Floats = NDArray[np.float64]
 
+_DYADIC = 2**20  # sums of multiples of 1 / _DYADIC are exact in float64
+
 
 class Interval(NamedTuple):
     """A mean over puzzles and its confidence interval.
@@ -206,9 +208,14 @@ def _bootstrap_mean(
     distinct, counts = np.unique(values, return_counts=True)
     rng = np.random.default_rng(seed)
     n = values.size
-    means = [rng.multinomial(n, counts / n) @ distinct / n for _ in range(num_resamples)]
+    drawn = rng.multinomial(n, counts / n, size=num_resamples)
+    if (np.rint(distinct * _DYADIC) == distinct * _DYADIC).all():
+        sums = drawn @ distinct  # exact, whatever the order of the terms
+    else:  # one order of summation for every number of resamples
+        sums = np.array([row @ distinct for row in drawn])
+    means = sums / n
     mean = float(values.mean())
-    return Interval(mean, *ends(np.array(means), mean, bounds, n, confidence), n)
+    return Interval(mean, *ends(means, mean, bounds, n, confidence), n)
 
 
 def ends(

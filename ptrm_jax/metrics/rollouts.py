@@ -72,7 +72,7 @@ class Rollouts:
 
     def at(self, depth: int) -> "Rollouts":
         """The rollouts after step `depth` (1..D): arrays [B, K]."""
-        return self._part((slice(None), slice(None), depth - 1))
+        return self.part(slice(None), slice(None), depth - 1)
 
     def first(self, k: int) -> "Rollouts":
         """Rollouts 0..k-1: those of a run with K = k.
@@ -81,13 +81,22 @@ class Rollouts:
           InputError: `k` is outside 1..K.
         """
         check_k(k, self.correct.shape[1])
-        return self._part((slice(None), slice(k)))
+        return self.part(slice(None), slice(k))
 
-    def of_puzzles(self, rows: ArrayLike) -> "Rollouts":
-        """The rollouts of some puzzles: `rows` is an index or a mask over B."""
-        return self._part((np.asarray(rows),))
+    def scored_by_rules(self) -> "Rollouts":
+        """The same rollouts with `valid` in the place of `correct`.
 
-    def _part(self, index: tuple[object, ...]) -> "Rollouts":
+        Raises:
+          InputError: `valid` is missing.
+        """
+        if self.valid is None:
+            raise InputError("valid must be there to score by the rules; got None")
+        scored = self.part()
+        object.__setattr__(scored, "correct", self.valid)
+        return scored
+
+    def part(self, *index: object) -> "Rollouts":
+        """The rollouts at an index of [B, K] or [B, K, D], such as ``part(rows, slice(4))``."""
         # What holds of the whole holds of its parts: nothing is checked again.
         part = object.__new__(Rollouts)
         for field in dataclasses.fields(self):

@@ -8,7 +8,6 @@ sweep than `ptrm_jax.sweep.report` does; and `check`, which refuses data that it
 
 import dataclasses
 import importlib
-from collections.abc import Callable
 from types import ModuleType
 
 from etils import epath
@@ -66,15 +65,16 @@ def check(sweep: Sweep) -> None:
         _module(name).check(sweep)
 
 
-def reporter(name: str) -> Callable[[Result, epath.Path], str] | None:
-    """What a benchmark makes of a finished sweep beside the usual report, if it does.
+def report(result: Result, directory: epath.Path) -> str:
+    """Writes what the benchmark of a sweep adds to its report; returns text to print, "" for none.
 
-    It writes files into the folder given and returns text to print.
-
-    Raises:
-      ValueError: there is none of this name.
+    Args:
+      result: of a finished sweep.
+      directory: where files go.
     """
-    return getattr(_module(name), "report", None)
+    name = result.config.benchmark
+    more = getattr(_module(name), "report", None) if name is not None else None
+    return more(result, directory) if more is not None else ""
 
 
 def _module(name: str) -> ModuleType:

@@ -1,39 +1,18 @@
-"""Sweeps over sigma, K and D."""
+"""Sweeps: a run for every (sigma, seed), the deterministic TRM beside it, and all their scores.
 
-from ptrm_jax.sweep.run import (
-    CHOICE_NAMES as CHOICE_NAMES,
-    CHOICES as CHOICES,
-    INPUT_ERRORS as INPUT_ERRORS,
-    Choice as Choice,
-    Cost as Cost,
-    Record as Record,
-    Result as Result,
-    Row as Row,
-    Run as Run,
-    Shard as Shard,
-    Sweep as Sweep,
-    SweepConfig as SweepConfig,
-    baselines as baselines,
-    best_q as best_q,
-    calibrate as calibrate,
-    choices as choices,
-    collect as collect,
-    cost as cost,
-    has_rules as has_rules,
-    left as left,
-    mode_at as mode_at,
-    over_seeds as over_seeds,
-    pass_at as pass_at,
-    plan_runs as plan_runs,
-    prepare as prepare,
-    run as run,
-    run_metrics as run_metrics,
-    run_name as run_name,
-    runs_of as runs_of,
-    summary as summary,
-    unit_steps as unit_steps,
-    valid_then_q as valid_then_q,
-    validity as validity,
-    widths as widths,
-    work as work,
+Data flows one way: `SweepConfig` -> `prepare` -> `resume` -> `Result` -> `scores.compute` ->
+`report`, `pictures`. Rollouts and steps nest: the run at the largest K and D contains every
+smaller k and d, so curves cost nothing beyond it.
+"""
+
+from ptrm_jax.sweep.config import Search as Search, SweepConfig as SweepConfig
+from ptrm_jax.sweep.folder import (
+    inspect as inspect,
+    read as read,
+    resume as resume,
 )
+from ptrm_jax.sweep.plan import Shard as Shard
+from ptrm_jax.sweep.prepare import Sweep as Sweep, Workload as Workload, prepare as prepare
+from ptrm_jax.sweep.result import Outcome as Outcome, Result as Result, Run as Run
+from ptrm_jax.sweep.run import evaluate as evaluate, run as run
+from ptrm_jax.sweep.scores import Scores as Scores

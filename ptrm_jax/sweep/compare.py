@@ -1,21 +1,28 @@
-"""Two sweeps side by side: the same bits or not, and if not, where and how much it matters."""
+"""Compares two sweeps: whether their bits are equal, and if not, where and how much it matters."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
-from ptrm_jax import metrics, sweep
+from ptrm_jax import metrics
 from ptrm_jax.errors import InputError
-from ptrm_jax.metrics import Interval
+from ptrm_jax.metrics import Interval, Rollouts
 from ptrm_jax.provenance import differences
-from ptrm_jax.sweep import Record, Result, Run
+from ptrm_jax.sweep.result import Result, Run
+from ptrm_jax.sweep.scores import best_q
 
-_FIELDS = ("answer", "q_logit", "correct", "cell_accuracy", "finite")
+_FIELDS = {
+    "answer": "digest",
+    "q_logit": "q_logit",
+    "correct": "correct",
+    "cell_accuracy": "cell_accuracy",
+    "finite": "finite",
+}
+"""What is compared: names in texts, and attributes of `Rollouts`."""
 
 
 class Place(NamedTuple):
-    """Where two runs part: the first differing puzzle, in it rollout, in it step (from 1).
+    """Where two runs first differ: the puzzle, in it the rollout, in it the step (from 1).
 
     Attributes:
       puzzle: row of the data.
@@ -58,7 +65,7 @@ class Comparison(NamedTuple):
     Attributes:
       runs: the (sigma, seed) that both have, the deterministic run first.
       apart: names of runs that only one has.
-      provenance: what differs in it, and in the settings, a text each.
+      provenance: differences in provenance and settings, one text each.
     """
 
     runs: tuple[RunComparison, ...]
@@ -89,12 +96,12 @@ def compare(first: Result, second: Result) -> Comparison:
     return Comparison(
         tuple(_compare(name, named[0][name], named[1][name]) for name in common),
         tuple(sorted(named[0].keys() ^ named[1].keys())),
-        tuple(
-            differences(
-                *({"provenance": r.provenance, "config": vars(r.config)} for r in (first, second))
-            )
-        ),
+        tuple(differences(_settings(first), _settings(second))),
     )
+
+
+def _settings(result: Result) -> dict[str, Any]:
+    return {"provenance": result.provenance, "config": vars(result.config)}
 
 
 def _named(result: Result) -> dict[str, Run]:
@@ -103,36 +110,37 @@ def _named(result: Result) -> dict[str, Run]:
 
 
 def _compare(name: str, first: Run, second: Run) -> RunComparison:
-    shape = tuple(map(min, first.record.correct.shape, second.record.correct.shape))
-    part = tuple(slice(size) for size in shape)
-    records = [Record(*(field[part] for field in run.record)) for run in (first, second)]
-    *_, rollouts, depth = shape
-    solved = [sweep.best_q(record, rollouts, depth) for record in records]
+    shapes = zip(first.rollouts.correct.shape, second.rollouts.correct.shape, strict=True)
+    puzzles, width, depth = (min(sizes) for sizes in shapes)
+    index = (slice(puzzles), slice(width), slice(depth))
+    parts = [run.rollouts.part(*index) for run in (first, second)]
+    solved = [best_q(rollouts, width, depth) for rollouts in parts]
     return RunComparison(
         name,
-        shape,
-        _first_difference(*records),
+        (puzzles, width, depth),
+        _first_difference(*parts),
         (metrics.interval(solved[0]), metrics.interval(solved[1])),
         metrics.paired_difference(solved[1], solved[0]),
         mcnemar(solved[0] == 1, solved[1] == 1),
     )
 
 
-def _first_difference(first: Record, second: Record) -> Place | None:
+def _first_difference(first: Rollouts, second: Rollouts) -> Place | None:
     differs = {
         # Bits, so that a NaN equals itself and 0.0 is not -0.0.
-        name: _bits(getattr(first, name)) != _bits(getattr(second, name))
-        for name in _FIELDS
+        name: _bits(getattr(first, field)) != _bits(getattr(second, field))
+        for name, field in _FIELDS.items()
     }
     anywhere = np.logical_or.reduce(list(differs.values()))
     if not anywhere.any():
         return None
-    at = tuple(np.argwhere(anywhere)[0])
-    puzzle, rollout, step = map(int, at)
+    puzzle, rollout, step = map(int, np.argwhere(anywhere)[0])
     return Place(
-        *(puzzle, rollout, step + 1),
-        tuple(name for name in _FIELDS if differs[name][at]),
-        int(anywhere.any(axis=(1, 2)).sum()),
+        puzzle=puzzle,
+        rollout=rollout,
+        step=step + 1,
+        fields=tuple(name for name in _FIELDS if differs[name][puzzle, rollout, step]),
+        puzzles=int(anywhere.any(axis=(1, 2)).sum()),
     )
 
 
@@ -148,17 +156,19 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
       second: [B] bool, solved by the second.
 
     Returns:
-      How many only the first solves, how many only the second, and the p-value: the chance of so
-      uneven a split, or a more uneven one, of the puzzles that one of them solves.
+      How many only the first solves, how many only the second, and the p-value: the probability of
+      a split at least as uneven of the puzzles that exactly one of them solves.
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     total = only_first + only_second
+    from scipy import stats  # a second to import
+
     p = float(stats.binomtest(only_first, total).pvalue) if total else 1.0
     return only_first, only_second, p
 
 
 def text(comparison: Comparison) -> str:
-    """The comparison to read."""
+    """The comparison as plain text."""
     lines = []
     for run in comparison.runs:
         puzzles, rollouts, steps = run.shape

@@ -1,119 +1,131 @@
-"""The folder of a sweep: what was asked, journals of what is finished, at the end the report.
+"""The folder of a sweep: settings, journals of finished units, and at the end the report.
 
     DIR/config.json       settings, provenance, and the identity that decides the result
-    DIR/strata.json       the kinds of its puzzles, that results are split by
-    DIR/journal/*         finished units, a journal for each process
+    DIR/strata.json       the strata of its puzzles, by which results are split
+    DIR/journal/*         finished units, one journal for each process
     DIR/...               what `ptrm_jax.sweep.report` writes when all units are there
 
-The same sweep goes on in its folder, whatever the number of devices and processes; another one is
-refused. Paths may be anything that etils.epath knows, `gs://` included.
+A sweep is resumed in its folder with any number of devices and processes; another sweep is refused.
+Paths may be anything that etils.epath knows, `gs://` included.
 """
 
 import dataclasses
+import io
 import json
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from ptrm_jax import sweep
-from ptrm_jax.errors import IncompleteError, JournalError, SweepError
+from ptrm_jax import mesh
+from ptrm_jax.errors import IncompleteError, SweepError
 from ptrm_jax.files import is_partial, write_text
 from ptrm_jax.provenance import differences
-from ptrm_jax.sweep import Result, Shard, Sweep, SweepConfig, journal
-from ptrm_jax.sweep.plan import Finished, Unit, pack, unpack
-
-__all__ = ["IncompleteError", "JournalError", "Store", "SweepError", "free_output", "read"]
+from ptrm_jax.sweep import journal
+from ptrm_jax.sweep.config import SweepConfig
+from ptrm_jax.sweep.measure import Finished, Measured
+from ptrm_jax.sweep.plan import Shard, Unit, plan_runs
+from ptrm_jax.sweep.prepare import Sweep
+from ptrm_jax.sweep.result import Result, assemble_result
+from ptrm_jax.sweep.run import Progress, remaining, work
 
 CONFIG = "config.json"
 _JOURNALS = "journal"
 _STRATA = "strata.json"
 
 
-class Store:
-    """The folder of one sweep.
+class Progressed(NamedTuple):
+    """How far a sweep has come in its folder.
+
+    Attributes:
+      finished: units in the journals.
+      damaged: places of damaged journal records, whose units will be run again; one text each.
+      remaining: units of this process's shard that are not finished.
+    """
+
+    finished: dict[Unit, Finished]
+    damaged: list[str]
+    remaining: list[Unit]
+
+
+def inspect(
+    sweep: Sweep,
+    folder: str | os.PathLike[str],
+    shard: Shard = Shard(),  # noqa: B008 (immutable)
+) -> Progressed:
+    """What is in the folder of a sweep, which need not exist yet; writes nothing.
 
     Args:
-      directory: where; made by `create`.
       sweep: prepared.
+      folder: its folder.
+      shard: the part that this process runs.
 
     Raises:
       SweepError: the folder holds another sweep, named by what differs, or something else.
       OSError: it cannot be read.
     """
-
-    def __init__(self, directory: str | os.PathLike[str], sweep: Sweep) -> None:
-        self.directory, self._sweep = epath.Path(directory), sweep
-        if not self.directory.exists():
-            return
-        if not self.directory.is_dir():
-            raise SweepError(f"output {self.directory} is a file; pass another --output")
-        if not (self.directory / CONFIG).exists():
-            there = [path for path in self.directory.iterdir() if path.name != _STRATA]
-            if not all(map(is_partial, there)):
-                raise SweepError(
-                    f"output {self.directory} holds something other than a sweep; pass another "
-                    "--output"
-                )
-            return
-        before = _stored(self.directory)["identity"]
-        if different := differences(before, sweep.identity):
-            raise SweepError(
-                f"output {self.directory} holds another sweep: {'; '.join(different)}; pass --new "
-                "or another --output, or the settings it was started with"
-            )
-
-    def create(self) -> None:
-        """Makes the folder and says in it what the sweep is; what is there stays."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / CONFIG
-        if not path.exists():
-            strata = self._sweep.puzzles.strata
-            kinds = {name: values.tolist() for name, values in strata.items()}
-            write_text(self.directory / _STRATA, json.dumps(kinds) + "\n")
-            stored = {
-                "config": dataclasses.asdict(self._sweep.config),
-                "provenance": self._sweep.provenance,
-                "identity": self._sweep.identity,
-            }
-            write_text(path, json.dumps(stored, indent=1) + "\n")
-
-    def read(self) -> tuple[dict[Unit, Finished], list[str]]:
-        """The finished units, and the places of damaged records.
-
-        Raises:
-          SweepError: a record is of another sweep.
-        """
-        digests = {unit.digest(self._sweep.identity) for unit in self._sweep.units}
-        return _finished([self.directory], digests)
-
-    def writer(self, shard: Shard) -> "_Keeper":
-        """Keeps finished units, as a context manager.
-
-        Raises:
-          JournalError: another process is doing this shard.
-        """
-        return _Keeper(self.directory, self._sweep, shard)
+    directory = epath.Path(folder)
+    _check_folder(directory, sweep)
+    digests = {unit.digest(sweep.identity) for unit in sweep.units}
+    finished, damaged = _finished([directory], digests)
+    return Progressed(finished, damaged, remaining(sweep, finished, shard))
 
 
-class _Keeper:
-    def __init__(self, directory: epath.Path, sweep: Sweep, shard: Shard) -> None:
+def resume(
+    sweep: Sweep,
+    folder: str | os.PathLike[str],
+    *,
+    shard: Shard = Shard(),  # noqa: B008 (immutable)
+    found: Progressed | None = None,
+    progress: Progress = lambda steps, what: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Runs what is missing of a sweep, keeps every unit in its folder, and reads the result.
+
+    In a distributed run all processes call this, each with its shard, and wait for each other.
+
+    Args:
+      sweep: prepared.
+      folder: its folder; made if it does not exist.
+      shard: the part that this process runs.
+      found: of `inspect`, if the caller has called it.
+      progress: called before and after every unit.
+      stop: called after every unit; when it returns True, no further unit is started.
+
+    Returns:
+      The result, of all shards.
+
+    Raises:
+      SweepError: the folder holds another sweep, or something else.
+      JournalError: another process is running this shard.
+      IncompleteError: the call was stopped, or units of other shards are missing.
+      OSError: the folder cannot be read or written.
+    """
+    directory = epath.Path(folder)
+    found = inspect(sweep, directory, shard) if found is None else found
+    _create(directory, sweep)
+    if found.remaining:
         name = f"shard-{shard.index}-of-{shard.count}"
-        self._identity = sweep.identity
-        self._writer = journal.Writer(directory / _JOURNALS, name)
+        with journal.Writer(directory / _JOURNALS, name) as writer:
 
-    def __enter__(self) -> "_Keeper":
-        return self
+            def keep(finished: Finished) -> None:
+                digest = finished.unit.digest(sweep.identity)
+                writer.append(pack(digest, finished), digest)
 
-    def __exit__(self, *error: Any) -> None:
-        self._writer.__exit__(*error)
-
-    def keep(self, finished: Finished) -> None:
-        """Puts a unit on the disk."""
-        digest = finished.unit.digest(self._identity)
-        self._writer.append(pack(digest, finished), digest)
+            work(
+                sweep,
+                finished=found.finished,
+                keep=keep,
+                shard=shard,
+                progress=progress,
+                stop=stop,
+            )
+    if stop():
+        raise IncompleteError(f"{os.fspath(directory)}: stopped; rerun the same command to resume")
+    mesh.wait_for_all()
+    return read(directory)
 
 
 def read(*directories: str | os.PathLike[str]) -> Result:
@@ -131,13 +143,82 @@ def read(*directories: str | os.PathLike[str]) -> Result:
         if different := differences(identity, other["identity"]):
             raise SweepError(f"{folders[0]} and {folder} hold two sweeps: {'; '.join(different)}")
     config, provenance = _config(stored[0]["config"]), stored[0]["provenance"]
-    units = sweep.plan_runs(config, provenance["data"]["num_puzzles"], provenance["lane_tile"])
-    finished, _ = _finished(folders, {u.digest(identity) for run in units for u in run})
-    task, strata = provenance["data"]["task"], _strata(folders[0])
+    data = provenance["data"]
+    runs = plan_runs(config, data["num_puzzles"], provenance["lane_tile"], config.unit_steps)
+    finished, _ = _finished(folders, {unit.digest(identity) for run in runs for unit in run})
+    strata = _strata(folders[0])
     try:
-        return sweep.collect(config, provenance, units, finished, task, strata)
+        return assemble_result(config, provenance, runs, finished, data["task"], strata)
     except IncompleteError as error:
         raise IncompleteError(f"{', '.join(map(os.fspath, folders))}: {error}") from None
+
+
+def free_output(parent: str | os.PathLike[str], name: str) -> epath.Path:
+    """parent/name, or parent/name-002 and so on: the first that does not exist."""
+    number = 1
+    while (path := epath.Path(parent) / (name if number == 1 else f"{name}-{number:03d}")).exists():
+        number += 1
+    return path
+
+
+def _check_folder(directory: epath.Path, sweep: Sweep) -> None:
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise SweepError(f"output {directory} is a file; pass another --output")
+    if not (directory / CONFIG).exists():
+        there = [path for path in directory.iterdir() if path.name != _STRATA]
+        if not all(map(is_partial, there)):
+            raise SweepError(
+                f"output {directory} holds something other than a sweep; pass another --output"
+            )
+        return
+    before = _stored(directory)["identity"]
+    if different := differences(before, sweep.identity):
+        raise SweepError(
+            f"output {directory} holds another sweep: {'; '.join(different)}; pass --new or "
+            "another --output, or the settings it was started with"
+        )
+
+
+def _create(directory: epath.Path, sweep: Sweep) -> None:
+    """Makes the folder and writes what the sweep is; files that exist stay."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / CONFIG
+    if not path.exists():
+        strata = {name: values.tolist() for name, values in sweep.puzzles.strata.items()}
+        write_text(directory / _STRATA, json.dumps(strata) + "\n")
+        stored = {
+            "config": dataclasses.asdict(sweep.config),
+            "provenance": sweep.provenance,
+            "identity": sweep.identity,
+        }
+        write_text(path, json.dumps(stored, indent=1) + "\n")
+
+
+def pack(digest: str, finished: Finished) -> bytes:
+    """A finished unit as the payload of a record."""
+    about = {
+        "digest": digest,
+        "unit": finished.unit,
+        "seconds": finished.seconds,
+        "compile_seconds": finished.compile_seconds,
+    }
+    buffer = io.BytesIO()
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    np.savez_compressed(buffer, about=text, **finished.measured._asdict())
+    return buffer.getvalue()
+
+
+def unpack(payload: bytes) -> tuple[str, Finished]:
+    """Inverse of `pack`: the unit's digest, and the unit."""
+    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        about = json.loads(arrays["about"].tobytes())
+        measured = Measured(**{name: arrays[name] for name in Measured._fields})
+    # Journals from before Langevin updates have no seventh entry.
+    sigma, seed, depth, puzzles, rollouts, shape, *langevin = about["unit"]
+    unit = Unit(sigma, seed, depth, tuple(puzzles), tuple(rollouts), tuple(shape), *langevin)
+    return about["digest"], Finished(unit, measured, about["seconds"], about["compile_seconds"])
 
 
 def _finished(
@@ -182,11 +263,3 @@ def _strata(directory: epath.Path) -> dict[str, np.ndarray]:
 def _config(fields: Mapping[str, Any]) -> SweepConfig:
     lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
     return SweepConfig(**{**fields, **lists})
-
-
-def free_output(parent: str | os.PathLike[str], name: str) -> epath.Path:
-    """parent/name, or parent/name-002 and so on, the first that is not taken."""
-    number = 1
-    while (path := epath.Path(parent) / (name if number == 1 else f"{name}-{number:03d}")).exists():
-        number += 1
-    return path

@@ -1,13 +1,13 @@
-"""Journals: finished work as checksummed records that a crash, a kill or a bad disk cannot spoil.
+"""Journals: finished work as checksummed records that survive crashes, kills and bad disks.
 
-A process appends to a journal of its own and reads everybody's. On a file system a journal is one
-file of records, one after the other; on an object store (a path with ``://``), where nothing can be
-appended, a folder with an object per record. A record is
+Each process appends to one journal and reads all of them. On a file system a journal is a file of
+consecutive records; on an object store (a path with ``://``), where nothing can be appended, it is
+a folder with one object per record. A record is
 
     magic, 8 bytes | length of the payload, 8 bytes, little endian | SHA-256, 32 bytes | payload
 
-the digest being that of the length and the payload. Reading looks for the magic again after damage,
-so that a flipped byte costs the record it hits, and a cut tail the last one.
+where the digest covers the length and the payload. After damage, reading continues at the next
+magic: a flipped byte loses the record that contains it, and a truncated tail the last one.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ _SUFFIX = ".journal"
 
 
 class Contents(NamedTuple):
-    """What a journal, or all of a folder, hold.
+    """The records of one journal, or of all journals of a folder.
 
     Attributes:
-      payloads: of the good records, in order.
-      damaged: places where something else was found, one text each.
+      payloads: of the valid records, in order.
+      damaged: places that hold anything else, one text each.
     """
 
     payloads: list[bytes]
@@ -45,16 +45,17 @@ def frame(payload: bytes) -> bytes:
 
 
 def read(folder: str | os.PathLike[str]) -> Contents:
-    """All records of all journals in a folder; none where there is no folder.
+    """All records of all journals in a folder; none if it does not exist.
 
     Raises:
       OSError: a journal cannot be read.
     """
-    folder = epath.Path(folder)
+    directory = epath.Path(folder)
     whole = Contents([], [])
-    for path in sorted(folder.glob(f"*{_SUFFIX}")) if folder.exists() else []:
-        for part, into in zip(read_one(path), whole, strict=True):
-            into.extend(part)
+    for path in sorted(directory.glob(f"*{_SUFFIX}")) if directory.exists() else []:
+        part = read_one(path)
+        whole.payloads.extend(part.payloads)
+        whole.damaged.extend(part.damaged)
     return whole
 
 
@@ -64,9 +65,9 @@ def read_one(path: str | os.PathLike[str]) -> Contents:
     Raises:
       OSError: it cannot be read.
     """
-    path = epath.Path(path)
+    journal = epath.Path(path)
     contents = Contents([], [])
-    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+    for part in sorted(journal.iterdir()) if journal.is_dir() else [journal]:
         for start, end, payload in _scan(part.read_bytes()):
             if payload is None:
                 contents.damaged.append(f"{os.fspath(part)}, bytes {start} to {end}")
@@ -76,7 +77,7 @@ def read_one(path: str | os.PathLike[str]) -> Contents:
 
 
 class Writer:
-    """Appends records to the journal `name` of a folder; a context manager.
+    """Appends records to the journal `name` of a folder. A context manager.
 
     Raises:
       JournalError: another process is writing it.
@@ -92,11 +93,11 @@ class Writer:
             self._file = _open(Path(path))
 
     def append(self, payload: bytes, name: str) -> None:
-        """Adds a record; when this returns, it is on the disk.
+        """Adds a record, and returns once it is on disk.
 
         Args:
           payload: of the record.
-          name: of the object that holds it, where a journal is a folder of objects.
+          name: of the record's object, where a journal is a folder of objects.
         """
         if self._file is None:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -124,13 +125,13 @@ class Writer:
 
 
 def _open(path: Path) -> BinaryIO:
-    """The journal, locked, its torn tail cut off, at its end."""
+    """The journal, locked, without a truncated last record, positioned at its end."""
     file = path.open("a+b")
     try:
         _lock(file, path)
         file.seek(0)
         spans = list(_scan(file.read()))
-        # What is damaged before a good record stays, for whoever wants to look at it.
+        # Damage before a valid record stays, for inspection.
         if spans and spans[-1][2] is None:
             file.truncate(spans[-1][0])
         file.seek(0, os.SEEK_END)
@@ -142,7 +143,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    """Held until the file is closed, by a kill too."""
+    """Locks the file until it is closed, also by a kill."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system
@@ -157,7 +158,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that a file made just now is found after a power cut."""
+    """Flushes the folder, so that a new file is found after a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -166,7 +167,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _scan(data: bytes) -> Iterator[tuple[int, int, bytes | None]]:
-    """Good records, and what lies between them, as (start, end, payload or None)."""
+    """Valid records, and the spans between them, as (start, end, payload or None)."""
     position = 0
     while position < len(data):
         payload = _record_at(data, position)

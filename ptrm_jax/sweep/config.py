@@ -1,0 +1,209 @@
+"""The settings of a sweep, in groups: what to run, how it is computed, what is kept."""
+
+import dataclasses
+from typing import Annotated, TypeVar
+
+import tyro
+
+from ptrm_jax import tasks
+from ptrm_jax.config import (
+    Backend,
+    DType,
+    KeepAnswers,
+    Langevin,
+    MatmulPrecision,
+    NoiseOn,
+    NoiseWhen,
+    Precision,
+    check_choice,
+    check_int,
+    check_step_size,
+)
+from ptrm_jax.errors import InputError
+from ptrm_jax.solver import check_sigma
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Model and puzzles."""
+
+    checkpoint: Annotated[str, tyro.conf.arg(metavar="NAME|DIR")] = "sudoku9"
+    """A bundled checkpoint (`python -m ptrm_jax info` lists them), or a directory written by
+    `python -m convert` or `experiments/train.py`."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE|DIR")] = None
+    """A bundled puzzle set, a CSV or JSON-lines file, or a folder in upstream's layout. Default:
+    the bundled set named like the checkpoint."""
+    split: str = "test"
+    """Sub-folder of an upstream data folder."""
+    num_puzzles: Annotated[int | None, tyro.conf.arg(metavar="INT|None")] = 64
+    """Number of puzzles, taken from the start of the data; None for all."""
+    task: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Puzzle type whose rules answers are checked against. Default: that of the data, which an
+    upstream folder does not state."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Width, depth and noise."""
+
+    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (0.1, 0.3, 1.0)
+    """Noise scales, in units of the latent's root mean square."""
+    rollouts: int = 8
+    """K, width: noisy rollouts of each puzzle."""
+    depth: int = 16
+    """D: supervision steps of each rollout."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT...")] = (0,)
+    """Every sigma is run once with each seed."""
+    noise_on: NoiseOn = "z"
+    """State that receives the noise: z (the paper's algorithm), y, or both."""
+    noise_when: NoiseWhen = "every"
+    """Before every supervision step, or before the first only."""
+    langevin_updates: int = 0
+    """N: Langevin updates of z between supervision steps, in addition to the noise of sigma. The
+    deterministic TRM has none. 0 for none."""
+    langevin_step_size: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """eta of these updates; the paper does not state it."""
+    langevin_gradient: bool = True
+    """Without the gradient the updates are noise only, the paper's control."""
+    equal_compute: bool = True
+    """Also run the deterministic TRM for K * D steps, the compute of K rollouts."""
+    grid_rollouts: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT...")] = ()
+    """Widths to report as well, each at every depth of `grid_depths`, at no extra compute."""
+    grid_depths: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT...")] = ()
+    """Depths to report as well."""
+
+    def __post_init__(self) -> None:
+        check_int("rollouts", self.rollouts, 1)
+        check_int("depth", self.depth, 1)
+        check_choice("noise_on", self.noise_on, NoiseOn)
+        check_choice("noise_when", self.noise_when, NoiseWhen)
+        self._check_langevin()
+        for name, values in (("sigmas", self.sigmas), ("seeds", self.seeds)):
+            if not values:
+                raise InputError(f"{name} must hold at least one value; got none")
+            if len(set(values)) != len(values):
+                raise InputError(f"{name} must differ from each other; got {values}")
+        for grid, name in (("grid_rollouts", "rollouts"), ("grid_depths", "depth")):
+            for value in getattr(self, grid):
+                check_int(grid, value, 1)
+                if value > getattr(self, name):
+                    raise InputError(
+                        f"{grid} must be at most {name} ({getattr(self, name)}), whose parts they "
+                        f"are; got {value}; raise {name}"
+                    )
+        for sigma in self.sigmas:
+            check_sigma(sigma)
+        for seed in self.seeds:
+            check_int("seeds", seed, 0)
+
+    def _check_langevin(self) -> None:
+        check_int("langevin_updates", self.langevin_updates, 0)
+        if (self.langevin_updates == 0) != (self.langevin_step_size is None):
+            raise InputError(
+                "langevin_updates >= 1 and langevin_step_size go together; got "
+                f"{self.langevin_updates} and {self.langevin_step_size}; pass both or neither"
+            )
+        if not (self.langevin_gradient or self.langevin_updates):
+            raise InputError(
+                "langevin_gradient belongs to Langevin updates; got False and langevin_updates 0; "
+                "pass langevin_updates and langevin_step_size too"
+            )
+        if self.langevin_step_size is not None:
+            check_step_size(self.langevin_step_size)
+
+    @property
+    def langevin(self) -> Langevin | None:
+        """The Langevin updates of PTRM's runs."""
+        if self.langevin_step_size is None:
+            return None
+        return Langevin(self.langevin_updates, self.langevin_step_size, self.langevin_gradient)
+
+    @property
+    def baseline_depth(self) -> int:
+        """Depth of the deterministic run: K * D for equal compute, D within it."""
+        return self.depth * self.rollouts if self.equal_compute else self.depth
+
+    @property
+    def widths(self) -> list[int]:
+        """k = 1, 2, 4, ... and K itself, at which curves are given."""
+        return powers_of_two(self.rollouts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Numerics:
+    """Precision, and how the work is laid out. Only the first four decide the result."""
+
+    compute_dtype: Annotated[DType | None, tyro.conf.arg(metavar="float32|bfloat16")] = None
+    """Dtype of activations. Default: the one that the checkpoint was trained with."""
+    matmul_precision: MatmulPrecision = "highest"
+    """jax.lax.Precision of every matrix product; bfloat16 rounds the operands of float32
+    products."""
+    q_dtype: Annotated[DType | None, tyro.conf.arg(metavar="float32|bfloat16")] = None
+    """Dtype of the Q head. Default: the compute dtype, as upstream."""
+    lane_tile: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Rollouts that pass through the network together. Default: chosen for the backend."""
+    unit_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Approximate rollout-steps of a work unit, the most that a failure can lose. Default: some
+    seconds of work."""
+    devices: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Local devices to use. Default: all."""
+    backend: Backend = "pmap"
+    """How work is spread over devices: pmap, or mesh (jit of shard_map)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What is kept beside the scores of every rollout and step."""
+
+    keep_answers: KeepAnswers = "none"
+    """Keep the answers themselves: of the last step (for TRM, of steps D and K * D), or of all
+    steps. Each takes S bytes before compression."""
+    unlabelled: tyro.conf.Suppress[bool] = False
+    """Also solve puzzles without a known label, for what reads the answers; no metric counts
+    them."""
+    benchmark: tyro.conf.Suppress[str | None] = None
+    """Name in `ptrm_jax.paper` of the benchmark that this sweep is a row of."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig(Kept, Numerics, Search, Inputs):
+    """A sweep: a run for every (sigma, seed), with the deterministic TRM beside it.
+
+    The attributes are those of `Inputs`, `Search`, `Numerics` and `Kept`; each is a flag of
+    `experiments/ptrm_sweep.py`.
+
+    Raises:
+      InputError: when built, for the first setting that breaks its rule.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_puzzles", "lane_tile", "unit_steps", "devices"):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), 1)
+        check_choice("backend", self.backend, Backend)
+        check_choice("keep_answers", self.keep_answers, KeepAnswers)
+        if self.task is not None:
+            tasks.load(self.task)
+        self.precision("float32")
+
+    def precision(self, forward_dtype: DType) -> Precision:
+        """The precision of a checkpoint that was trained in `forward_dtype`.
+
+        Raises:
+          InputError: the settings do not go together.
+        """
+        return Precision(self.compute_dtype or forward_dtype, self.matmul_precision, self.q_dtype)
+
+
+Group = TypeVar("Group", Inputs, Search, Numerics, Kept)
+
+
+def group(config: SweepConfig, kind: type[Group]) -> Group:
+    """One group of the settings of a sweep."""
+    return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
+
+
+def powers_of_two(most: int) -> list[int]:
+    """1, 2, 4, ... up to `most`, and `most` itself."""
+    return sorted({2**i for i in range(most.bit_length()) if 2**i <= most} | {most})

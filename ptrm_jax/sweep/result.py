@@ -1,0 +1,181 @@
+"""What a sweep found: every rollout of every (sigma, seed), scored after every step."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ptrm_jax import metrics
+from ptrm_jax.errors import IncompleteError
+from ptrm_jax.metrics import Rollouts
+from ptrm_jax.sweep.config import Search, SweepConfig
+from ptrm_jax.sweep.measure import Finished, Measured, assemble
+from ptrm_jax.sweep.plan import Unit
+from ptrm_jax.sweep.prepare import Sweep, Workload
+
+
+def run_name(sigma: float, seed: int) -> str:
+    """The name of a run in files."""
+    return f"sigma{sigma:g}_seed{seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One (sigma, seed) of a sweep; the deterministic one has sigma 0 and one rollout.
+
+    Attributes:
+      sigma: noise scale.
+      seed: the user's integer.
+      rollouts: scores of the puzzles that have labels, [B, K, D].
+      seconds: wall time of its units, summed, without compilation.
+      compile_seconds: time of compilation.
+      measured: the same of all puzzles, with the answers that were kept.
+    """
+
+    sigma: float
+    seed: int
+    rollouts: Rollouts
+    seconds: float
+    compile_seconds: float
+    measured: Measured
+
+    @property
+    def name(self) -> str:
+        """As in files."""
+        return run_name(self.sigma, self.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """All runs of a search.
+
+    Attributes:
+      search: what was run.
+      deterministic: TRM without noise, one rollout, to `search.baseline_depth` steps.
+      runs: PTRM, ordered by sigma as given, then seed.
+      task: puzzle type whose rules answers were checked against, or None.
+      strata: as `Dataset.strata`, of the puzzles that have labels.
+    """
+
+    search: Search
+    deterministic: Run
+    runs: tuple[Run, ...]
+    task: str | None = None
+    strata: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def runs_of(self, sigma: float) -> list[Run]:
+        """The runs of one sigma, one for each seed."""
+        return [run for run in self.runs if run.sigma == sigma]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result(Outcome):
+    """A finished sweep.
+
+    Attributes:
+      search: all settings.
+      provenance: everything that decides the result, as JSON.
+    """
+
+    search: SweepConfig
+    provenance: dict[str, Any]
+
+    @property
+    def config(self) -> SweepConfig:
+        """All settings."""
+        return self.search
+
+
+def assemble_outcome(workload: Workload, finished: Mapping[Unit, Finished]) -> Outcome:
+    """The outcome of the units of a workload; a `Result` if it is a sweep.
+
+    Raises:
+      IncompleteError: some are missing.
+    """
+    puzzles = workload.puzzles
+    if isinstance(workload, Sweep):
+        return assemble_result(
+            workload.config,
+            workload.provenance,
+            workload.runs,
+            finished,
+            puzzles.task,
+            puzzles.strata,
+        )
+    first, others, strata = _join(workload.runs, finished, puzzles.strata)
+    return Outcome(workload.search, first, others, puzzles.task, strata)
+
+
+def assemble_result(
+    config: SweepConfig,
+    provenance: dict[str, Any],
+    runs: Sequence[Sequence[Unit]],
+    finished: Mapping[Unit, Finished],
+    task: str | None,
+    strata: Mapping[str, np.ndarray],
+) -> Result:
+    """The result of all units of a sweep.
+
+    Args:
+      config: of the sweep.
+      provenance: of the sweep.
+      runs: of `plan_runs`.
+      finished: the units that are there.
+      task: as `Dataset.task`.
+      strata: as `Dataset.strata`, of its puzzles.
+
+    Raises:
+      IncompleteError: some are missing.
+    """
+    first, others, strata = _join(runs, finished, strata)
+    return Result(
+        search=config,
+        deterministic=first,
+        runs=others,
+        task=task,
+        strata=strata,
+        provenance=provenance,
+    )
+
+
+def _join(
+    runs: Sequence[Sequence[Unit]],
+    finished: Mapping[Unit, Finished],
+    strata: Mapping[str, np.ndarray],
+) -> tuple[Run, tuple[Run, ...], dict[str, np.ndarray]]:
+    units = {unit for run in runs for unit in run}
+    if missing := len(units - finished.keys()):
+        raise IncompleteError(
+            f"{missing} of {len(units)} units of the sweep are missing; rerun the same command, or "
+            "the shards that have not finished"
+        )
+    first, *others = (_as_run([finished[unit] for unit in run]) for run in runs)
+    labelled = _labelled(first.measured)
+    return first, tuple(others), {name: kinds[labelled] for name, kinds in strata.items()}
+
+
+def _labelled(measured: Measured) -> np.ndarray:
+    """[B] bool: puzzles whose answers can be right or wrong."""
+    return ~np.isnan(measured.cell_accuracy[:, 0, 0])
+
+
+def _as_run(parts: list[Finished]) -> Run:
+    measured, unit = assemble(parts), parts[0].unit
+    labelled = _labelled(measured)
+    names = ("correct", "q_logit", "finite", "valid", "cell_accuracy")
+    digest = measured.answer[labelled]
+    halves = digest[..., None].view(np.uint32)  # a digest as two tokens
+    ids = [metrics.answer_ids(halves[:, :, d]) for d in range(halves.shape[2])]
+    return Run(
+        unit.sigma,
+        unit.seed,
+        Rollouts(
+            **{name: getattr(measured, name)[labelled] for name in names},
+            answer_id=np.stack(ids, axis=2),
+            digest=digest,
+        ),
+        sum(part.seconds for part in parts),
+        sum(part.compile_seconds for part in parts),
+        measured,
+    )
