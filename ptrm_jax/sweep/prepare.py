@@ -154,7 +154,7 @@ def prepare(config: SweepConfig) -> Sweep:
         "key": {
             "impl": "threefry2x32",
             "draw_dtype": "float32",
-            "jax_threefry_partitionable": bool(jax.config.read("jax_threefry_partitionable")),
+            "jax_threefry_partitionable": bool(jax.config.jax_threefry_partitionable),  # type: ignore[attr-defined]
         },
         **environment(devices),
     }
