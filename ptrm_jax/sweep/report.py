@@ -51,7 +51,7 @@ def write(scores: Scores, directory: str | os.PathLike[str], *, command: str = "
 def table(scores: Scores) -> str:
     """Everything as plain text: accuracy in percent with 95 % intervals over puzzles."""
     lines = [*scores.headline, "", *_methods(scores, scores.methods)]
-    lines += ["", *_reading(scores), *_strata(scores), *_grid(scores)]
+    lines += ["", *_reading(scores, scores.methods), *_strata(scores), *_grid(scores)]
     return "\n".join(lines) + "\n"
 
 
@@ -61,7 +61,7 @@ def short_table(scores: Scores) -> str:
     shown = [*scores.baselines]
     shown += [scores.line(best, choice) for choice in ("mean", "best_q", "pass")]
     lines = [*scores.headline, "", *_methods(scores, shown)]
-    return "\n".join([*lines, "", *_reading(scores)]) + "\n"
+    return "\n".join([*lines, "", *_reading(scores, shown)]) + "\n"
 
 
 def _methods(scores: Scores, shown: Sequence[MethodScore]) -> list[str]:
@@ -114,11 +114,11 @@ def _gain(interval: Interval | None) -> str:
     return "" if interval is None else interval.brief("+")
 
 
-def _reading(scores: Scores) -> list[str]:
-    """The best best-Q line in words, at equal depth and at equal compute; and Q's AUC."""
+def _reading(scores: Scores, shown: Sequence[MethodScore]) -> list[str]:
+    """Notes on the lines shown; the best best-Q line in words; and Q's AUC."""
     config, best = scores.config, scores.best
     lines = ["Differences are paired by puzzle. pass@K needs the labels: an upper bound."]
-    if scores.has_rules:
+    if any(line.choice == "valid_then_q" for line in shown):
         lines.append("(*) prefers answers that satisfy the rules; PTRM has no such verifier.")
     chosen = "Best of these sigmas, selected on these puzzles (optimistic)"
     lines.append(f"{chosen if len(config.sigmas) > 1 else 'Sigma'}: {best.sigma:g}.")
