@@ -1,11 +1,11 @@
-"""Every number of the paper in one table, with what our results say of it; and EXPERIMENTS.md.
+"""Compares every number of the paper with our results in one table, and writes EXPERIMENTS.md.
 
     python experiments/figures.py all --output experiments/results/default
-    python experiments/paper.py                              # prints the table of what is there
+    python experiments/paper.py                              # prints the table
     python experiments/paper.py --report EXPERIMENTS.md      # and writes it, with all figures
     python experiments/paper.py --sweeps runs/maze-hard-DIR  # sweeps of full-size checkpoints too
 
-All values of ours are read from the folders that `experiments/figures.py` and `ptrm_sweep.py NAME`
+All our values are read from the folders that `experiments/figures.py` and `ptrm_sweep.py NAME`
 wrote.
 """
 
@@ -15,21 +15,18 @@ import sys
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
-from ptrm_jax import analysis, sweep
+from ptrm_jax import analysis
 from ptrm_jax.analysis import exhibit
+from ptrm_jax.console import run_command
 from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
 from ptrm_jax.paper import ledger
-from ptrm_jax.sweep import folder as store
-
-_ERRORS = (*sweep.INPUT_ERRORS, store.SweepError, store.JournalError)
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Compare the paper with what is there."""
+    """Compare the paper with our results."""
 
     figures: tuple[Path, ...] = ()
     """Folders that `experiments/figures.py` wrote; by default those in `experiments/results`."""
@@ -41,26 +38,23 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 for bad input."""
-    try:
-        arguments = tyro.cli(Arguments, args=argv, description=__doc__)
-        folders = arguments.figures or _kept()
-        records = [exhibit.read(folder, analysis.NAMES) for folder in folders]
-        for folder, found in zip(folders, records, strict=True):
-            if not found:
-                raise InputError(f"{folder} must hold figures; it has none; run figures.py first")
-        text = ledger.table(
-            [record for found in records for record in found], ledger.full_size(arguments.sweeps)
-        )
-        if arguments.report is not None:
-            base = arguments.report.absolute().parent
-            links = [os.path.relpath(folder, base) for folder in folders]
-            shown = zip(links, records, strict=True)
-            write_text(arguments.report, exhibit.report(dict(shown)) + "\n## The ledger\n\n" + text)
-    except _ERRORS as error:
-        Console(stderr=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        return 2
+    return run_command(lambda: _paper(tyro.cli(Arguments, args=argv, description=__doc__)))
+
+
+def _paper(arguments: Arguments) -> int:
+    folders = arguments.figures or _kept()
+    records = [exhibit.read(folder, analysis.NAMES) for folder in folders]
+    for folder, found in zip(folders, records, strict=True):
+        if not found:
+            raise InputError(f"{folder} must hold figures; it has none; run figures.py first")
+    text = ledger.table(
+        [record for found in records for record in found], ledger.full_size(arguments.sweeps)
+    )
+    if arguments.report is not None:
+        base = arguments.report.absolute().parent
+        links = [os.path.relpath(folder, base) for folder in folders]
+        shown = dict(zip(links, records, strict=True))
+        write_text(arguments.report, exhibit.report(shown) + "\n## The ledger\n\n" + text)
     print(text)
     return 0
 

@@ -1,9 +1,9 @@
-"""The rows of the paper's table as named sweeps: a small file each.
+"""The paper's benchmarks as named sweeps, a small module each; its claims, and the ledger.
 
-A module's docstring says the command, the hardware, how long it takes there and the paper's
-numbers. Its CONFIG has the paper's K, D, sigma and seeds; checkpoint and data are the user's. A
-module may have GRID, the widths and depths to report too; `report`, which makes more of a finished
-sweep than `ptrm_jax.sweep.report` does; and `check`, which refuses data that it could not use.
+The docstring of a benchmark gives the command, the hardware, the time it takes there and the
+paper's numbers. CONFIG has the paper's K, D, sigma and seeds; checkpoint and data are the user's. A
+benchmark may have GRID, the widths and depths to report as well; `report`, which adds to the report
+of a finished sweep; and `check`, which refuses data that it could not report on.
 """
 
 import dataclasses
@@ -19,22 +19,17 @@ NAMES = ("arc-agi-2", "maze-hard", "ppbench", "sudoku-extreme")
 """As commands write them."""
 
 
-def names() -> tuple[str, ...]:
-    """Names of all benchmarks, as commands write them."""
-    return NAMES
-
-
 def load(name: str) -> SweepConfig:
     """The settings of a benchmark.
 
     Raises:
-      ValueError: there is none of this name.
+      InputError: no benchmark has this name.
     """
     return _module(name).CONFIG
 
 
 def with_grid(config: SweepConfig) -> SweepConfig:
-    """The grid of a sweep's benchmark, as far as K and D go, unless another is asked for."""
+    """The settings with the grid of their benchmark, up to K and D, unless they have a grid."""
     grid = getattr(_module(config.benchmark), "GRID", None) if config.benchmark else None
     if grid is None or config.grid_rollouts or config.grid_depths:
         return config
@@ -49,7 +44,7 @@ def describe(name: str) -> str:
     """The docstring of a benchmark.
 
     Raises:
-      ValueError: there is none of this name.
+      InputError: no benchmark has this name.
     """
     return _module(name).__doc__ or ""
 
@@ -58,7 +53,7 @@ def check(sweep: Sweep) -> None:
     """Refuses what the benchmark of a prepared sweep could not report on.
 
     Raises:
-      ValueError, DataError: the data are not of this benchmark.
+      InputError, DataError: the data are not of this benchmark.
     """
     name = sweep.config.benchmark
     if name is not None and hasattr(_module(name), "check"):
@@ -78,6 +73,6 @@ def report(result: Result, directory: epath.Path) -> str:
 
 
 def _module(name: str) -> ModuleType:
-    if name not in names():
-        raise InputError(f"benchmark must be one of {', '.join(names())}; got {name!r}")
+    if name not in NAMES:
+        raise InputError(f"benchmark must be one of {', '.join(NAMES)}; got {name!r}")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -27,6 +27,7 @@ from etils import epath
 from ptrm_jax.files import write_text
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import Result, Run, Sweep, SweepConfig
+from ptrm_jax.sweep.prepare import steps_to_keep
 from ptrm_jax.tasks import arc
 from ptrm_jax.tasks.arc import vote as arc_vote
 
@@ -119,7 +120,8 @@ def _votes(
 def _at(result: Result, run: Run, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Answers [N, K, S], Q and finite [N, K] of a run after a step."""
     measured = run.measured
-    steps = list(result.config.keep_steps(measured.finite.shape[-1]))
+    config = result.config
+    steps = steps_to_keep(config.keep_answers, config.depth, measured.finite.shape[-1])
     tokens = measured.tokens[:, :, steps.index(depth)]
     return tokens, measured.q_logit[..., depth - 1], measured.finite[..., depth - 1]
 

@@ -24,10 +24,10 @@ import json
 import numpy as np
 from etils import epath
 
-from ptrm_jax import sweep
 from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
 from ptrm_jax.sweep import Result, Sweep, SweepConfig
+from ptrm_jax.sweep.scores import best_q, over_seeds, pass_at, valid_then_q
 from ptrm_jax.tasks import ppbench
 
 CONFIG = SweepConfig(
@@ -67,18 +67,18 @@ def report(result: Result, directory: epath.Path) -> str:
     methods = {}
     depths = sorted({*config.grid_depths, config.depth})
     for depth in sorted({*depths, config.baseline_depth}):
-        values = sweep.over_seeds([result.deterministic], sweep.pass_at, 1, depth)
+        values = over_seeds([result.deterministic], pass_at, 1, depth)
         methods[f"TRM, D={depth}"] = values
     for sigma in config.sigmas:
-        runs = sweep.runs_of(result, sigma)
+        runs = result.runs_of(sigma)
         for depth in depths:
             for name, k, choice in (
-                ("one rollout (mean)", 1, sweep.pass_at),
-                (f"best-Q@{config.rollouts}", config.rollouts, sweep.best_q),
-                (f"valid-then-Q@{config.rollouts} (*)", config.rollouts, sweep.valid_then_q),
-                (f"pass@{config.rollouts} (bound)", config.rollouts, sweep.pass_at),
+                ("one rollout (mean)", 1, pass_at),
+                (f"best-Q@{config.rollouts}", config.rollouts, best_q),
+                (f"valid-then-Q@{config.rollouts} (*)", config.rollouts, valid_then_q),
+                (f"pass@{config.rollouts} (bound)", config.rollouts, pass_at),
             ):
-                values = sweep.over_seeds(runs, choice, k, depth)
+                values = over_seeds(runs, choice, k, depth)
                 methods[f"sigma {sigma:g}, D={depth}, {name}"] = values
     seconds = float(np.mean([run.seconds for run in result.runs])) / len(types)
     dollars = ppbench.dollars_per_puzzle(seconds)
