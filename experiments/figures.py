@@ -1,62 +1,29 @@
-"""The paper's analyses on any checkpoint: a picture each, with its data and what it says.
+"""The paper's analyses on any checkpoint: a picture each, with its data and findings.
 
     python experiments/figures.py all                        # about 12 minutes on two CPU cores
     python experiments/figures.py q_head
     python experiments/figures.py q_head --checkpoint DIR --data DATA --sigma 0.3 --rollouts 100
 
-Names: modes, q_head, basins, width, sigma, langevin, cost, dynamics, movie. Each takes bundled
-models unless told otherwise, and `NAME --help` says what it can be told; `all` takes what they have
-in common. Writes NAME.png, the data that are drawn (.npz, .csv), NAME.json with every number and
-its interval, and index.html, which opens without a server. The sweeps behind them are kept in the
-same folder: broken off, the same command goes on.
+Names: modes, q_head, basins, width, sigma, langevin, cost, dynamics, movie. Each uses bundled
+models by default; `NAME --help` lists its settings. `all` takes the settings that they share; where
+one is not given, each figure has its own default (`all --help` shows those of modes). Writes
+NAME.png, the data that are drawn (.npz, .csv), NAME.json with every number and its interval, and
+index.html, which opens without a server. The sweeps are kept in the same folder: if interrupted,
+rerun the same command to resume.
 """
 
 import dataclasses
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 from etils import epath
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ptrm_jax import analysis, mesh, sweep
+from ptrm_jax import analysis, console, mesh
 from ptrm_jax.analysis import exhibit
 from ptrm_jax.analysis.study import Settings, Study
-from ptrm_jax.config import MatmulPrecision
 from ptrm_jax.files import write_text
-from ptrm_jax.sweep import folder as store
-
-_ERRORS = (*sweep.INPUT_ERRORS, store.SweepError, store.JournalError)
-
-
-@dataclasses.dataclass(frozen=True)
-class Common:
-    """Settings of all figures; what is not given stays as each has it."""
-
-    checkpoint: str | None = None
-    """A bundled checkpoint, or a directory that `python -m convert` or `experiments/train.py`
-    wrote."""
-    data: str | None = None
-    """As for `experiments/ptrm_sweep.py`; by default the bundled set of the checkpoint's name."""
-    split: str | None = None
-    """Sub-folder of an upstream data folder."""
-    num_puzzles: int | None = None
-    """The first so many puzzles of the data."""
-    rollouts: int | None = None
-    """K, width."""
-    depth: int | None = None
-    """D, supervision steps of each rollout."""
-    sigma: float | None = None
-    """Noise scale, in units of the latent's root mean square."""
-    seeds: tuple[int, ...] | None = None
-    """One independent run for each."""
-    matmul_precision: MatmulPrecision | None = None
-    """Precision of every matrix product."""
-    lane_tile: int | None = None
-    """Rollouts that go through the network together."""
-    devices: int | None = None
-    """How many local devices to use."""
+from ptrm_jax.sweep.run import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,78 +31,82 @@ class Output:
     """Where figures go."""
 
     output: str = "runs/figures"
-    """Folder, made if need be; figures of these names are replaced."""
+    """Folder, made if it does not exist; figures of these names are replaced."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 for bad input."""
-    console, errors = Console(soft_wrap=True), Console(stderr=True)
     argv = sys.argv[1:] if argv is None else argv
     mesh.use_cpu_cores()
-    try:
-        wanted, directory = _wanted(argv)
-        missing = {}
-        for name, settings, defaults in wanted:
-            try:
-                _make(name, settings, defaults, directory, console, errors)
-            except exhibit.NothingToShow as error:
-                if len(wanted) == 1:
-                    raise
-                missing[name] = str(error)
-                console.print(f"{name}: {error}", markup=False)
-    except _ERRORS as error:
-        errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    records = exhibit.read(directory, analysis.NAMES)
-    write_text(directory / "index.html", exhibit.index(records, missing))
-    console.print(f"written to {directory}; open {directory}/index.html", highlight=False)
+    return console.run_command(lambda: _figures(argv))
+
+
+def _figures(argv: list[str]) -> int:
+    name = argv[0] if argv and not argv[0].startswith("-") else "all"
+    rest = argv[1:] if argv[:1] == [name] else argv
+    names = analysis.NAMES if name == "all" else (name,)
+    # All settings are checked before the first figure is made.
+    wanted = [(each, *_parse(each, rest, alone=name != "all")) for each in names]
+    directory = epath.Path(wanted[0][2])
+    output = console.output()
+    missing = {}
+    for each, settings, _ in wanted:
+        try:
+            shown = _make(each, settings, directory)
+        except exhibit.NothingToShow as error:
+            if len(names) == 1:
+                raise
+            missing[each] = str(error)
+            output.print(f"{each}: {error}")
+            continue
+        shown.write(directory)
+        output.print(f"\n{shown.title}", style="bold")
+        for sentence in shown.reading:
+            output.print(sentence)
+    page = exhibit.index(exhibit.read(directory, analysis.NAMES), missing)
+    write_text(directory / "index.html", page)
+    output.print(f"written to {directory}; open {directory}/index.html")
     return 0
 
 
-def _wanted(argv: list[str]) -> tuple[list[tuple[str, Settings, Settings]], epath.Path]:
-    """Names with their settings and their defaults, and the folder."""
-    name = argv[0] if argv and not argv[0].startswith("-") else "all"
-    rest = argv[1:] if argv and argv[0] == name else argv
-    names = analysis.NAMES if name == "all" else (name,)
-    defaults = {name: analysis.load(name).Settings() for name in names}
-    kind: Any = Common if name == "all" else type(defaults[name])
-    given, output = tyro.cli(
-        tuple[Annotated[kind, tyro.conf.arg(name="")], Annotated[Output, tyro.conf.arg(name="")]],
-        prog=f"experiments/figures.py {name}",
-        args=rest,
-        description=__doc__ if name == "all" else analysis.load(name).__doc__,
+def _parse(name: str, argv: list[str], *, alone: bool) -> tuple[Settings, str]:
+    """The settings of a figure, and the folder.
+
+    Args:
+      name: of the figure.
+      argv: flags.
+      alone: whether flags of this figure alone are allowed.
+    """
+    defaults = analysis.load(name).Settings()
+    kind = type(defaults) if alone else Settings
+    shared = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(kind)}
+    # A subclass, so that the flags of the figure come first in the help.
+    arguments: Any = dataclasses.make_dataclass(
+        "Arguments", [("output", Output, Output())], bases=(kind,), frozen=True
     )
-    if name == "all":
-        changes = {k: v for k, v in dataclasses.asdict(given).items() if v is not None}
-        settings = {name: dataclasses.replace(value, **changes) for name, value in defaults.items()}
-    else:
-        settings = {name: given}
-    wanted = [(name, settings[name], defaults[name]) for name in names]
-    return wanted, epath.Path(output.output)
+    given = tyro.cli(
+        arguments,
+        prog=f"experiments/figures.py {name if alone else 'all'}",
+        args=argv,
+        default=arguments(**shared),
+        description=analysis.load(name).__doc__ if alone else __doc__,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    changes = {field: getattr(given, field) for field in shared}
+    return dataclasses.replace(defaults, **changes), given.output.output
 
 
-def _make(
-    name: str,
-    settings: Settings,
-    defaults: Settings,
-    directory: epath.Path,
-    console: Console,
-    errors: Console,
-) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True) as bar:
-        task = bar.add_task(name, total=None)
+def _make(name: str, settings: Settings, directory: epath.Path) -> exhibit.Exhibit:
+    module = analysis.load(name)
+    with console.progress("rollout-steps") as bar:
 
-        def progress(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=f"{name}: {what}")
+        def progress(total: int) -> Progress:
+            for task in bar.task_ids:  # one line, of the sweep that is running
+                bar.remove_task(task)
+            return console.updating(bar, total, name)
 
-        study = Study(name, settings, directory, defaults=defaults, progress=progress)
-        exhibits = analysis.load(name).make(study)
-    for shown in exhibits:
-        shown.write(directory)
-        console.print(f"\n{shown.title}", style="bold", markup=False, highlight=False)
-        for sentence in shown.reading:
-            console.print(sentence, markup=False, highlight=False)
+        defaults = module.Settings()
+        return module.make(Study(name, settings, directory, defaults=defaults, progress=progress))
 
 
 if __name__ == "__main__":

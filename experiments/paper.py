@@ -54,7 +54,7 @@ def _paper(arguments: Arguments) -> int:
         base = arguments.report.absolute().parent
         links = [os.path.relpath(folder, base) for folder in folders]
         shown = dict(zip(links, records, strict=True))
-        write_text(arguments.report, exhibit.report(shown) + "\n## The ledger\n\n" + text)
+        write_text(arguments.report, exhibit.markdown(shown) + "\n## The ledger\n\n" + text)
     print(text)
     return 0
 

@@ -1,8 +1,9 @@
 """The paper's analyses, on any checkpoint: a module for each, `experiments/figures.py` runs them.
 
-A module has functions of arrays, which compute and are tested; `Settings`, what the figure is made
-of, with defaults that show something on the bundled models; and `make`, which asks a `Study` for
-sweeps and trajectories and returns `Exhibit`s: picture, data, what it says in words and numbers.
+Each module has `Settings`, whose defaults show something on the bundled models; `measure`, which
+computes arrays and intervals from the sweeps and trajectories of a `Study`; `draw`, which makes the
+picture; `find` and `say`, which state the numbers and describe them in sentences; and `make`, which
+combines them into an `Exhibit`.
 """
 
 import importlib
@@ -11,7 +12,14 @@ from types import ModuleType
 from ptrm_jax.errors import InputError
 
 NAMES = (
-    *("modes", "q_head", "basins", "width", "sigma", "langevin", "cost", "dynamics"),
+    "modes",
+    "q_head",
+    "basins",
+    "width",
+    "sigma",
+    "langevin",
+    "cost",
+    "dynamics",
     "movie",
 )
 """All analyses, in the order in which they are shown."""
@@ -21,7 +29,7 @@ def load(name: str) -> ModuleType:
     """The module of an analysis.
 
     Raises:
-      ValueError: there is none of this name.
+      InputError: there is none of this name.
     """
     if name not in NAMES:
         raise InputError(f"figure must be one of {', '.join(NAMES)}; got {name!r}")

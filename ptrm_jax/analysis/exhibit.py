@@ -1,4 +1,4 @@
-"""What an analysis leaves: a picture, its data, its findings as numbers and in words; on disk."""
+"""The result of an analysis: a picture, its data, and its findings in numbers and in words."""
 
 import csv
 import dataclasses
@@ -15,29 +15,29 @@ from etils import epath
 
 from ptrm_jax import charts
 from ptrm_jax.errors import InputError
-from ptrm_jax.files import write_bytes, write_text
+from ptrm_jax.files import json_text, write_bytes, write_text
 from ptrm_jax.metrics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Unit = Literal["%", "points", "number", "seconds", "dollars"]
+FindingUnit = Literal["%", "points", "number", "seconds", "dollars"]
 
 
 class NothingToShow(InputError):
-    """These puzzles do not have what an analysis looks at; says what, and what may help."""
+    """These puzzles lack what an analysis needs; the message says what, and what may help."""
 
 
 class Finding(NamedTuple):
     """A number that an analysis found.
 
     Attributes:
-      what: in words, with K, D, sigma where they matter.
-      value: itself; a fraction where the unit is "%" or "points" (a difference of fractions).
+      what: its description, with K, D, sigma where they matter.
+      value: a fraction where the unit is "%" or "points" (a difference of fractions).
       low: lower end of its 95 % interval over puzzles; None where it has none.
       high: upper end.
-      num_puzzles: how many puzzles it is of.
-      unit: how to write it.
+      num_puzzles: number of puzzles behind it; None where it is not about puzzles.
+      unit: unit in which it is written.
     """
 
     what: str
@@ -45,19 +45,27 @@ class Finding(NamedTuple):
     low: float | None
     high: float | None
     num_puzzles: int | None
-    unit: Unit
+    unit: FindingUnit
 
     @classmethod
-    def of(cls, what: str, interval: Interval, unit: Unit = "%") -> "Finding":
+    def of(cls, what: str, interval: Interval, unit: FindingUnit = "%") -> "Finding":
         """A finding with an interval."""
-        return cls(what, *map(float, interval[:3]), int(interval.num_puzzles), unit)
+        mean, low, high = map(float, interval[:3])
+        return cls(what, mean, low, high, int(interval.num_puzzles), unit)
+
+    @classmethod
+    def single(
+        cls, what: str, value: float, unit: FindingUnit, num_puzzles: int | None = None
+    ) -> "Finding":
+        """A finding without an interval."""
+        return cls(what, float(value), None, None, num_puzzles, unit)
 
     def text(self) -> str:
         """The value with its unit and interval."""
         share = self.unit in ("%", "points")
         scale = 100 if share else 1
         sign = "+" if self.unit == "points" else ""
-        # Three figures that count, of an interval's end as many places as of the value.
+        # Three significant figures of the value, and as many decimal places of the ends.
         known = math.isfinite(self.value) and self.value != 0
         places = 1 if share else max(0, 2 - math.floor(math.log10(abs(self.value)))) if known else 2
 
@@ -71,21 +79,26 @@ class Finding(NamedTuple):
         return text + (f", n={self.num_puzzles}" if self.num_puzzles is not None else "")
 
 
+def interval_columns(interval: Interval) -> dict[str, float]:
+    """An accuracy as columns of a table: `accuracy`, `low`, `high`."""
+    return {"accuracy": interval.mean, "low": interval.low, "high": interval.high}
+
+
 @dataclasses.dataclass(frozen=True)
 class Exhibit:
-    """One picture and what stands behind it.
+    """One picture with its data and findings.
 
     Attributes:
       name: stem of its files.
       title: what it shows, with the paper's number of the figure.
       caption: checkpoint and its digest, data, K, D, sigma, seeds, number of puzzles.
-      command: what makes it, as one would type it.
-      reading: what it says on these puzzles, sentences made from the numbers.
+      command: the command that makes it, as one would type it.
+      reading: what it shows on these puzzles, in sentences made from the numbers.
       findings: the numbers, by a short name.
       provenance: of its sweep, JSON.
       figure: the picture, unless `files` has it.
-      data: what is drawn, by name; goes into `<name>.npz`.
-      rows: what is drawn, as a table; goes into `<name>.csv`.
+      data: the arrays that are drawn, by name; written to `<name>.npz`.
+      rows: the numbers that are drawn, as a table; written to `<name>.csv`.
       files: other files, by suffix, such as ".gif".
     """
 
@@ -102,18 +115,19 @@ class Exhibit:
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     def write(self, directory: str | os.PathLike[str]) -> list[str]:
-        """Writes its files into a folder, made if need be; returns their names.
+        """Writes its files into a folder, made if it does not exist; returns their names.
 
-        Each is written whole or not at all, and `<name>.json`, which has everything but picture
-        and data, comes last: where it is, all are.
+        Each is written whole or not at all. `<name>.json`, which has everything but picture and
+        data, is written last: if it exists, the others do.
         """
-        directory = epath.Path(directory)
+        folder = epath.Path(directory)
         files = {suffix: bytes(data) for suffix, data in self.files.items()}
         if self.figure is not None:
             files[".png"] = charts.png(self.figure)
         if self.data:
             buffer = io.BytesIO()
-            np.savez_compressed(buffer, **{k: np.asarray(v) for k, v in self.data.items()})
+            arrays: dict[str, Any] = {name: np.asarray(array) for name, array in self.data.items()}
+            np.savez_compressed(buffer, **arrays)
             files[".npz"] = buffer.getvalue()
         if self.rows:
             text = io.StringIO()
@@ -122,78 +136,66 @@ class Exhibit:
             writer.writerows(self.rows)
             files[".csv"] = text.getvalue().encode()
         names = [f"{self.name}{suffix}" for suffix in files]
-        directory.mkdir(parents=True, exist_ok=True)
-        for suffix, data in files.items():
-            write_bytes(directory / f"{self.name}{suffix}", data)
-        record = {
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in zip(names, files.values(), strict=True):
+            write_bytes(folder / name, data)
+        saved = {
             "name": self.name,
             "title": self.title,
             "caption": self.caption,
             "command": self.command,
             "reading": list(self.reading),
-            "findings": {k: _plain(v._asdict()) for k, v in self.findings.items()},
+            "findings": {key: finding._asdict() for key, finding in self.findings.items()},
             "files": names,
             "provenance": dict(self.provenance),
         }
-        write_text(directory / f"{self.name}.json", json.dumps(record, indent=1) + "\n")
+        write_text(folder / f"{self.name}.json", json_text(saved, indent=1) + "\n")
         return [*names, f"{self.name}.json"]
 
 
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }
-
-
 def read(directory: str | os.PathLike[str], names: Iterable[str]) -> list[dict[str, Any]]:
-    """The records of the exhibits in a folder whose names begin so, in that order.
+    """The exhibits of these names that a folder has, in that order.
 
     Args:
-      directory: that `Exhibit.write` wrote into.
-      names: of analyses; an exhibit is called like one, or like one, "_" and more.
+      directory: written by `Exhibit.write`.
+      names: of exhibits.
 
     Returns:
-      Of each what `Exhibit.write` put into its JSON file, `findings` as Finding.
+      The contents of their JSON files, with `findings` as Finding.
     """
-    records = []
+    exhibits = []
     for name in names:
-        for path in sorted(epath.Path(directory).glob(f"{name}*.json")):
-            if path.stem == name or path.stem.startswith(f"{name}_"):
-                record = json.loads(path.read_text(encoding="utf-8"))
-                found = record["findings"].items()
-                record["findings"] = {key: Finding(**_numbers(fields)) for key, fields in found}
-                records.append(record)
-    return records
+        path = epath.Path(directory) / f"{name}.json"
+        if path.exists():
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            for key, fields in saved["findings"].items():
+                value = math.nan if fields["value"] is None else fields["value"]
+                saved["findings"][key] = Finding(**{**fields, "value": value})
+            exhibits.append(saved)
+    return exhibits
 
 
-def _numbers(fields: dict[str, Any]) -> dict[str, Any]:
-    value = fields["value"]
-    return {**fields, "value": math.nan if value is None else value}
-
-
-def index(records: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> str:
-    """A page of HTML that shows exhibits and opens without a server.
+def index(exhibits: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> str:
+    """An HTML page that shows exhibits and opens without a server.
 
     Args:
-      records: of `read`, of the folder that the page will lie in.
-      missing: by the name of an analysis, why it shows nothing.
+      exhibits: of `read`, of the folder in which the page will be.
+      missing: why an analysis shows nothing, by its name.
     """
     parts = [_HEAD]
-    for record in records:
-        parts.append(f'<section><h2 id="{record["name"]}">{html.escape(record["title"])}</h2>')
-        for file in record["files"]:
+    for saved in exhibits:
+        parts.append(f'<section><h2 id="{saved["name"]}">{html.escape(saved["title"])}</h2>')
+        for file in saved["files"]:
             if file.endswith((".png", ".gif")):
-                parts.append(f'<img src="{file}" alt="{html.escape(record["title"])}">')
-        parts += [f"<p>{html.escape(sentence)}</p>" for sentence in record["reading"]]
-        parts.append(f'<p class="caption">{html.escape(record["caption"])}</p>')
-        parts.append(f"<pre>{html.escape(record['command'])}</pre>")
+                parts.append(f'<img src="{file}" alt="{html.escape(saved["title"])}">')
+        parts += [f"<p>{html.escape(sentence)}</p>" for sentence in saved["reading"]]
+        parts.append(f'<p class="caption">{html.escape(saved["caption"])}</p>')
+        parts.append(f"<pre>{html.escape(saved['command'])}</pre>")
         rows = "".join(
             f"<tr><td>{html.escape(f.what)}</td><td>{html.escape(f.text())}</td></tr>"
-            for f in record["findings"].values()
+            for f in saved["findings"].values()
         )
-        links = ", ".join(f'<a href="{file}">{file}</a>' for file in record["files"])
+        links = ", ".join(f'<a href="{file}">{file}</a>' for file in saved["files"])
         parts.append(f"<details><summary>numbers and files</summary><table>{rows}</table>")
         parts.append(f"<p>{links}</p></details></section>")
     for name, why in missing.items():
@@ -201,32 +203,32 @@ def index(records: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> s
     return "\n".join([*parts, "</body></html>\n"])
 
 
-def report(folders: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Exhibits as Markdown: picture, what it says, what it is of, what made it.
+def markdown(folders: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Exhibits as Markdown: picture, reading, caption, command.
 
     Args:
-      folders: records of `read`, by where their folder lies, as links have it.
+      folders: exhibits of `read`, by the path of their folder in links.
     """
     parts = [_INTRODUCTION]
-    for folder, records in folders.items():
-        for record in records:
-            name = record["provenance"]["checkpoint"]["name"]
-            parts.append(f"## {record['title']}: {name}\n")
-            for file in record["files"]:
+    for folder, exhibits in folders.items():
+        for saved in exhibits:
+            name = saved["provenance"]["checkpoint"]["name"]
+            parts.append(f"## {saved['title']}: {name}\n")
+            for file in saved["files"]:
                 if file.endswith((".png", ".gif")):
-                    parts.append(f"![{record['title']}]({folder}/{file})\n")
-            parts += [f"{sentence}\n" for sentence in record["reading"]]
-            caption = record["caption"].replace("\n", "; ")
-            parts.append(f"*{caption}. `{record['command']}`*\n")
+                    parts.append(f"![{saved['title']}]({folder}/{file})\n")
+            parts += [f"{sentence}\n" for sentence in saved["reading"]]
+            caption = saved["caption"].replace("\n", "; ")
+            parts.append(f"*{caption}. `{saved['command']}`*\n")
     return "\n".join(parts)
 
 
 _INTRODUCTION = """# Experiments
 
-Written by `python experiments/paper.py --report EXPERIMENTS.md` from the files that
-`experiments/figures.py` left, here by the commands in
-[experiments/results](experiments/results/README.md); no number is typed. Intervals are 95 %, over
-puzzles. What a figure says, it says of these small models on these puzzles.
+Generated by `python experiments/paper.py --report EXPERIMENTS.md` from the files that
+`experiments/figures.py` wrote; [experiments/results](experiments/results/README.md) has the
+commands. Intervals are 95 %, over puzzles. The sentences below each figure hold for these small
+models on these puzzles.
 """
 
 _HEAD = """<!doctype html>

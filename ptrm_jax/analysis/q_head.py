@@ -1,23 +1,32 @@
-"""Does Q know? Q and cell accuracy by step, Q at the end, calibration, abstention (PTRM Figure 3).
+"""Does Q predict whether an answer is right? Q by step, calibration, abstention (PTRM Figure 3).
 
-Shape letters: B puzzles, K rollouts, D supervision steps.
+Shape letters: B puzzles, R seeds, K rollouts, D supervision steps.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ptrm_jax import charts, metrics, sweep
+from ptrm_jax import charts, metrics
 from ptrm_jax.analysis import study
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
-from ptrm_jax.metrics import Interval
-from ptrm_jax.sweep import Record
+from ptrm_jax.analysis.study import Study
+from ptrm_jax.metrics import Interval, Rollouts
+from ptrm_jax.sweep import Result, scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FEW = 10
+"""Estimates from fewer puzzles are drawn hollow."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(study.Settings):
-    """Q against the truth."""
+    """Q compared with the truth."""
 
 
 def by_step(
@@ -27,11 +36,11 @@ def by_step(
 
     Args:
       values: [B, K, D] float, such as Q logits.
-      chosen: [B, K] bool, rollouts to average over at all steps.
+      chosen: [B, K] bool, the rollouts to average, the same at all steps.
       bounds: as for `metrics.ratio_interval`.
 
     Returns:
-      D intervals; of a step without finite values three NaN.
+      D intervals; three NaN for a step without finite values.
     """
     known = chosen[:, :, None] & np.isfinite(values)
     sums = np.where(known, values, 0.0).sum(axis=1, dtype=np.float64)
@@ -46,18 +55,18 @@ def _share(part: np.ndarray, whole: np.ndarray) -> Interval:
 
 
 class Reliability(NamedTuple):
-    """How often answers are right that Q says are right with some probability.
+    """How often rollouts are right, by the probability that Q states.
 
     Attributes:
-      said: [N] mean probability, sigmoid of Q, of the rollouts in each bin that has some.
+      said: [N] mean probability, sigmoid of Q, of the rollouts in each non-empty bin.
       right: N intervals of the fraction of them that are right.
-      count: [N] rollouts.
+      num_rollouts: [N] int.
       error: expected calibration error, mean of |said - right| weighted by rollouts.
     """
 
     said: np.ndarray
     right: list[Interval]
-    count: np.ndarray
+    num_rollouts: np.ndarray
     error: float
 
 
@@ -69,8 +78,8 @@ def reliability(
     Args:
       correct: [B, K] bool.
       q_logit: [B, K] float.
-      finite: [B, K] bool, rollouts that take part.
-      num_bins: between 0 and 1.
+      finite: [B, K] bool, rollouts that are counted.
+      num_bins: number of bins between 0 and 1.
 
     Source: Guo et al., arXiv 1706.04599, equation 3 (expected calibration error).
     """
@@ -83,18 +92,17 @@ def reliability(
         rates.append(_share((inside & correct).sum(axis=1), inside.sum(axis=1)))
         counts.append(int(inside.sum()))
     gaps = np.abs(np.array(means) - np.array([rate.mean for rate in rates]))
-    return Reliability(
-        np.array(means), rates, np.array(counts), float(gaps @ counts / max(1, sum(counts)))
-    )
+    error = float(gaps @ counts / max(1, sum(counts)))
+    return Reliability(np.array(means), rates, np.array(counts), error)
 
 
 class Coverage(NamedTuple):
-    """Answering only from a threshold of Q on.
+    """Accuracy when a puzzle is answered only if its Q reaches a threshold.
 
     Attributes:
-      threshold: [N] logits, falling: each distinct Q of an answer.
-      covered: [N] fraction of puzzles answered, Q at or above the threshold.
-      right: N intervals of the fraction of those that are answered right.
+      threshold: [N] logits, descending: each distinct Q of an answer.
+      covered: [N] fraction of puzzles answered, with Q at or above the threshold.
+      right: N intervals of the fraction of the answered puzzles that are right.
     """
 
     threshold: np.ndarray
@@ -103,14 +111,14 @@ class Coverage(NamedTuple):
 
 
 def coverage(correct: np.ndarray, q_logit: np.ndarray, *, points: int = 50) -> Coverage:
-    """Accuracy of those puzzles that are answered, against how many are (abstention).
+    """Accuracy of the answered puzzles against the fraction that is answered (abstention).
 
     Args:
       correct: [B] bool, of one answer per puzzle.
-      q_logit: [B] float; -inf where there is no answer, which is never given.
-      points: thresholds at the most, spread evenly over the distinct Qs.
+      q_logit: [B] float; -inf where there is no answer; such puzzles are never answered.
+      points: maximum number of thresholds, spread evenly over the distinct Qs.
 
-    Source: El-Yaniv & Wiener 2010 (selective classification); LDT, arXiv 2605.08605, asks for it.
+    Source: El-Yaniv & Wiener 2010 (selective classification); recommended by LDT, arXiv 2605.08605.
     """
     thresholds = np.unique(q_logit[np.isfinite(q_logit)])[::-1]
     keep = np.unique(np.linspace(0, len(thresholds) - 1, points).round().astype(int))
@@ -120,149 +128,229 @@ def coverage(correct: np.ndarray, q_logit: np.ndarray, *, points: int = 50) -> C
     return Coverage(thresholds, answered.mean(axis=1) if len(answered) else thresholds, rates)
 
 
-def chosen_answer(record: Record) -> tuple[np.ndarray, np.ndarray]:
-    """Of the best-Q rollout after the last step: right [B] bool, and its Q [B], -inf if none."""
-    _, num_rollouts, depth = record.correct.shape
-    at = record.at(depth)
-    right = sweep.best_q(record, num_rollouts, depth) == 1
-    return right, np.where(at.finite, at.q_logit, -np.inf).max(axis=1)
+def chosen_answer(rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray]:
+    """The best-Q rollout after the last step: right [B] bool, and its Q [B], -inf if none."""
+    _, num_rollouts, depth = rollouts.correct.shape
+    end = rollouts.at(depth)
+    right = scores.best_q(rollouts, num_rollouts, depth) == 1
+    return right, np.where(end.eligible, end.q_logit, -np.inf).max(axis=1)
 
 
-def pooled(result: sweep.Result, sigma: float) -> Record:
+def pooled(result: Result, sigma: float) -> Rollouts:
     """The rollouts of all seeds at one sigma together: fields [B, R * K, D]."""
-    records = [run.record for run in sweep.runs_of(result, sigma)]
-    return Record(*(np.concatenate(parts, axis=1) for parts in zip(*records, strict=True)))
+    runs = [run.rollouts for run in result.runs_of(sigma)]
+    names = ("correct", "q_logit", "finite", "cell_accuracy", "digest")
+    return Rollouts(**{n: np.concatenate([getattr(r, n) for r in runs], axis=1) for n in names})
+
+
+class Measured(NamedTuple):
+    """Q, cell accuracy and answers of one sweep.
+
+    Attributes:
+      result: the sweep.
+      end: rollouts of all seeds after the last step, [B, R * K].
+      curves: mean Q and cell accuracy after every step: "q_right", "q_wrong", "cells_right",
+        "cells_wrong", D intervals each.
+      rises: "q" and "cells", last step minus first, of rollouts right in the end.
+      diagram: calibration of the rollouts after the last step.
+      best: the best-Q answer of the first seed: right [B] bool and its Q [B].
+      abstain: accuracy by coverage, of best-Q and of TRM.
+    """
+
+    result: Result
+    end: Rollouts
+    curves: Mapping[str, list[Interval]]
+    rises: Mapping[str, Interval]
+    diagram: Reliability
+    best: tuple[np.ndarray, np.ndarray]
+    abstain: Mapping[str, Coverage]
+
+    @property
+    def right(self) -> np.ndarray:
+        """[B, R * K] bool, rollouts that end right."""
+        return self.end.correct & self.end.eligible
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """[B, R * K] bool, rollouts that end wrong."""
+        return ~self.end.correct & self.end.eligible
+
+
+def measure(study: Study[Settings]) -> Measured:
+    """Runs the sweep and compares its Q with the truth."""
+    search, result = study.settings.search, study.sweep()
+    rollouts = pooled(result, search.sigma)
+    end = rollouts.at(search.depth)
+    right, wrong = end.correct & end.eligible, ~end.correct & end.eligible
+    q_logit, cells = rollouts.q_logit, rollouts.cell_accuracy
+    assert cells is not None
+    best = chosen_answer(result.runs_of(search.sigma)[0].rollouts)
+    return Measured(
+        result,
+        end,
+        curves={
+            "q_right": by_step(q_logit, right),
+            "q_wrong": by_step(q_logit, wrong),
+            "cells_right": by_step(cells, right, (0.0, 1.0)),
+            "cells_wrong": by_step(cells, wrong, (0.0, 1.0)),
+        },
+        rises={"q": _rise(q_logit, right), "cells": _rise(cells, right)},
+        diagram=reliability(end.correct, end.q_logit, finite=end.eligible),
+        best=best,
+        abstain={
+            "best-Q": coverage(*best),
+            "TRM": coverage(*chosen_answer(result.deterministic.rollouts)),
+        },
+    )
 
 
 def _rise(values: np.ndarray, chosen: np.ndarray) -> Interval:
-    """From the first step to the last, over chosen rollouts."""
+    """Last step minus first, over chosen rollouts."""
     change = values[:, :, -1:].astype(np.float64) - values[:, :, :1]
     return by_step(change, chosen)[0]
 
 
-def make(study: study.Study) -> list[Exhibit]:
+def draw(measured: Measured, caption: str) -> "Figure":
     """Q and cell accuracy by step; histogram; reliability; accuracy against coverage."""
-    sigma, depth = study.settings.sigma, study.settings.depth
-    result = study.sweep()
-    record = pooled(result, sigma)
-    end = record.at(depth)
-    right, wrong = end.correct & end.finite, ~end.correct & end.finite
-    curves = {
-        f"{name}_{who}": by_step(values, rollouts, bounds)
-        for name, values, bounds in (
-            ("q", record.q_logit, None),
-            ("cells", record.cell_accuracy, (0.0, 1.0)),
-        )
-        for who, rollouts in (("right", right), ("wrong", wrong))
-    }
-    auc = metrics.q_auc_interval(end.correct, end.q_logit, finite=end.finite)
-    agrees = ((end.q_logit >= 0) == end.correct) & end.finite
-    sign = _share(agrees.sum(axis=1), end.finite.sum(axis=1))
-    diagram = reliability(end.correct, end.q_logit, finite=end.finite)
-    first = sweep.runs_of(result, sigma)[0].record
-    chosen, chosen_q = chosen_answer(first)
-    quiet, quiet_q = chosen_answer(result.deterministic.record)
-    abstain = {"best-Q": coverage(chosen, chosen_q), "TRM": coverage(quiet, quiet_q)}
-
-    figure, axes = charts.new_figure(
-        study.caption(result), rows=2, columns=3, size=(4.4, 3.6), margin=0.2
-    )
-    steps = np.arange(1, depth + 1)
-    for style, who in enumerate(("right", "wrong")):
-        for ax, name in zip(axes[0], ("q", "cells"), strict=False):
-            shown = [s for s in steps if not np.isnan(curves[f"{name}_{who}"][s - 1].mean)]
-            values = [curves[f"{name}_{who}"][s - 1] for s in shown]
-            if values:
-                charts.band(ax, np.array(shown), values, style, f"{who} in the end")
-        rollouts = right if who == "right" else wrong
-        axes[0, 2].hist(
-            end.q_logit[rollouts],
-            bins=np.histogram_bin_edges(end.q_logit[end.finite], bins=40),
-            weights=np.full(rollouts.sum(), 1 / max(1, end.finite.sum())),
-            color=charts.colour(style),
-            alpha=0.7,
-            label=f"rollout {who}",
-        )
-    axes[0, 0].set(xlabel="supervision step", ylabel="mean Q (logit)")
-    axes[0, 0].axhline(0, color=charts.GREY, linewidth=0.8, linestyle=":")
-    axes[0, 1].set(xlabel="supervision step", ylabel="mean cell accuracy (%)")
-    axes[0, 2].set(xlabel=f"Q after step {depth} (logit)", ylabel="rollouts (%)")
-    ax = axes[1, 0]
-    ax.plot([0, 1], [0, 1], color=charts.GREY, linestyle=":", label="calibrated")
-    charts.points(ax, diagram.said, diagram.right, 0, "rollouts", linestyle="none")
-    ax.set(xlabel="probability that Q states (%)", ylabel="rollouts that are right (%)")
-    charts.percent(ax, "x")
-    for style, (name, curve) in enumerate(abstain.items()):
-        if len(curve.covered):
-            charts.band(axes[1, 1], curve.covered, curve.right, style, f"{name}, D={depth}")
-            axes[1, 2].plot(
-                curve.threshold,
-                curve.covered,
-                color=charts.colour(style),
-                label=f"{name}: answered",
-            )
-    axes[1, 1].set(xlabel="puzzles answered (%)", ylabel="of these right (%)")
-    charts.percent(axes[1, 1], "x")
-    axes[1, 2].set(xlabel="threshold of Q (logit)", ylabel="puzzles answered (%)")
-    for ax in (axes[0, 1], axes[0, 2], *axes[1]):
+    depth = measured.result.config.depth
+    figure, axes = charts.new_figure(caption, rows=2, columns=3, size=(4.4, 3.6), margin=0.2)
+    (q_ax, cells_ax, histogram), (calibration, covered, thresholds) = axes
+    for ax, name in ((q_ax, "q"), (cells_ax, "cells")):
+        for style, outcome in enumerate(("right", "wrong")):
+            curve = measured.curves[f"{name}_{outcome}"]
+            steps = [s for s in range(1, depth + 1) if not np.isnan(curve[s - 1].mean)]
+            if steps:
+                shown = [curve[s - 1] for s in steps]
+                charts.band(ax, np.array(steps), shown, style, f"{outcome} after step {depth}")
+    q_ax.set(xlabel="supervision step", ylabel="mean Q (logit)")
+    q_ax.axhline(0, color=charts.GREY, linewidth=0.8, linestyle=":")
+    cells_ax.set(xlabel="supervision step", ylabel="mean cell accuracy (%)")
+    _draw_histogram(histogram, measured)
+    _draw_calibration(calibration, measured.diagram)
+    _draw_abstention(covered, thresholds, measured)
+    for ax in (cells_ax, histogram, calibration, covered, thresholds):
         charts.percent(ax)
     for ax in axes.flat:
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=8)
+    return figure
 
+
+def _hollow(color: str) -> dict[str, Any]:
+    return {"markerfacecolor": "white", "markeredgecolor": color, "markersize": 5}
+
+
+def _draw_histogram(ax: "Axes", measured: Measured) -> None:
+    end = measured.end
+    for style, (name, chosen) in enumerate((("right", measured.right), ("wrong", measured.wrong))):
+        ax.hist(
+            end.q_logit[chosen],
+            bins=np.histogram_bin_edges(end.q_logit[end.eligible], bins=40).tolist(),
+            weights=np.full(chosen.sum(), 1 / max(1, end.eligible.sum())),
+            color=charts.colour(style),
+            alpha=0.7,
+            label=f"rollout {name}",
+        )
+    depth = measured.result.config.depth
+    ax.set(xlabel=f"Q after step {depth} (logit)", ylabel="rollouts (%)")
+
+
+def _draw_calibration(ax: "Axes", diagram: Reliability) -> None:
+    ax.plot([0, 1], [0, 1], color=charts.GREY, linestyle=":", label="calibrated")
+    few = np.array([rate.num_puzzles < FEW for rate in diagram.right], bool)
+    for chosen, label, style in (
+        (~few, "rollouts", {}),
+        (few, f"rollouts of fewer than {FEW} puzzles", _hollow(charts.colour(0))),
+    ):
+        if chosen.any():
+            rates = [
+                rate for rate, is_chosen in zip(diagram.right, chosen, strict=True) if is_chosen
+            ]
+            charts.points(ax, diagram.said[chosen], rates, 0, label, linestyle="none", **style)
+    ax.set(xlabel="probability that Q states (%)", ylabel="rollouts that are right (%)")
+    charts.percent(ax, "x")
+
+
+def _draw_abstention(covered: "Axes", thresholds: "Axes", measured: Measured) -> None:
+    depth = measured.result.config.depth
+    for style, (name, curve) in enumerate(measured.abstain.items()):
+        if len(curve.covered):
+            color = charts.colour(style)
+            charts.band(covered, curve.covered, curve.right, style, f"{name}, D={depth}")
+            few = np.array([rate.num_puzzles < FEW for rate in curve.right])
+            rates = np.array([rate.mean for rate in curve.right])
+            marker = charts.MARKERS[style]
+            covered.plot(curve.covered[few], rates[few], marker, **_hollow(color), zorder=3)
+            thresholds.plot(curve.threshold, curve.covered, color=color, label=name)
+    covered.plot([], [], "o", **_hollow(charts.GREY), label=f"fewer than {FEW} puzzles answered")
+    covered.set(xlabel="puzzles answered (%)", ylabel="answered puzzles that are right (%)")
+    thresholds.set(xlabel="threshold of Q (logit)", ylabel="puzzles answered (%)")
+    charts.percent(covered, "x")
+
+
+def find(measured: Measured) -> dict[str, Finding]:
+    """AUC, calibration, and accuracy when answering only above a threshold."""
+    depth, end = measured.result.config.depth, measured.end
+    curves, rises, (chosen, chosen_q) = measured.curves, measured.rises, measured.best
+    agrees = ((end.q_logit >= 0) == end.correct) & end.eligible
+    sign = _share(agrees.sum(axis=1), end.eligible.sum(axis=1))
     answered = chosen_q >= 0
-    findings = {
-        "auc": Finding.of("AUC of Q over rollouts", auc, "number"),
+    error, num_puzzles = measured.diagram.error, len(end.correct)
+    between = f"of right rollouts, step {depth} minus step 1"
+    return {
+        "auc": Finding.of("AUC of Q over rollouts", metrics.q_auc_interval(end), "number"),
         "sign": Finding.of("rollouts whose sign of Q is right", sign),
         "q_right": Finding.of("mean Q of right rollouts", curves["q_right"][-1], "number"),
         "q_wrong": Finding.of("mean Q of wrong rollouts", curves["q_wrong"][-1], "number"),
-        "q_rise": Finding.of(
-            f"mean Q of right rollouts, step {depth} minus step 1",
-            *(_rise(record.q_logit, right), "number"),
-        ),
-        "cells_rise": Finding.of(
-            f"mean cell accuracy of right rollouts, step {depth} minus step 1",
-            *(_rise(record.cell_accuracy, right), "points"),
-        ),
-        "calibration_error": Finding(
-            "expected calibration error", diagram.error, None, None, len(end.correct), "points"
+        "q_rise": Finding.of(f"mean Q {between}", rises["q"], "number"),
+        "cells_rise": Finding.of(f"mean cell accuracy {between}", rises["cells"], "points"),
+        "calibration_error": Finding.single(
+            "expected calibration error", error, "points", num_puzzles
         ),
         "best_q": Finding.of("best-Q, all puzzles answered", metrics.interval(chosen)),
         "answered": Finding.of("puzzles whose best Q is >= 0", metrics.interval(answered)),
         "best_q_answered": Finding.of("best-Q where Q >= 0", _share(answered & chosen, answered)),
     }
-    reading = [
-        f"After step {depth} right rollouts have a mean Q of {findings['q_right'].text()}, wrong "
-        f"ones {findings['q_wrong'].text()}; AUC {findings['auc'].text()}, the sign is right for "
-        f"{findings['sign'].text()}.",
-        f"Answering only where the best Q is >= 0 covers {findings['answered'].text()} and is "
-        f"right for {findings['best_q_answered'].text()}, against {findings['best_q'].text()} when "
-        "everything is answered.",
-        f"Calibration: the stated probability is off by {100 * diagram.error:.1f} points on "
-        "average.",
-    ]
+
+
+def say(measured: Measured, findings: Mapping[str, Finding]) -> list[str]:
+    """The findings in sentences."""
+    said = {name: finding.text() for name, finding in findings.items()}
     return [
-        Exhibit(
-            name="q_head",
-            title="Q tracks accuracy (PTRM Figure 3); calibration and abstention",
-            caption=study.caption(result),
-            command=study.command,
-            reading=reading,
-            findings=findings,
-            provenance=result.provenance,
-            figure=figure,
-            data={
-                "step": steps,
-                **{name: np.array(values) for name, values in curves.items()},
-                "correct": end.correct,
-                "q_logit": end.q_logit,
-                "finite": end.finite,
-            },
-            rows=[
-                {"answers": name, "threshold": t, "covered": c, "right": r.mean}
-                | {"right_low": r.low, "right_high": r.high}
-                for name, curve in abstain.items()
-                for t, c, r in zip(*curve, strict=True)
-            ],
-        )
+        f"After step {measured.result.config.depth} the mean Q is {said['q_right']} for right "
+        f"rollouts and {said['q_wrong']} for wrong ones; its AUC is {said['auc']}, and its sign is "
+        f"right for {said['sign']}.",
+        f"If only puzzles with a best Q >= 0 are answered, {said['answered']} are answered, and "
+        f"{said['best_q_answered']} of these are right, against {said['best_q']} when all are "
+        "answered.",
+        "Calibration: the stated probability is off by "
+        f"{100 * measured.diagram.error:.1f} points on average.",
     ]
+
+
+def make(study: Study[Settings]) -> Exhibit:
+    """The figure of Q against the truth."""
+    measured = measure(study)
+    caption, findings = study.caption(measured.result), find(measured)
+    end = measured.end
+    return study.exhibit(
+        "Q tracks accuracy (PTRM Figure 3); calibration and abstention",
+        caption=caption,
+        result=measured.result,
+        reading=say(measured, findings),
+        findings=findings,
+        figure=draw(measured, caption),
+        data={
+            "step": np.arange(1, measured.result.config.depth + 1),
+            **{name: np.array(values) for name, values in measured.curves.items()},
+            "correct": end.correct,
+            "q_logit": end.q_logit,
+            "finite": end.eligible,
+        },
+        rows=[
+            {"answers": name, "threshold": t, "covered": c, "right": r.mean}
+            | {"right_low": r.low, "right_high": r.high}
+            for name, curve in measured.abstain.items()
+            for t, c, r in zip(*curve, strict=True)
+        ],
+    )

@@ -43,17 +43,30 @@ class Inputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class Search:
-    """Width, depth and noise."""
+class Size:
+    """Width, depth and seeds."""
 
-    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (0.1, 0.3, 1.0)
-    """Noise scales, in units of the latent's root mean square."""
     rollouts: int = 8
     """K, width: noisy rollouts of each puzzle."""
     depth: int = 16
     """D: supervision steps of each rollout."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT...")] = (0,)
     """Every sigma is run once with each seed."""
+
+    def __post_init__(self) -> None:
+        check_int("rollouts", self.rollouts, 1)
+        check_int("depth", self.depth, 1)
+        _check_distinct("seeds", self.seeds)
+        for seed in self.seeds:
+            check_int("seeds", seed, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Search(Size):
+    """Width, depth and noise."""
+
+    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (0.1, 0.3, 1.0)
+    """Noise scales, in units of the latent's root mean square."""
     noise_on: NoiseOn = "z"
     """State that receives the noise: z (the paper's algorithm), y, or both."""
     noise_when: NoiseWhen = "every"
@@ -73,16 +86,11 @@ class Search:
     """Depths to report as well."""
 
     def __post_init__(self) -> None:
-        check_int("rollouts", self.rollouts, 1)
-        check_int("depth", self.depth, 1)
+        super().__post_init__()
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
         self._check_langevin()
-        for name, values in (("sigmas", self.sigmas), ("seeds", self.seeds)):
-            if not values:
-                raise InputError(f"{name} must hold at least one value; got none")
-            if len(set(values)) != len(values):
-                raise InputError(f"{name} must differ from each other; got {values}")
+        _check_distinct("sigmas", self.sigmas)
         for grid, name in (("grid_rollouts", "rollouts"), ("grid_depths", "depth")):
             for value in getattr(self, grid):
                 check_int(grid, value, 1)
@@ -93,8 +101,6 @@ class Search:
                     )
         for sigma in self.sigmas:
             check_sigma(sigma)
-        for seed in self.seeds:
-            check_int("seeds", seed, 0)
 
     def _check_langevin(self) -> None:
         check_int("langevin_updates", self.langevin_updates, 0)
@@ -202,6 +208,13 @@ Group = TypeVar("Group", Inputs, Search, Numerics, Kept)
 def group(config: SweepConfig, kind: type[Group]) -> Group:
     """One group of the settings of a sweep."""
     return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
+
+
+def _check_distinct(name: str, values: tuple[float, ...]) -> None:
+    if not values:
+        raise InputError(f"{name} must hold at least one value; got none")
+    if len(set(values)) != len(values):
+        raise InputError(f"{name} must differ from each other; got {values}")
 
 
 def powers_of_two(most: int) -> list[int]:
