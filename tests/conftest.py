@@ -1,9 +1,18 @@
 """Strict JAX for every test, eight CPU devices, and a few small models."""
 
 import importlib.util
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
+
+# One cache of compiled programs for the whole run: workers and subprocesses share it.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ptrm_jax_tests_")
+    os.environ["PTRM_TESTS_OWN_CACHE"] = str(os.getpid())
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 
@@ -16,6 +25,13 @@ import pytest  # noqa: E402
 
 from ptrm_jax import ModelConfig, Precision, Puzzles, make_puzzles  # noqa: E402
 from ptrm_jax.model import TRM, Params, init_params  # noqa: E402
+
+
+def pytest_unconfigure() -> None:
+    """Removes the cache, in the process that made it."""
+    if os.environ.get("PTRM_TESTS_OWN_CACHE") == str(os.getpid()):
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
 
 SMALL = {
     "vocab_size": 7,

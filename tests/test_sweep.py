@@ -2,11 +2,11 @@
 
 import csv
 import dataclasses
+import html.parser
 import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,9 +15,13 @@ from conftest import small_model
 
 from ptrm_jax import DataError, Langevin, Save, load, mesh, read_dataset, save, solve, sweep
 from ptrm_jax.config import ModelConfig
+from ptrm_jax.errors import PtrmError, SweepError
+from ptrm_jax.metrics import Rollouts
 from ptrm_jax.model import TRM, flops_per_energy_gradient, flops_per_rollout_step, init_params
-from ptrm_jax.sweep import Record, Result, Run, SweepConfig, report
-from ptrm_jax.sweep.folder import Store, SweepError, read as read_store
+from ptrm_jax.sweep import Result, Run, SweepConfig, pictures, report, scores, web
+from ptrm_jax.sweep.config import powers_of_two
+from ptrm_jax.sweep.result import assemble_outcome
+from ptrm_jax.sweep.run import estimate, work
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,7 @@ def test_padding_rows_do_not_count(config: SweepConfig, result: Result) -> None:
     assert result.provenance["data"]["num_puzzles"] == 10
     assert result.provenance["data"]["of"] == 11
     for run in (result.deterministic, *result.runs):
-        assert len(run.record.correct) == 10
+        assert len(run.rollouts.correct) == 10
 
 
 def test_puzzles_without_labels_may_be_solved_and_never_count(
@@ -92,7 +96,8 @@ def test_puzzles_without_labels_may_be_solved_and_never_count(
     assert found.provenance["data"]["num_puzzles"] == 11
     for run, expected in zip(found.runs, result.runs, strict=True):
         assert run.measured.tokens.shape == (11, 4, 1, 9)
-        for got, other in zip(run.record, expected.record, strict=True):
+        for name in ("correct", "q_logit", "finite", "valid", "answer_id", "digest"):
+            got, other = (getattr(r.rollouts, name) for r in (run, expected))
             np.testing.assert_array_equal(got, other)
     # With no label at all nothing could be said in the end, so nothing is begun.
     folder = shutil.copytree(config.data, tmp_path / "data")
@@ -120,10 +125,10 @@ def test_records_are_what_the_solver_says(files: dict[str, str], result: Result)
         counts = data.labels != 0
         for b, k, d in np.ndindex(10, 4, 3):
             hits = answers[b, k, d][counts[b]] == data.labels[b][counts[b]]
-            assert run.record.correct[b, k, d] == hits.all()
-            assert run.record.cell_accuracy[b, k, d] == np.float32(hits.mean())
-        np.testing.assert_array_equal(run.record.q_logit, solution.trajectory.q_logits)
-    assert any(run.record.correct.any() and not run.record.correct.all() for run in result.runs)
+            assert run.rollouts.correct[b, k, d] == hits.all()
+            assert run.rollouts.cell_accuracy[b, k, d] == np.float32(hits.mean())
+        np.testing.assert_array_equal(run.rollouts.q_logit, solution.trajectory.q_logits)
+    assert any(run.rollouts.correct.any() and not run.rollouts.correct.all() for run in result.runs)
 
 
 def test_rules_are_checked_where_the_task_is_known(tmp_path: Path, result: Result) -> None:
@@ -146,17 +151,15 @@ def test_rules_are_checked_where_the_task_is_known(tmp_path: Path, result: Resul
         )
     )
     assert prepared.identity["data"]["task"] == "maze"
-    finished = sweep.work(prepared)
+    finished = work(prepared)
     for unit, part in finished.items():
         rows = inputs[slice(*unit.puzzles)][:, None, None]
         expected = maze.satisfies_rules(part.measured.tokens.astype(np.int32), rows)
         np.testing.assert_array_equal(part.measured.valid, expected & part.measured.finite)
 
     # A model that takes the other of two shortest paths through one maze is valid and wrong.
-    made = sweep.collect(
-        prepared.config,
-        prepared.provenance,
-        prepared.runs,
+    made = assemble_outcome(
+        prepared,
         {
             unit: part._replace(
                 measured=part.measured._replace(
@@ -168,34 +171,34 @@ def test_rules_are_checked_where_the_task_is_known(tmp_path: Path, result: Resul
             )
             for unit, part in finished.items()
         },
-        *(prepared.puzzles.task, prepared.puzzles.strata),
     )
-    rows = sweep.summary(made)
+    assert isinstance(made, Result)
+    rows = scores.summary(made)
     assert [row.choice for row in rows] == [
         *("deterministic", "deterministic", "mean", "best_q", "mode", "valid_then_q", "pass")
     ]
     assert all(row.accuracy.mean == 0 and row.validity.mean == 1 / 3 for row in rows)
-    table = report.table(made)
+    table = report.table(scores.compute(made))
     assert "rules hold %" in table and "valid-then-Q@3 (*)" in table and "33.3 [" in table
     assert "by steps" in table
     # Where no task is known, nothing is said of rules.
     assert result.provenance["data"]["task"] is result.task is None
-    assert all(row.validity is None for row in sweep.summary(result))
-    assert "rules" not in report.table(result)
+    assert all(row.validity is None for row in scores.summary(result))
+    assert "rules" not in report.table(scores.compute(result))
 
 
 def test_results_are_split_by_strata(result: Result) -> None:
     kinds = np.array(["10-20", "9", *["unrated"] * 8])
-    text = report.table(dataclasses.replace(result, strata={"rating": kinds}))
+    text = report.table(scores.compute(dataclasses.replace(result, strata={"rating": kinds})))
     block = text[text.index("by rating") :].splitlines()
     assert [line.split()[:2] for line in block[2:5]] == [
         *(["9", "1"], ["10-20", "1"], ["unrated", "8"])
     ]
     best = max(
-        (row for row in sweep.summary(result) if row.choice == "best_q"),
+        (row for row in scores.summary(result) if row.choice == "best_q"),
         key=lambda row: row.accuracy.mean,
     )
-    found = sweep.over_seeds(sweep.runs_of(result, best.sigma), sweep.best_q, 4, 3)[:, 2:].mean()
+    found = scores.over_seeds(result.runs_of(best.sigma), scores.best_q, 4, 3)[:, 2:].mean()
     assert f"{100 * found:.1f} [" in block[4]
 
 
@@ -213,10 +216,10 @@ def test_bands_hold_about_a_fifth_each() -> None:
 
 
 def test_sigma_zero_is_the_deterministic_run(result: Result) -> None:
-    for run in sweep.runs_of(result, 0.0):
+    for run in result.runs_of(0.0):
         for k in range(4):
             np.testing.assert_array_equal(
-                run.record.q_logit[:, k], result.deterministic.record.q_logit[:, 0, :3]
+                run.rollouts.q_logit[:, k], result.deterministic.rollouts.q_logit[:, 0, :3]
             )
 
 
@@ -236,63 +239,62 @@ def test_langevin_updates_are_of_ptrm_alone(
     digests = [{unit.digest(s.identity) for unit in s.units} for s in (plain, moved)]
     assert not digests[0] & digests[1] and len(digests[1]) == len(moved.units)
 
-    place = Store(tmp_path / "out", moved)
-    place.create()
     solved, asked_of = mesh.solve, []
     monkeypatch.setattr(
         mesh, "solve", lambda *a, **k: (asked_of.append(k["langevin"]), solved(*a, **k))[1]
     )
-    with place.writer(sweep.Shard()) as keeper:
-        sweep.work(moved, keep=keeper.keep)
+    found = sweep.resume(moved, tmp_path / "out")
     assert asked_of == [None] * len(plain.units) + [Langevin(2, 0.05)] * len(plain.units)
-    found = read_store(tmp_path / "out")
     assert found.config.langevin == Langevin(2, 0.05)
     with pytest.raises(SweepError, match=r"settings\.langevin_updates was 2 and is None"):
-        Store(tmp_path / "out", plain)
+        sweep.inspect(plain, tmp_path / "out")
     np.testing.assert_array_equal(
-        found.deterministic.record.q_logit, result.deterministic.record.q_logit[:, :, :3]
+        found.deterministic.rollouts.q_logit, result.deterministic.rollouts.q_logit[:, :, :3]
     )
     (run,) = found.runs
-    first = [r.record.q_logit[:, :, 0] for r in (run, found.deterministic)]
+    first = [r.rollouts.q_logit[:, :, 0] for r in (run, found.deterministic)]
     np.testing.assert_array_equal(*first)
-    assert (run.record.q_logit[:, :, 1:] != found.deterministic.record.q_logit[:, :, 1:]).all()
+    assert (run.rollouts.q_logit[:, :, 1:] != found.deterministic.rollouts.q_logit[:, :, 1:]).all()
 
     line = "PTRM with 2 Langevin updates of z between steps, step size 0.05"
-    assert report.headline(found)[2] == line and report.table(found).splitlines()[2] == line
+    assert (
+        scores.compute(found).headline[2] == line
+        and report.table(scores.compute(found)).splitlines()[2] == line
+    )
     control = dataclasses.replace(found.config, langevin_gradient=False, langevin_updates=1)
-    assert report.headline(dataclasses.replace(found, config=control))[2] == (
+    assert scores.headline(control, found.provenance)[2] == (
         "PTRM with 1 Langevin update of z between steps, step size 0.05, noise without gradient"
     )
-    assert len(report.headline(result)) == 2
-    said = [sweep.run_metrics(found, run)["langevin"] for run in (found.deterministic, run)]
+    assert len(scores.headline(result.config, result.provenance)) == 2
+    said = [run.langevin for run in scored.runs]
     assert said == [None, {"num_updates": 2, "step_size": 0.05, "gradient": True}]
 
     model = moved.model
     steps, gradients = 2 * 10 * 3, 10 * 2 * 2  # 10 puzzles, 2 gaps between 3 steps, N = 2
-    assert sweep.cost(moved).rollout_steps == steps
-    assert sweep.cost(moved).flops == (
+    assert estimate(moved).rollout_steps == steps
+    assert estimate(moved).flops == (
         steps * flops_per_rollout_step(model.config)
         + gradients * flops_per_energy_gradient(model.config)
     )
     noise = sweep.prepare(dataclasses.replace(moved.config, langevin_gradient=False))
-    assert sweep.cost(noise).flops == steps * flops_per_rollout_step(model.config)
+    assert estimate(noise).flops == steps * flops_per_rollout_step(model.config)
     assert noise.identity != moved.identity
 
 
 def test_deterministic_run_goes_on_to_equal_compute(result: Result) -> None:
-    assert result.deterministic.record.correct.shape == (10, 1, 12)
-    depths = [(row.rollouts, row.depth) for row in sweep.summary(result) if row.method == "TRM"]
+    assert result.deterministic.rollouts.correct.shape == (10, 1, 12)
+    depths = [(row.rollouts, row.depth) for row in scores.summary(result) if row.method == "TRM"]
     assert depths == [(1, 3), (1, 12)]
 
 
 def test_summary_is_of_the_records(config: SweepConfig, result: Result) -> None:
-    rows = sweep.summary(result)
+    rows = scores.summary(result)
     assert [(r.sigma, r.choice) for r in rows[2:]] == [
         (s, c) for s in (0.5, 0.0) for c in ("mean", "best_q", "mode", "pass")
     ]
-    runs = sweep.runs_of(result, 0.5)
-    final = np.stack([run.record.correct[:, :, 2] for run in runs])  # [R, B, K]
-    q_logit = np.stack([run.record.q_logit[:, :, 2] for run in runs])
+    runs = result.runs_of(0.5)
+    final = np.stack([run.rollouts.correct[:, :, 2] for run in runs])  # [R, B, K]
+    q_logit = np.stack([run.rollouts.q_logit[:, :, 2] for run in runs])
     best = np.take_along_axis(final, q_logit.argmax(-1)[..., None], -1)[..., 0]
     expected = {"mean": final.mean(), "best_q": best.mean(), "pass": final.any(-1).mean()}
     for row in rows[2:6]:
@@ -317,14 +319,14 @@ def test_a_shallow_narrow_sweep_is_part_of_a_deep_wide_one(
     config: SweepConfig, result: Result
 ) -> None:
     part = dataclasses.replace(config, rollouts=2, depth=2, sigmas=(0.5,), seeds=(1,), devices=1)
-    small = sweep.run(sweep.prepare(part)).runs[0].record
-    (large,) = (run.record for run in sweep.runs_of(result, 0.5) if run.seed == 1)
+    small = sweep.run(sweep.prepare(part)).runs[0].rollouts
+    (large,) = (run.rollouts for run in result.runs_of(0.5) if run.seed == 1)
     np.testing.assert_array_equal(small.q_logit, large.q_logit[:, :2, :2])
     np.testing.assert_array_equal(small.correct, large.correct[:, :2, :2])
 
 
 def test_files(result: Result, config: SweepConfig, tmp_path: Path) -> None:
-    folder = report.write(result, tmp_path / "new" / "out")
+    folder = report.write(scores.compute(result), tmp_path / "new" / "out")
     lines = [
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
         for line in (folder / "results.jsonl").read_text().splitlines()
@@ -342,17 +344,17 @@ def test_files(result: Result, config: SweepConfig, tmp_path: Path) -> None:
         )
         assert line["metrics"]["mean"]["num_puzzles"] == 10
     assert lines[1]["metrics"]["best_q@4"]["mean"] == pytest.approx(
-        sweep.best_q(result.runs[0].record, 4, 3).mean()
+        scores.best_q(result.runs[0].rollouts, 4, 3).mean()
     )
     with (folder / "summary.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [float(row["accuracy"]) for row in table] == [
-        row.accuracy.mean for row in sweep.summary(result)
+        row.accuracy.mean for row in scores.summary(result)
     ]
     assert {"checkpoint", "data", "precision", "lane_tile", "key", "versions", "platform"} <= set(
         lines[0]["provenance"]
     )
-    for name in report.PICTURES:
+    for name in pictures.PICTURES:
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     text = (folder / "table.txt").read_text()
     assert "best-Q@4" in text and "TRM, D=12" in text and "sd of seeds" in text
@@ -360,51 +362,78 @@ def test_files(result: Result, config: SweepConfig, tmp_path: Path) -> None:
     assert sorted(p.name for p in folder.parent.iterdir()) == ["out"]
 
 
+def test_the_page_is_whole_and_escaped(result: Result) -> None:
+    """It names no other file, and what users may name is text, not markup."""
+    evil = "<script>alert('x')</script> & co"
+    provenance = json.loads(json.dumps(result.provenance))
+    provenance["checkpoint"]["name"] = evil
+    scored = scores.compute(result)._replace(provenance=provenance)
+    drawn = {"accuracy_against_width.png": b"\x89PNG"}
+    text = web.page(scored, report.table(scored), drawn, f"python x --checkpoint {evil!r}")
+    parsed = _Page()
+    parsed.feed(text)
+    assert parsed.tags.isdisjoint({"script", "link", "iframe"}) and "img" in parsed.tags
+    assert parsed.sources == ["data:image/png;base64,iVBORw=="]
+    assert evil in parsed.text and "best-Q@4" in parsed.text
+    for name in ("noise_when", "versions.jax", "checkpoint.digest"):
+        assert name in parsed.text
+
+
+class _Page(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.sources: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href") and value]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
 def test_nothing_half_written(
     result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(result: Result) -> None:
+    def broken(scored: scores.Scores) -> None:
         raise RuntimeError("no ink")
 
-    monkeypatch.setitem(report.PICTURES, "accuracy_against_depth", broken)
+    monkeypatch.setitem(pictures.PICTURES, "accuracy_against_depth", broken)
     with pytest.raises(RuntimeError, match="no ink"):
-        report.write(result, tmp_path / "out")
+        report.write(scores.compute(result), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_verdict_follows_the_interval(result: Result) -> None:
     """Ten puzzles that PTRM always solves and TRM never does; and the other way round."""
 
-    def record(value: bool, k: int = 4, depth: int = 3) -> Record:
-        return Record(
-            correct=np.full((10, k, depth), value),
-            cell_accuracy=np.full((10, k, depth), float(value), np.float32),
-            q_logit=np.zeros((10, k, depth), np.float32),
-            finite=np.ones((10, k, depth), bool),
-            valid=np.zeros((10, k, depth), bool),
-            answer_id=np.zeros((10, k, depth), np.int32),
-            answer=np.zeros((10, k, depth), np.uint64),
+    def rollouts(value: bool, k: int = 4, depth: int = 3) -> Rollouts:
+        shape = (10, k, depth)
+        return Rollouts(
+            correct=np.full(shape, value),
+            cell_accuracy=np.full(shape, float(value), np.float32),
+            q_logit=np.zeros(shape, np.float32),
+            valid=np.zeros(shape, bool),
+            answer_id=np.zeros(shape, np.int32),
+            digest=np.zeros(shape, np.uint64),
         )
 
-    def run(sigma: float, *record_of: Any) -> Run:
-        return Run(sigma, 0, record(*record_of), 1.0, 0.0, result.deterministic.measured)
+    def table(trm: bool, ptrm: bool) -> str:
+        measured = result.deterministic.measured
+        made = dataclasses.replace(
+            result,
+            search=config,
+            deterministic=Run(0.0, 0, rollouts(trm, 1, 12), 1.0, 0.0, measured),
+            runs=(Run(0.5, 0, rollouts(ptrm), 1.0, 0.0, measured),),
+        )
+        return report.table(scores.compute(made))
 
     config = dataclasses.replace(result.config, sigmas=(0.5,), seeds=(0,))
-    for won, words in ((True, "bought 100.0 points"), (False, "lost 100.0 points")):
-        made = Result(
-            config,
-            result.provenance,
-            run(0.0, not won, 1, 12),
-            (run(0.5, won),),
-        )
-        assert report.table(made).count(words) == 2
-    tie = Result(
-        config,
-        result.provenance,
-        run(0.0, True, 1, 12),
-        (run(0.5, True),),
-    )
-    assert "made no difference these puzzles can show" in report.table(tie)
+    assert table(False, True).count("gains 100.0 points") == 2
+    assert table(True, False).count("loses 100.0 points") == 2
+    assert "no significant difference on these puzzles" in table(True, True)
 
 
 @pytest.mark.parametrize(
@@ -441,17 +470,17 @@ def test_prepare_refuses(config: SweepConfig, tmp_path: Path) -> None:
     def prepare(**change: object) -> None:
         sweep.prepare(dataclasses.replace(config, **change))
 
-    with pytest.raises(sweep.INPUT_ERRORS, match="no checkpoint at 'nowhere'"):
+    with pytest.raises(PtrmError, match="no checkpoint at 'nowhere'"):
         prepare(checkpoint="nowhere")
-    with pytest.raises(sweep.INPUT_ERRORS, match="no data at 'nowhere'"):
+    with pytest.raises(PtrmError, match="no data at 'nowhere'"):
         prepare(data="nowhere")
-    with pytest.raises(sweep.INPUT_ERRORS, match="data must be given with a checkpoint"):
+    with pytest.raises(PtrmError, match="data must be given with a checkpoint"):
         prepare(data=None)
-    with pytest.raises(sweep.INPUT_ERRORS, match="does not fit this checkpoint"):
+    with pytest.raises(PtrmError, match="does not fit this checkpoint"):
         prepare(data="sudoku9")
-    with pytest.raises(sweep.INPUT_ERRORS, match="num_puzzles must be between 1 and 10"):
+    with pytest.raises(PtrmError, match="num_puzzles must be between 1 and 10"):
         prepare(num_puzzles=12)
-    with pytest.raises(sweep.INPUT_ERRORS, match="devices must be at most 8"):
+    with pytest.raises(PtrmError, match="devices must be at most 8"):
         prepare(devices=9)
 
 
@@ -470,14 +499,14 @@ def test_precision_is_recorded_and_used(config: SweepConfig) -> None:
 
 
 def test_widths() -> None:
-    assert sweep.widths(1) == [1]
-    assert sweep.widths(8) == [1, 2, 4, 8]
-    assert sweep.widths(100) == [1, 2, 4, 8, 16, 32, 64, 100]
+    assert powers_of_two(1) == [1]
+    assert powers_of_two(8) == [1, 2, 4, 8]
+    assert powers_of_two(100) == [1, 2, 4, 8, 16, 32, 64, 100]
 
 
 def test_mode_needs_ids_of_its_own_depth(result: Result) -> None:
     """answer_id is per step: identical answers early may part later."""
-    record = result.runs[0].record
+    record = result.runs[0].rollouts
     for d in range(3):
         ids = record.answer_id[:, :, d]
         assert (ids <= np.arange(4)).all()

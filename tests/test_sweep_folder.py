@@ -1,6 +1,8 @@
 """A sweep in its folder: it survives, goes on on any layout, and is never mixed with another."""
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -20,10 +22,12 @@ import numpy as np
 import pytest
 from conftest import load_experiment
 
-from ptrm_jax import mesh, metrics, sweep
+from ptrm_jax import load, mesh, metrics, save, sweep
 from ptrm_jax.config import Backend
-from ptrm_jax.sweep import Result, Shard, SweepConfig, compare, folder as store
-from ptrm_jax.sweep.folder import Store
+from ptrm_jax.errors import IncompleteError, SweepError
+from ptrm_jax.sweep import Result, Shard, SweepConfig, compare, journal, report, scores
+from ptrm_jax.sweep.result import assemble_outcome
+from ptrm_jax.sweep.run import estimate, work
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,19 +45,19 @@ CONFIG = SweepConfig(
 """Twelve units, four runs of 3 (a block of 2, 2 and 1 puzzles) and one of 1."""
 
 
-def go_on(config: SweepConfig, directory: Path, *, shard: Shard = Shard(), most: int = 99) -> int:  # noqa: B008
-    """Does up to `most` units of a sweep in its folder; returns how many it did."""
-    prepared = sweep.prepare(config)
-    place = Store(directory, prepared)
-    finished, _ = place.read()
-    place.create()
-    done = []
-    with place.writer(shard) as keeper:
-        sweep.work(
-            prepared,
-            finished=finished,
-            keep=lambda part: (done.append(part), keeper.keep(part)),
+prepare = functools.cache(sweep.prepare)
+"""Loading a checkpoint takes longer than most of these sweeps."""
+
+
+def go_on(config: SweepConfig, folder: Path, *, shard: Shard = Shard(), most: int = 99) -> int:  # noqa: B008
+    """Runs up to `most` units of a sweep in its folder; returns how many it ran."""
+    done: list[int] = []
+    with contextlib.suppress(IncompleteError):
+        sweep.resume(
+            prepare(config),
+            folder,
             shard=shard,
+            progress=lambda steps, what: done.extend([steps] if steps else []),
             stop=lambda: len(done) >= most,
         )
     return len(done)
@@ -63,7 +67,7 @@ def same(first: Result, second: Result) -> bool:
     """All records, bit for bit."""
     found = compare.compare(first, second)
     assert not found.apart and len(found.runs) == len(first.runs) + 1
-    shapes = [run.record.correct.shape for run in (first.deterministic, *first.runs)]
+    shapes = [run.rollouts.correct.shape for run in (first.deterministic, *first.runs)]
     assert [run.shape for run in found.runs] == shapes
     return found.identical
 
@@ -82,12 +86,10 @@ def copy(whole: Path, tmp_path: Path) -> Path:
 
 
 def test_what_is_kept_is_what_a_sweep_in_memory_finds(whole: Path) -> None:
-    assert same(store.read(whole), sweep.run(sweep.prepare(CONFIG)))
+    assert same(sweep.read(whole), sweep.run(prepare(CONFIG)))
 
 
-@pytest.mark.parametrize(
-    ("devices", "backend"), [(1, "pmap"), (2, "mesh"), (8, "pmap"), (8, "mesh")]
-)
+@pytest.mark.parametrize(("devices", "backend"), [(1, "pmap"), (8, "mesh")])
 def test_layouts_make_one_sweep(
     devices: int, backend: Backend, whole: Path, tmp_path: Path
 ) -> None:
@@ -96,7 +98,7 @@ def test_layouts_make_one_sweep(
     other = dataclasses.replace(CONFIG, devices=devices, backend=backend)
     assert go_on(other, tmp_path / "run") == 8
     assert go_on(other, tmp_path / "run") == 0
-    assert same(store.read(tmp_path / "run"), store.read(whole))
+    assert same(sweep.read(tmp_path / "run"), sweep.read(whole))
 
 
 def test_shards_make_one_sweep(whole: Path, tmp_path: Path) -> None:
@@ -104,10 +106,10 @@ def test_shards_make_one_sweep(whole: Path, tmp_path: Path) -> None:
     for index in (1, 0):
         assert go_on(CONFIG, tmp_path / "shared", shard=Shard(index, 2)) in (6, 7)
         go_on(CONFIG, tmp_path / f"own-{index}", shard=Shard(index, 2))
-    assert same(store.read(tmp_path / "shared"), store.read(whole))
-    assert same(store.read(tmp_path / "own-0", tmp_path / "own-1"), store.read(whole))
-    with pytest.raises(store.IncompleteError, match="6 of 13 units of the sweep are missing"):
-        store.read(tmp_path / "own-0")
+    assert same(sweep.read(tmp_path / "shared"), sweep.read(whole))
+    assert same(sweep.read(tmp_path / "own-0", tmp_path / "own-1"), sweep.read(whole))
+    with pytest.raises(IncompleteError, match="6 of 13 units of the sweep are missing"):
+        sweep.read(tmp_path / "own-0")
 
 
 def test_other_shards_may_go_on(whole: Path, tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_other_shards_may_go_on(whole: Path, tmp_path: Path) -> None:
     for index in range(3):
         go_on(CONFIG, tmp_path / "run", shard=Shard(index, 3), most=2)
     assert sum(go_on(CONFIG, tmp_path / "run", shard=Shard(index, 2)) for index in (0, 1)) == 7
-    assert same(store.read(tmp_path / "run"), store.read(whole))
+    assert same(sweep.read(tmp_path / "run"), sweep.read(whole))
 
 
 def test_a_damaged_record_alone_is_done_again(whole: Path, copy: Path) -> None:
@@ -126,10 +128,10 @@ def test_a_damaged_record_alone_is_done_again(whole: Path, copy: Path) -> None:
         bad = bytearray(good)
         bad[position] ^= 1 << rng.randrange(8)
         path.write_bytes(bytes(bad))
-        _, damaged = Store(copy, sweep.prepare(CONFIG)).read()
+        damaged = sweep.inspect(prepare(CONFIG), copy).damaged
         assert len(damaged) == 1 and str(path) in damaged[0]
         assert go_on(CONFIG, copy) == 1
-        assert same(store.read(copy), store.read(whole))
+        assert same(sweep.read(copy), sweep.read(whole))
 
 
 def test_a_cut_tail_is_done_again(whole: Path, copy: Path) -> None:
@@ -138,8 +140,8 @@ def test_a_cut_tail_is_done_again(whole: Path, copy: Path) -> None:
     for length in (len(good) - 1, len(good) - 2000, 5, 0):
         path.write_bytes(good[:length])
         assert go_on(CONFIG, copy) >= 1
-        assert same(store.read(copy), store.read(whole))
-        assert store.journal.read(copy / "journal").damaged == []
+        assert same(sweep.read(copy), sweep.read(whole))
+        assert journal.read(copy / "journal").damaged == []
 
 
 @pytest.mark.parametrize(
@@ -158,13 +160,13 @@ def test_a_cut_tail_is_done_again(whole: Path, copy: Path) -> None:
     ids=str,
 )
 def test_another_sweep_is_refused(changes: dict[str, Any], message: str, whole: Path) -> None:
-    with pytest.raises(store.SweepError) as error:
-        Store(whole, sweep.prepare(dataclasses.replace(CONFIG, **changes)))
+    with pytest.raises(SweepError) as error:
+        sweep.inspect(prepare(dataclasses.replace(CONFIG, **changes)), whole)
     assert message in str(error.value) and "--new" in str(error.value)
 
 
 def test_another_checkpoint_version_or_platform_is_refused(whole: Path) -> None:
-    prepared = sweep.prepare(CONFIG)
+    prepared = prepare(CONFIG)
     for path, value in (
         (("checkpoint", "digest"), "0" * 64),
         (("data", "digest"), "0" * 64),
@@ -175,35 +177,34 @@ def test_another_checkpoint_version_or_platform_is_refused(whole: Path) -> None:
         provenance = json.loads(json.dumps(prepared.provenance))
         provenance[path[0]][path[1]] = value
         other = dataclasses.replace(prepared, provenance=provenance)
-        with pytest.raises(store.SweepError, match=path[0]) as error:
-            Store(whole, other)
+        with pytest.raises(SweepError, match=path[0]) as error:
+            sweep.inspect(other, whole)
         assert value in str(error.value)
     # What does not decide the result may change.
     provenance = json.loads(json.dumps(prepared.provenance))
     provenance["platform"]["devices"] = 7
     provenance["versions"]["python"] = "3.99"
-    Store(whole, dataclasses.replace(prepared, provenance=provenance))
+    sweep.inspect(dataclasses.replace(prepared, provenance=provenance), whole)
 
 
 def test_foreign_folders_are_left_alone(tmp_path: Path, copy: Path) -> None:
-    prepared = sweep.prepare(CONFIG)
+    prepared = prepare(CONFIG)
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     for name, message in (("file", "is a file"), ("mine", "something other than a sweep")):
-        with pytest.raises(store.SweepError, match=message):
-            Store(tmp_path / name, prepared)
+        with pytest.raises(SweepError, match=message):
+            sweep.inspect(prepared, tmp_path / name)
     # What a process leaves that was killed before it had written config.json is nobody's.
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed" / ".config.json.123.partial").write_text('{"conf')
-    Store(tmp_path / "killed", prepared).create()
-    Store(tmp_path / "killed", prepared)
+    sweep.inspect(prepared, tmp_path / "killed")
     for text in ("{", "[]", '{"config": {}}'):
         (copy / "config.json").write_text(text)
-        with pytest.raises(store.SweepError, match="is not the record of a sweep"):
-            Store(copy, prepared)
-    with pytest.raises(store.SweepError, match="is not the folder of a sweep"):
-        store.read(tmp_path / "mine")
+        with pytest.raises(SweepError, match="is not the record of a sweep"):
+            sweep.inspect(prepared, copy)
+    with pytest.raises(SweepError, match="is not the folder of a sweep"):
+        sweep.read(tmp_path / "mine")
 
 
 def test_a_journal_of_another_sweep_is_refused(copy: Path, tmp_path: Path) -> None:
@@ -211,11 +212,20 @@ def test_a_journal_of_another_sweep_is_refused(copy: Path, tmp_path: Path) -> No
     other = dataclasses.replace(CONFIG, sigmas=(0.2,), seeds=(0,))
     go_on(other, tmp_path / "other", most=1)
     shutil.copy(next((tmp_path / "other" / "journal").iterdir()), copy / "journal" / "x.journal")
-    with pytest.raises(store.SweepError, match="holds a unit of another sweep"):
-        Store(copy, sweep.prepare(CONFIG)).read()
+    with pytest.raises(SweepError, match="holds a unit of another sweep"):
+        sweep.inspect(prepare(CONFIG), copy)
 
 
-def test_a_grid_costs_its_largest_point(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def deep() -> Result:
+    """Wider and deeper than `whole`, with one seed in common."""
+    grid = {"grid_rollouts": (1, 3), "grid_depths": (1, 3)}
+    return sweep.run(
+        prepare(dataclasses.replace(CONFIG, rollouts=5, depth=3, seeds=(1, 2), **grid))
+    )
+
+
+def test_a_grid_costs_its_largest_point(deep: Result) -> None:
     """And every point equals a sweep of its own, bit for bit."""
     paper = dataclasses.replace(
         CONFIG,
@@ -224,56 +234,53 @@ def test_a_grid_costs_its_largest_point(tmp_path: Path) -> None:
         grid_rollouts=(1, 5, 10, 25, 100),
         grid_depths=(16, 32, 48),
     )
-    assert sweep.cost(sweep.prepare(paper)).grid_ratio == pytest.approx(4800 / 13536)
-    grid = dataclasses.replace(CONFIG, depth=3, grid_rollouts=(1, 3), grid_depths=(1, 3))
-    result = sweep.run(sweep.prepare(grid))
-    for k in grid.grid_rollouts:
-        for depth in grid.grid_depths:
-            direct = dataclasses.replace(CONFIG, rollouts=k, depth=depth)
-            point = sweep.run(sweep.prepare(direct))
-            for large, small in zip(result.runs, point.runs, strict=True):
-                for name in ("answer", "q_logit", "correct", "finite", "cell_accuracy"):
-                    got = getattr(large.record, name)[:, :k, :depth]
-                    assert got.tobytes() == getattr(small.record, name).tobytes()
+    assert estimate(prepare(paper)).grid_ratio == pytest.approx(4800 / 13536)
+    (large,) = (run for run in deep.runs_of(0.3) if run.seed == 1)
+    for k in deep.search.grid_rollouts:
+        for depth in deep.search.grid_depths:
+            alone = {"rollouts": k, "depth": depth, "sigmas": (0.3,), "seeds": (1,)}
+            point = sweep.run(prepare(dataclasses.replace(CONFIG, **alone, equal_compute=False)))
+            for name in ("digest", "q_logit", "correct", "finite", "cell_accuracy"):
+                got = getattr(large.rollouts, name)[:, :k, :depth]
+                assert got.tobytes() == getattr(point.runs[0].rollouts, name).tobytes()
 
 
 def test_kept_answers_are_the_answers(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, keep_answers="all", sigmas=(0.3,), seeds=(0,))
-    prepared = sweep.prepare(config)
-    finished = sweep.work(prepared)
+    prepared = prepare(config)
+    finished = work(prepared)
     labels = prepared.puzzles.labels
     for unit, part in finished.items():
         answers = part.measured.tokens
         right = metrics.exact(answers, labels[slice(*unit.puzzles)])
         np.testing.assert_array_equal(right, part.measured.correct)
         assert answers.shape[-1] == 36
-    assert sweep.cost(prepared).output_bytes == prepared.rollout_steps * (19 + 36)
-    result = sweep.collect(config, prepared.provenance, prepared.runs, finished, None, {})
+    assert estimate(prepared).output_bytes == prepared.rollout_steps * (19 + 36)
+    result = assemble_outcome(prepared, finished)
     right = metrics.exact(result.runs[0].measured.tokens, labels)
-    np.testing.assert_array_equal(right, result.runs[0].record.correct)
+    np.testing.assert_array_equal(right, result.runs[0].rollouts.correct)
 
 
 def test_the_last_answers_are_those_of_the_last_step(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, keep_answers="last", sigmas=(0.3,), seeds=(0,))
-    prepared = sweep.prepare(config)
+    prepared = prepare(config)
     result = sweep.run(prepared)
     for run, steps in ((result.deterministic, [2, 8]), (result.runs[0], [2])):
         tokens = run.measured.tokens
-        assert tokens.shape == (5, len(run.record.correct[0]), len(steps), 36)
+        assert tokens.shape == (5, len(run.rollouts.correct[0]), len(steps), 36)
         right = metrics.exact(tokens, prepared.puzzles.labels)
-        np.testing.assert_array_equal(right, run.record.correct[:, :, np.array(steps) - 1])
+        np.testing.assert_array_equal(right, run.rollouts.correct[:, :, np.array(steps) - 1])
     kept = 5 * (2 * 1 + 4)
-    assert sweep.cost(prepared).output_bytes == prepared.rollout_steps * 19 + kept * 36
+    assert estimate(prepared).output_bytes == prepared.rollout_steps * 19 + kept * 36
 
 
 def test_cost_is_of_what_is_left() -> None:
-    prepared = sweep.prepare(CONFIG)
-    whole, part = sweep.cost(prepared), sweep.cost(prepared, prepared.units[:3])
+    prepared = prepare(CONFIG)
+    whole, part = estimate(prepared), estimate(prepared, prepared.units[:3])
     assert whole.units == 13 and part.units == 3
     assert whole.rollout_steps == 5 * (4 * 2 + 4 * 4 * 2) == prepared.rollout_steps
     assert whole.flops / whole.rollout_steps == part.flops / part.rollout_steps
     assert whole.grid_ratio is None
-    assert sweep.calibrate(prepared) > 0
 
 
 def test_shards_are_parsed() -> None:
@@ -305,7 +312,7 @@ def test_a_dry_run_writes_nothing(
     output = ["--output", str(tmp_path / "run")]
     assert command.main([*ARGUMENTS, *grid, *output, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "13 of 13 work units to do: 200 rollout-steps" in out
+    assert "13 of 13 work units to run: 200 rollout-steps" in out
     assert "MB of journal" in out and "per second" in out
     assert "the grid of 4 widths and depths is part of this run: 0.533 of" in out
     assert list(tmp_path.iterdir()) == []
@@ -320,30 +327,30 @@ def test_the_command_resumes_merges_and_refuses(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert command.main([*ARGUMENTS, "--shard", "0/2"]) == 3
-    assert "6 of 13 units of the sweep are missing" in capsys.readouterr().out
+    assert "6 of 13 units of the sweep are missing" in capsys.readouterr().err
     assert command.main([*ARGUMENTS, "--shard", "1/2", "--devices", "8"]) == 0
     table = capsys.readouterr().out
     directory = tmp_path / "runs" / "sudoku6"
-    assert (directory / "table.txt").read_text() in table
-    assert same(store.read(directory), store.read(whole))
+    assert report.short_table(scores.compute(sweep.read(directory))) in table
+    assert same(sweep.read(directory), sweep.read(whole))
     names = {"results.jsonl", "summary.csv", "table.txt", "config.json", "journal"}
     assert names <= {path.name for path in directory.iterdir()}
 
-    report = (directory / "results.jsonl").read_bytes()
+    written = (directory / "results.jsonl").read_bytes()
     assert command.main(ARGUMENTS) == 0  # nothing is left to do
-    assert "0 of 13 work units to do, 13 are there" in capsys.readouterr().out
+    assert "0 of 13 work units to run, 13 are finished" in capsys.readouterr().out
     assert command.main(["merge", str(directory), "--output", str(tmp_path / "report")]) == 0
-    assert (tmp_path / "report" / "results.jsonl").read_bytes() == report
+    assert (tmp_path / "report" / "results.jsonl").read_bytes() == written
     assert (tmp_path / "report" / "summary.csv").exists()
 
     assert command.main([*ARGUMENTS, "--depth", "3"]) == 2
     assert "settings.depth was 2 and is 3" in " ".join(capsys.readouterr().err.split())
-    assert command.main([*ARGUMENTS, "--new", "--num-puzzles", "2", "--depth", "1"]) == 0
+    assert command.main([*ARGUMENTS, "--new"]) == 0
     assert (tmp_path / "runs" / "sudoku6-002" / "table.txt").exists()
     for argv, message in (
         (["--shard", "2/2"], "shard must be i/n"),
         (["--coordinator", "a:1"], "must be given together"),
-        (["--shard", "0/2", "--distributed"], "shard is for processes that know no other"),
+        (["--shard", "0/2", "--distributed"], "shard is for independent processes"),
         (["--distributed"], "cannot join the processes of a distributed run"),
     ):
         assert command.main([*ARGUMENTS, *argv]) == 2
@@ -357,7 +364,7 @@ def test_a_command_interrupted_and_killed_goes_on(whole: Path, tmp_path: Path) -
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
 
     def units() -> int:
-        return len(store.journal.read(output / "journal").payloads)
+        return len(journal.read(output / "journal").payloads)
 
     for number, least in ((signal.SIGINT, 2), (signal.SIGKILL, 5)):
         process = subprocess.Popen(
@@ -372,7 +379,7 @@ def test_a_command_interrupted_and_killed_goes_on(whole: Path, tmp_path: Path) -
         out, err = process.communicate()
         if number == signal.SIGINT:
             assert process.returncode == 128 + number, err
-            assert "stopped; the same command goes on" in out
+            assert "stopped; rerun the same command to resume" in out
         else:
             assert process.returncode == -number
         assert least <= units() < 13
@@ -380,7 +387,7 @@ def test_a_command_interrupted_and_killed_goes_on(whole: Path, tmp_path: Path) -
         [*program, "--output", str(output)], env=environment, capture_output=True, text=True
     )
     assert process_done.returncode == 0, process_done.stderr
-    assert same(store.read(output), store.read(whole))
+    assert same(sweep.read(output), sweep.read(whole))
 
 
 def test_two_processes_that_know_each_other(whole: Path, tmp_path: Path) -> None:
@@ -406,21 +413,21 @@ def test_two_processes_that_know_each_other(whole: Path, tmp_path: Path) -> None
     assert "best-Q@4" in out and "best-Q@4" not in out_1
     journals = sorted(path.name for path in (tmp_path / "run" / "journal").iterdir())
     assert journals == ["shard-0-of-2.journal", "shard-1-of-2.journal"]
-    assert same(store.read(tmp_path / "run"), store.read(whole))
+    assert same(sweep.read(tmp_path / "run"), sweep.read(whole))
 
 
 # --- Comparing -----------------------------------------------------------------------------------
 
 
 def test_compare_finds_the_place(whole: Path) -> None:
-    first = store.read(whole)
+    first = sweep.read(whole)
     run = first.runs[2]
-    q_logit = run.record.q_logit.copy()
+    q_logit = run.rollouts.q_logit.copy()
     q_logit[3, 1, 0] += 1e-6 * abs(q_logit[3, 1, 0])
     q_logit[4, 0, 1] += 1.0
-    record = run.record._replace(q_logit=q_logit)
     runs = list(first.runs)
-    runs[2] = dataclasses.replace(run, record=record)
+    rollouts = dataclasses.replace(run.rollouts, q_logit=q_logit)
+    runs[2] = dataclasses.replace(run, rollouts=rollouts)
     second = dataclasses.replace(first, runs=tuple(runs))
     found = compare.compare(first, second)
     assert not found.identical
@@ -432,17 +439,16 @@ def test_compare_finds_the_place(whole: Path) -> None:
     assert compare.compare(first, first).identical
 
 
-def test_compare_says_what_else_differs(whole: Path, tmp_path: Path) -> None:
+def test_compare_says_what_else_differs(whole: Path, deep: Result) -> None:
     """A wider and deeper sweep agrees where both are; its width and depth are named."""
-    wide = sweep.run(sweep.prepare(dataclasses.replace(CONFIG, rollouts=5, depth=3, seeds=(1, 2))))
-    found = compare.compare(store.read(whole), wide)
+    found = compare.compare(sweep.read(whole), deep)
     assert found.identical and [run.shape[1:] for run in found.runs[1:]] == [(4, 2)] * 2
     assert found.apart == ("sigma0.3_seed0", "sigma0.3_seed2", "sigma1_seed0", "sigma1_seed2")
     assert "config.rollouts was 4 and is 5" in found.provenance
-    provenance = wide.provenance | {"data": wide.provenance["data"] | {"digest": "0" * 64}}
-    other = dataclasses.replace(wide, provenance=provenance)
+    provenance = deep.provenance | {"data": deep.provenance["data"] | {"digest": "0" * 64}}
+    other = dataclasses.replace(deep, provenance=provenance)
     with pytest.raises(ValueError, match="both sweeps must be of the same puzzles"):
-        compare.compare(store.read(whole), other)
+        compare.compare(sweep.read(whole), other)
 
 
 def test_mcnemar_is_the_sign_test_of_those_that_differ() -> None:
@@ -458,11 +464,13 @@ def test_the_compare_command(
     main: Callable[[list[str]], int] = load_experiment("compare").main
     assert main([str(whole), str(copy)]) == 0
     assert "The sweeps are identical in what both have." in capsys.readouterr().out
-    other = dataclasses.replace(CONFIG, matmul_precision="default", compute_dtype="bfloat16")
-    go_on(other, tmp_path / "other")
+    # Other weights in the same program: another checkpoint.
+    model, params = load("sudoku6")
+    save(tmp_path / "model", model.config, jax.tree.map(lambda x: 1.01 * x, params))
+    other = {"checkpoint": str(tmp_path / "model"), "data": "sudoku6"}
+    go_on(dataclasses.replace(CONFIG, **other), tmp_path / "other")
     assert main([str(whole), str(tmp_path / "other")]) == 1
-    out = capsys.readouterr().out
-    assert "precision.compute_dtype was 'float32' and is 'bfloat16'" in out
+    assert "provenance.checkpoint.digest was" in capsys.readouterr().out
     assert main([str(whole), str(tmp_path / "nothing")]) == 2
     assert "is not the folder of a sweep" in " ".join(capsys.readouterr().err.split())
 
@@ -493,7 +501,7 @@ def test_the_readme_transforms_solve(capsys: pytest.CaptureFixture[str]) -> None
 def test_jax_is_asked_for_what_is_recorded() -> None:
     """The lowered program carries the precision of the settings."""
     for matmul, word in (("highest", "HIGHEST"), ("high", "HIGH"), ("default", "DEFAULT")):
-        prepared = sweep.prepare(dataclasses.replace(CONFIG, matmul_precision=matmul))
+        prepared = prepare(dataclasses.replace(CONFIG, matmul_precision=matmul))
         from ptrm_jax import solve
 
         lowered = jax.jit(
