@@ -1,14 +1,18 @@
 """`ptrm_jax.metrics` against hand counts, enumeration of all subsets, and simulation."""
 
+import dataclasses
+import functools
 import itertools
 import math
 import re
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 from scipy import stats
 
 from ptrm_jax import metrics
+from ptrm_jax.metrics import Rollouts
 
 NAN, INF = math.nan, math.inf
 
@@ -43,8 +47,11 @@ def random_rollouts(seed, num_puzzles=40, num_rollouts=6):
     q = rng.integers(-1, 2, size=(num_puzzles, num_rollouts)).astype(np.float32)
     q = np.where(rng.random(q.shape) < 0.2, rng.choice([NAN, INF, -INF], size=q.shape), q)
     q[0] = NAN
-    finite = np.isfinite(q)
-    return metrics.exact(answers, labels), q, metrics.answer_ids(answers), finite
+    return Rollouts(metrics.exact(answers, labels), q, answer_id=metrics.answer_ids(answers))
+
+
+def unpack(rollouts):
+    return rollouts.correct, rollouts.q_logit, rollouts.answer_id, rollouts.eligible
 
 
 # Answers against labels.
@@ -112,44 +119,44 @@ def test_pass_at_k_by_hand():
 
 @pytest.mark.parametrize("k", range(1, 7))
 def test_estimators_equal_enumeration_of_all_subsets(k):
-    correct, q, ids, finite = random_rollouts(seed=1)
-    num_rollouts = correct.shape[1]
-    passed = metrics.pass_at_k(correct, k)
-    best = metrics.best_q_at_k(correct, q, k)
-    mode = metrics.mode_at_k(correct, q, ids, k)
-    for b in range(len(correct)):
+    rollouts = random_rollouts(seed=1)
+    correct, q, ids, finite = unpack(rollouts)
+    every = {
+        "pass": (metrics.pass_at_k(correct, k), lambda s, b: correct[b, list(s)].any()),
+        "best_q": (
+            metrics.best_q_at_k(rollouts, k),
+            lambda s, b: right(b, chosen_best_q(s, q[b], finite[b])),
+        ),
+        "mode": (
+            metrics.mode_at_k(rollouts, k),
+            lambda s, b: right(b, chosen_mode(s, q[b], ids[b], finite[b])),
+        ),
+    }
 
-        def right(choice, b=b):
-            return choice is not None and bool(correct[b, choice])
+    def right(b, choice):
+        return choice is not None and bool(correct[b, choice])
 
-        assert passed[b] == pytest.approx(
-            mean_over_subsets(num_rollouts, k, lambda s, b=b: correct[b, list(s)].any())
-        )
-        assert best[b] == pytest.approx(
-            mean_over_subsets(
-                num_rollouts, k, lambda s, b=b: right(chosen_best_q(s, q[b], finite[b]))
-            )
-        )
-        assert mode[b] == pytest.approx(
-            mean_over_subsets(
-                num_rollouts, k, lambda s, b=b: right(chosen_mode(s, q[b], ids[b], finite[b]))
-            )
-        )
-        first = range(k)
-        assert metrics.first_k_pass(correct, k)[b] == correct[b, :k].any()
-        assert metrics.first_k_best_q(correct, q, k)[b] == right(
-            chosen_best_q(first, q[b], finite[b])
-        )
-        assert metrics.first_k_mode(correct, q, ids, k)[b] == right(
-            chosen_mode(first, q[b], ids[b], finite[b])
-        )
+    for estimate, is_right in every.values():
+        for b in range(len(correct)):
+            expected = mean_over_subsets(correct.shape[1], k, functools.partial(is_right, b=b))
+            assert estimate[b] == pytest.approx(expected)
+    # The first k rollouts are a run with K = k, whose choice is certain.
+    first = rollouts.first(k)
+    alone = (
+        metrics.pass_at_k(first.correct, k),
+        metrics.best_q_at_k(first, k),
+        metrics.mode_at_k(first, k),
+    )
+    for values, (_, is_right) in zip(alone, every.values(), strict=True):
+        assert values.tolist() == [is_right(range(k), b) for b in range(len(correct))]
 
 
 @pytest.mark.parametrize("k", range(1, 7))
 def test_valid_rollouts_come_before_any_q(k):
-    correct, q, _, finite = random_rollouts(seed=2)
+    rollouts = random_rollouts(seed=2)
+    correct, q, _, finite = unpack(rollouts)
     valid = np.random.default_rng(0).random(correct.shape) < 0.4
-    best = metrics.best_q_at_k(correct, q, k, valid=valid)
+    best = metrics.best_q_at_k(dataclasses.replace(rollouts, valid=valid), k, prefer_valid=True)
 
     def right(subset, b):
         kept = [r for r in subset if finite[b, r] and valid[b, r]] or subset
@@ -161,12 +168,14 @@ def test_valid_rollouts_come_before_any_q(k):
             mean_over_subsets(correct.shape[1], k, lambda s, b=b: right(s, b))
         )
     # A verifier that knows the labels reaches the bound.
-    known = metrics.best_q_at_k(correct & finite, q, k, finite=finite, valid=correct & finite)
-    np.testing.assert_allclose(known, metrics.pass_at_k(correct & finite, k))
+    known = Rollouts(correct & finite, q, finite=finite, valid=correct & finite)
+    np.testing.assert_allclose(
+        metrics.best_q_at_k(known, k, prefer_valid=True), metrics.pass_at_k(known.correct, k)
+    )
 
 
 def test_random_rollouts_hold_the_cases_that_matter():
-    correct, q, ids, finite = random_rollouts(seed=1)
+    correct, q, ids, finite = unpack(random_rollouts(seed=1))
     assert not finite[0].any() and correct[0].any()
     assert (correct & ~finite)[1:].any()
     rows = [b for b in range(len(q)) if finite[b].any()]
@@ -182,89 +191,114 @@ def test_estimators_keep_their_digits_at_many_rollouts():
     np.testing.assert_allclose(metrics.pass_at_k(correct, 500), [0, 0.5, 1], rtol=1e-15)
     q = np.zeros((3, 1000))
     q[1, 17] = 1
-    np.testing.assert_allclose(metrics.best_q_at_k(correct, q, 500), [0, 0.5, 1], rtol=1e-15)
+    np.testing.assert_allclose(
+        metrics.best_q_at_k(Rollouts(correct, q), 500), [0, 0.5, 1], rtol=1e-15
+    )
     for k in (1, 7, 500, 1000):
         # Exactly 1, so that `interval` sees a certain puzzle as certain.
-        assert metrics.best_q_at_k(correct, q, k)[2] == 1
+        assert metrics.best_q_at_k(Rollouts(correct, q), k)[2] == 1
         assert metrics.pass_at_k(correct, k)[2] == 1
 
 
 def test_best_q_prefers_the_lower_id_on_ties_and_skips_non_finite_rollouts():
     correct = np.array([[True, False, False], [False, True, False], [True, True, True]])
     q = np.array([[2.0, 2.0, 1.0], [INF, 0.0, -1.0], [NAN, NAN, NAN]])
-    assert metrics.best_q_at_k(correct, q, 3).tolist() == [1, 1, 0]
-    assert metrics.first_k_best_q(correct, q, 3).tolist() == [1, 1, 0]
-    assert metrics.first_k_best_q(correct, q, 1).tolist() == [1, 0, 0]
+    rollouts = Rollouts(correct, q)
+    assert metrics.best_q_at_k(rollouts, 3).tolist() == [1, 1, 0]
+    assert metrics.best_q_at_k(rollouts.first(1), 1).tolist() == [1, 0, 0]
     # Of the pairs of puzzle 1, {0, 1} and {1, 2} choose rollout 1.
-    np.testing.assert_allclose(metrics.best_q_at_k(correct, q, 2), [2 / 3, 2 / 3, 0])
+    np.testing.assert_allclose(metrics.best_q_at_k(rollouts, 2), [2 / 3, 2 / 3, 0])
 
 
-def test_finite_flags_overrule_q_except_for_nan():
+@pytest.mark.parametrize(
+    ("q", "finite", "best"),
+    [
+        ([INF, 5.0, NAN], None, 1),
+        ([INF, 5.0, NAN], [True, True, True], 0),
+        ([INF, 5.0, NAN], [False, False, True], 0),
+        # -inf with its flag set is a poor rollout, yet better than one that may not be chosen.
+        ([7.0, -INF, 7.0], [False, True, False], 1),
+    ],
+)
+def test_finite_flags_overrule_q_except_for_nan(q, finite, best):
     correct = np.array([[False, True, True]])
-    q = np.array([[INF, 5.0, NAN]])
-    assert metrics.first_k_best_q(correct, q, 3).tolist() == [1]
-    assert metrics.first_k_best_q(correct, q, 3, finite=np.ones((1, 3), bool)).tolist() == [0]
-    flags = np.array([[False, False, True]])
-    assert metrics.first_k_best_q(correct, q, 3, finite=flags).tolist() == [0]
-    assert metrics.best_q_at_k(correct, q, 1, finite=flags).tolist() == [0]
-    # -inf with its flag set is a poor rollout, yet better than one that may not be chosen.
-    low = np.array([[7.0, -INF, 7.0]])
-    flags = np.array([[False, True, False]])
-    assert metrics.best_q_at_k(correct, low, 3, finite=flags).tolist() == [1]
+    flags = None if finite is None else np.array([finite])
+    rollouts = Rollouts(correct, np.array([q]), finite=flags)
+    assert metrics.best_q_at_k(rollouts, 3).tolist() == [best]
 
 
 def test_mode_ties_go_to_the_higher_best_q_then_to_the_lower_id():
     answers = np.array([[7, 8, 8, 7, 9]])[..., None]
-    ids = metrics.answer_ids(answers)
     is_8 = np.array([[False, True, True, False, False]])
 
-    def mode_is_8(q, **kwargs):
-        return metrics.first_k_mode(is_8, np.array([q], float), ids, 5, **kwargs).tolist() == [1]
+    def mode_is_8(q, finite=None):
+        flags = None if finite is None else np.array([finite])
+        ids = metrics.answer_ids(answers)
+        rollouts = Rollouts(is_8, np.array([q], float), finite=flags, answer_id=ids)
+        return metrics.mode_at_k(rollouts, 5).tolist() == [1]
 
     assert mode_is_8([1, 0, 2, 1, 9])  # two votes each for 7 and 8, one for 9 whatever its Q
     assert not mode_is_8([3, 0, 2, 1, 9])
     assert not mode_is_8([2, 0, 2, 1, 9])  # best Qs tie: rollout 0 before rollout 2
     assert mode_is_8([0, 2, 0, 2, 9])  # best Qs tie: rollout 1 before rollout 3
     assert mode_is_8([NAN, 0, 0, 5, 9])  # a non-finite rollout has no vote
-    flags = np.array([[True, False, False, True, True]])
-    assert not mode_is_8([0, 5, 5, 0, 0], finite=flags)
+    assert not mode_is_8([0, 5, 5, 0, 0], finite=[True, False, False, True, True])
     assert not mode_is_8([NAN] * 5)
 
 
 def test_mode_estimate_converges_to_the_enumeration():
-    correct, q, ids, finite = random_rollouts(seed=2, num_puzzles=30, num_rollouts=12)
-    expected = [
-        mean_over_subsets(
-            12,
-            5,
-            lambda s, b=b: (
-                (choice := chosen_mode(s, q[b], ids[b], finite[b])) is not None
-                and correct[b, choice]
-            ),
-        )
-        for b in range(30)
-    ]
+    rollouts = random_rollouts(seed=2, num_puzzles=30, num_rollouts=12)
+    correct, q, ids, finite = unpack(rollouts)
+
+    def right(subset, b):
+        choice = chosen_mode(subset, q[b], ids[b], finite[b])
+        return choice is not None and bool(correct[b, choice])
+
+    expected = [mean_over_subsets(12, 5, lambda s, b=b: right(s, b)) for b in range(30)]
     assert np.ptp(expected) > 0.5
     # C(12, 5) = 792 subsets: 600 draws stay an estimate, with a deviation of at most 0.02.
-    estimate = metrics.mode_at_k(correct, q, ids, 5, num_subsets=600, seed=3)
-    assert np.abs(estimate - expected).max() < 0.08
-    assert np.abs(estimate - expected).max() > 0
-    repeated = metrics.mode_at_k(correct, q, ids, 5, num_subsets=600, seed=3)
+    estimate = metrics.mode_at_k(rollouts, 5, num_subsets=600, seed=3)
+    assert 0 < np.abs(estimate - expected).max() < 0.08
+    repeated = metrics.mode_at_k(rollouts, 5, num_subsets=600, seed=3)
     np.testing.assert_array_equal(estimate, repeated)
-    other = metrics.mode_at_k(correct, q, ids, 5, num_subsets=600, seed=4)
-    assert (estimate != other).any()
-    np.testing.assert_allclose(
-        metrics.mode_at_k(correct, q, ids, 5, num_subsets=792), expected, atol=1e-12
-    )
+    assert (estimate != metrics.mode_at_k(rollouts, 5, num_subsets=600, seed=4)).any()
+    exact = metrics.mode_at_k(rollouts, 5, num_subsets=792)
+    np.testing.assert_allclose(exact, expected, atol=1e-12)
 
 
 def test_mode_is_exact_for_one_and_for_all_rollouts():
-    correct, q, ids, finite = random_rollouts(seed=5, num_rollouts=100)
-    one = metrics.mode_at_k(correct, q, ids, 1, num_subsets=8)
+    rollouts = random_rollouts(seed=5, num_rollouts=100)
+    correct, q, ids, finite = unpack(rollouts)
+    one = metrics.mode_at_k(rollouts, 1, num_subsets=8)
     np.testing.assert_allclose(one, (correct & finite).mean(axis=1), atol=1e-12)
-    every = metrics.mode_at_k(correct, q, ids, 100, num_subsets=8)
+    every = metrics.mode_at_k(rollouts, 100, num_subsets=8)
     assert set(every) == {0, 1}
-    np.testing.assert_array_equal(every, metrics.first_k_mode(correct, q, ids, 100))
+    chosen = [chosen_mode(range(100), *row) for row in zip(q, ids, finite, strict=True)]
+    assert every.tolist() == [c is not None and correct[b, c] for b, c in enumerate(chosen)]
+
+
+@given(st.data())
+def test_estimators_are_ordered_and_monotone(data):
+    """Of any rollouts: no choice beats pass@k, all agree at k = 1, and pass@k rises with k."""
+    num_rollouts = data.draw(st.integers(1, 6))
+    size = st.lists(st.integers(0, 2), min_size=num_rollouts, max_size=num_rollouts)
+    answers = np.array([data.draw(size)])[..., None]
+    q = np.array([data.draw(size)], float)
+    ids = metrics.answer_ids(answers)
+    rollouts = Rollouts(answers[..., 0] == 1, q, answer_id=ids, valid=answers[..., 0] < 2)
+    before = np.zeros(1)
+    for k in range(1, num_rollouts + 1):
+        bound = metrics.pass_at_k(rollouts.correct, k)
+        for value in (
+            metrics.best_q_at_k(rollouts, k),
+            metrics.best_q_at_k(rollouts, k, prefer_valid=True),
+            metrics.mode_at_k(rollouts, k),
+        ):
+            assert (0 <= value).all() and (value <= bound + 1e-12).all()
+            if k == 1:
+                np.testing.assert_allclose(value, rollouts.correct.mean(axis=1))
+        assert (bound >= before - 1e-12).all()
+        before = bound
 
 
 def test_chance_of_fresh_rollouts_is_estimated_without_bias():
@@ -377,23 +411,24 @@ def auc_by_pairs(correct, q, finite):
 
 def test_q_auc_by_hand():
     correct = np.array([[True, True, False, False]])
-    assert metrics.q_auc(correct, [[3.0, 1.0, 2.0, 0.0]]) == 0.75
-    assert metrics.q_auc(correct, [[1.0, 1.0, 1.0, 0.0]]) == 0.75
-    assert metrics.q_auc(correct, np.zeros((1, 4))) == 0.5
-    assert metrics.q_auc(correct, [[0.0, 1.0, 2.0, 3.0]]) == 0
-    assert math.isnan(metrics.q_auc(np.ones((1, 4), bool), np.zeros((1, 4))))
-    assert math.isnan(metrics.q_auc(correct, [[NAN, NAN, 1.0, 2.0]]))
+    assert metrics.q_auc(Rollouts(correct, np.array([[3.0, 1.0, 2.0, 0.0]]))) == 0.75
+    assert metrics.q_auc(Rollouts(correct, np.array([[1.0, 1.0, 1.0, 0.0]]))) == 0.75
+    assert metrics.q_auc(Rollouts(correct, np.zeros((1, 4)))) == 0.5
+    assert metrics.q_auc(Rollouts(correct, np.array([[0.0, 1.0, 2.0, 3.0]]))) == 0
+    assert math.isnan(metrics.q_auc(Rollouts(np.ones((1, 4), bool), np.zeros((1, 4)))))
+    assert math.isnan(metrics.q_auc(Rollouts(correct, np.array([[NAN, NAN, 1.0, 2.0]]))))
 
 
 def test_q_auc_counts_ties_and_infinities_as_pairs_do():
-    correct, q, _, finite = random_rollouts(seed=7, num_puzzles=20)
+    correct, q, _, _ = unpack(random_rollouts(seed=7, num_puzzles=20))
     q[1:4, :3] = [[INF, -INF, 0], [-INF, INF, NAN], [INF, INF, -INF]]
     finite = np.isfinite(q)
-    assert metrics.q_auc(correct, q) == pytest.approx(auc_by_pairs(correct, q, finite))
+    area = metrics.q_auc(Rollouts(correct, q))
+    assert area == pytest.approx(auc_by_pairs(correct, q, finite))
     assert not finite.all() and np.isinf(q).any()
     flags = ~np.isnan(q)
-    assert metrics.q_auc(correct, q, finite=flags) == pytest.approx(auc_by_pairs(correct, q, flags))
-    assert metrics.q_auc(correct, q, finite=flags) != metrics.q_auc(correct, q)
+    flagged = metrics.q_auc(Rollouts(correct, q, finite=flags))
+    assert flagged == pytest.approx(auc_by_pairs(correct, q, flags)) and flagged != area
 
 
 def test_q_auc_interval_resamples_whole_puzzles():
@@ -401,8 +436,8 @@ def test_q_auc_interval_resamples_whole_puzzles():
     # All ten rollouts of a puzzle are alike: the evidence is 60 puzzles, not 600 rollouts.
     one = rng.random((60, 1)) < 0.5
     q = np.where(one, 0.8, 0.0) + rng.normal(size=(60, 1))
-    single = metrics.q_auc_interval(one, q, seed=1)
-    copies = metrics.q_auc_interval(np.tile(one, 10), np.tile(q, 10), seed=1)
+    single = metrics.q_auc_interval(Rollouts(one, q), seed=1)
+    copies = metrics.q_auc_interval(Rollouts(np.tile(one, 10), np.tile(q, 10)), seed=1)
     assert copies == pytest.approx(single, abs=1e-12)
     assert single.mean == pytest.approx(auc_by_pairs(one, q, np.ones_like(one)))
     assert single.low < single.mean < single.high and single.high - single.low > 0.15
@@ -417,11 +452,11 @@ def test_q_auc_interval_resamples_whole_puzzles():
 def test_q_auc_interval_of_a_perfect_separation_is_not_certain():
     correct = np.array([[True, False]] * 10 + [[True, True]] * 30)
     q = np.where(correct, 6.0, -6.0)
-    result = metrics.q_auc_interval(correct, q, num_resamples=50)
+    result = metrics.q_auc_interval(Rollouts(correct, q), num_resamples=50)
     # Only ten puzzles have a wrong rollout, and they carry the evidence.
     wilson = stats.binomtest(10, 10).proportion_ci(0.95, method="wilson")
     assert result == pytest.approx((1, wilson.low, 1, 40), abs=1e-12)
-    one_puzzle = metrics.q_auc_interval(correct[:1], q[:1], num_resamples=50)
+    one_puzzle = metrics.q_auc_interval(Rollouts(correct, q).part(slice(1)), num_resamples=50)
     assert one_puzzle.low < 0.3 and one_puzzle.high == 1
 
 
@@ -429,26 +464,26 @@ def test_q_auc_interval_leaves_out_resamples_of_one_class():
     # Only puzzle 0 has a wrong rollout: a third of the resamples lack it.
     correct = np.array([[False, True], [True, True], [True, True]])
     q = np.array([[1.0, 0.0], [2.0, 0.5], [2.0, 2.0]])
-    result = metrics.q_auc_interval(correct, q)
+    result = metrics.q_auc_interval(Rollouts(correct, q))
     # The 19 other resamples give 0 once, 0.25, 0.4 and 0.5 thrice, 0.6 six times, 0.8 thrice.
     assert result == pytest.approx((0.6, 0, 0.8, 3))
     # A single resample may be one without puzzle 0, and never tells anything of the spread.
     wilson = stats.binomtest(0, 1).proportion_ci(0.95, method="wilson").high
     for seed in range(10):
-        alone = metrics.q_auc_interval(correct, q, num_resamples=1, seed=seed)
+        alone = metrics.q_auc_interval(Rollouts(correct, q), num_resamples=1, seed=seed)
         assert alone == pytest.approx((0.6, 0.6 * (1 - wilson), 0.6 + 0.4 * wilson, 3))
-    nothing = metrics.q_auc_interval(np.ones((3, 2), bool), q)
+    nothing = metrics.q_auc_interval(Rollouts(np.ones((3, 2), bool), q))
     assert all(map(math.isnan, nothing[:3])) and nothing.num_puzzles == 3
 
 
 def test_q_sign_accuracy_takes_zero_for_a_claim_to_be_right():
     correct = np.array([[True, True, False, True, False]])
     q = np.array([[2.0, -1.0, -3.0, 0.0, NAN]])
-    assert metrics.q_sign_accuracy(correct, q) == 3 / 4
+    assert metrics.q_sign_accuracy(Rollouts(correct, q)) == 3 / 4
     flags = np.array([[True, True, False, False, False]])
-    assert metrics.q_sign_accuracy(correct, q, finite=flags) == 1 / 2
-    assert metrics.q_sign_accuracy(np.zeros((1, 1), bool), np.zeros((1, 1))) == 0
-    assert math.isnan(metrics.q_sign_accuracy(correct, q, finite=np.zeros((1, 5), bool)))
+    assert metrics.q_sign_accuracy(Rollouts(correct, q, finite=flags)) == 1 / 2
+    assert metrics.q_sign_accuracy(Rollouts(np.zeros((1, 1), bool), np.zeros((1, 1)))) == 0
+    assert math.isnan(metrics.q_sign_accuracy(Rollouts(correct, q, finite=np.zeros((1, 5), bool))))
 
 
 # What is refused.
@@ -472,28 +507,41 @@ TOKENS = np.zeros((2, 3), int)
         (lambda: metrics.answer_ids(np.zeros((1, 2, 3))), "answers must be .* got float64"),
         (lambda: metrics.pass_at_k(RIGHT[0], 1), r"correct must be .* got bool \(3,\)"),
         (lambda: metrics.pass_at_k(Q, 1), r"correct must be .* got float64 .* metrics.exact"),
-        (lambda: metrics.first_k_pass(RIGHT[:, :0], 1), r"K >= 1; got bool \(2, 0\)"),
+        (lambda: metrics.pass_at_k(RIGHT[:, :0], 1), r"K >= 1; got bool \(2, 0\)"),
         (lambda: metrics.pass_at_k(RIGHT, 0), r"k must be .* 1..K, K = 3; got 0"),
-        (lambda: metrics.first_k_pass(RIGHT, 4), r"K = 3; got 4"),
-        (lambda: metrics.best_q_at_k(RIGHT, Q, 1.0), r"K = 3; got 1.0"),
-        (lambda: metrics.first_k_best_q(RIGHT, Q, True), r"K = 3; got True"),
-        (lambda: metrics.best_q_at_k(RIGHT, Q, 1, valid=RIGHT[0]), r"valid must be bool .* \(3,\)"),
-        (lambda: metrics.best_q_at_k(RIGHT, Q[:1], 1), r"q_logit .* \(2, 3\); got \(1, 3\)"),
-        (lambda: metrics.q_auc(RIGHT, Q, finite=Q), r"finite must be bool .* got float64"),
-        (lambda: metrics.q_sign_accuracy(RIGHT, Q, finite=RIGHT[:1]), r"finite .* bool \(1, 3\)"),
-        (lambda: metrics.first_k_mode(RIGHT, Q, Q, 1), "answer_id must be integer .* got float64"),
-        (lambda: metrics.first_k_mode(RIGHT, Q, IDS[:1], 1), r"answer_id .* got int64 \(1, 3\)"),
-        (lambda: metrics.mode_at_k(RIGHT, Q, IDS + 1, 1), "lowest rollout id .* got 1 at puzzle 0"),
-        (lambda: metrics.mode_at_k(RIGHT, Q, IDS - 1, 1), "got -1 at puzzle 0, rollout 0"),
+        (lambda: Rollouts(RIGHT, Q).first(4), r"K = 3; got 4"),
+        (lambda: metrics.best_q_at_k(Rollouts(RIGHT, Q), 1.0), r"K = 3; got 1.0"),
+        (lambda: metrics.best_q_at_k(Rollouts(RIGHT, Q), True), r"K = 3; got True"),
+        (lambda: Rollouts(RIGHT, Q, valid=RIGHT[0]), r"valid must be bool .* \(3,\)"),
+        (lambda: Rollouts(RIGHT, Q[:1]), r"q_logit .* \(2, 3\); got float64 \(1, 3\)"),
+        (lambda: Rollouts(RIGHT, Q, finite=Q), r"finite must be bool .* got float64"),
+        (lambda: Rollouts(RIGHT, Q, finite=RIGHT[:1]), r"finite .* bool \(1, 3\)"),
+        (lambda: Rollouts(RIGHT, Q, answer_id=Q), "answer_id must be integer .* got float64"),
+        (lambda: Rollouts(RIGHT, Q, answer_id=IDS[:1]), r"answer_id .* got int64 \(1, 3\)"),
+        (lambda: Rollouts(RIGHT, Q, answer_id=IDS + 1), "lowest rollout id .* got 1 at puzzle 0"),
+        (lambda: Rollouts(RIGHT, Q, answer_id=IDS - 1), "got -1 at puzzle 0, rollout 0"),
         (
-            lambda: metrics.mode_at_k(RIGHT, Q, [[0, 0, 1], [0, 0, 2]], 1),
+            lambda: Rollouts(RIGHT, Q, answer_id=np.array([[0, 0, 1], [0, 0, 2]])),
             "got 1 at puzzle 0, rollout 2",
         ),
         (
-            lambda: metrics.mode_at_k(RIGHT, Q, [[0, 1, 0], [0, 0, 0]], 1),
+            lambda: Rollouts(RIGHT, Q, answer_id=np.array([[0, 1, 0], [0, 0, 0]])),
             "equally correct; puzzle 1, rollouts 0 and 2",
         ),
-        (lambda: metrics.mode_at_k(RIGHT, Q, IDS, 2, num_subsets=0), "num_subsets .* got 0"),
+        (
+            lambda: metrics.mode_at_k(Rollouts(RIGHT, Q, answer_id=IDS), 2, num_subsets=0),
+            "num_subsets .* got 0",
+        ),
+        (lambda: metrics.mode_at_k(Rollouts(RIGHT, Q), 1), "answer_id must be there .* got None"),
+        (
+            lambda: metrics.best_q_at_k(Rollouts(RIGHT, Q), 1, prefer_valid=True),
+            "valid must be there .* got None",
+        ),
+        (lambda: Rollouts(RIGHT, Q).scored_by_rules(), "valid must be there .* got None"),
+        (
+            lambda: metrics.q_auc(Rollouts(RIGHT[..., None], Q[..., None])),
+            r"of one supervision step, .* got \(2, 3, 1\); take one with Rollouts.at",
+        ),
         (lambda: metrics.interval([]), r"values must be \[B\] or \[R, B\] .* got shape \(0,\)"),
         (lambda: metrics.interval(np.zeros((2, 2, 2))), r"got shape \(2, 2, 2\)"),
         (lambda: metrics.interval([1, NAN]), r"in \[0, 1\]; got nan; .* metrics.valid_rows"),
@@ -504,8 +552,11 @@ TOKENS = np.zeros((2, 3), int)
         (lambda: metrics.paired_difference([1], [-1]), r"b must be fractions .* got -1.0"),
         (lambda: metrics.seed_spread([]), r"values must be \[R\], .* got shape \(0,\)"),
         (lambda: metrics.seed_spread(Q), r"got shape \(2, 3\); average over puzzles"),
-        (lambda: metrics.q_auc_interval(RIGHT, Q, confidence=1), "confidence .* got 1"),
-        (lambda: metrics.q_auc_interval(RIGHT, Q, num_resamples=2.5), "num_resamples .* got 2.5"),
+        (lambda: metrics.q_auc_interval(Rollouts(RIGHT, Q), confidence=1), "confidence .* got 1"),
+        (
+            lambda: metrics.q_auc_interval(Rollouts(RIGHT, Q), num_resamples=2.5),
+            "num_resamples .* got 2.5",
+        ),
     ],
 )
 def test_misuse_is_one_value_error_that_names_the_value(call, message):

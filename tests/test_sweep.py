@@ -257,10 +257,8 @@ def test_langevin_updates_are_of_ptrm_alone(
     assert (run.rollouts.q_logit[:, :, 1:] != found.deterministic.rollouts.q_logit[:, :, 1:]).all()
 
     line = "PTRM with 2 Langevin updates of z between steps, step size 0.05"
-    assert (
-        scores.compute(found).headline[2] == line
-        and report.table(scores.compute(found)).splitlines()[2] == line
-    )
+    scored = scores.compute(found)
+    assert scored.headline[2] == line and report.table(scored).splitlines()[2] == line
     control = dataclasses.replace(found.config, langevin_gradient=False, langevin_updates=1)
     assert scores.headline(control, found.provenance)[2] == (
         "PTRM with 1 Langevin update of z between steps, step size 0.05, noise without gradient"

@@ -90,7 +90,10 @@ class Rollouts:
           InputError: `valid` is missing.
         """
         if self.valid is None:
-            raise InputError("valid must be there to score by the rules; got None")
+            raise InputError(
+                "valid must be there to score by the rules; got None; check the answers with a "
+                "task's satisfies_rules"
+            )
         scored = self.part()
         object.__setattr__(scored, "correct", self.valid)
         return scored
