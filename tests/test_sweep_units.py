@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ptrm_jax import metrics
-from ptrm_jax.sweep import plan as units
-from ptrm_jax.sweep.plan import Finished, Measured, Unit
+from ptrm_jax.sweep import folder, measure, plan
+from ptrm_jax.sweep.measure import Finished, Measured
+from ptrm_jax.sweep.plan import Unit
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,7 @@ from ptrm_jax.sweep.plan import Finished, Measured, Unit
     [(1, 1, 8), (8, 64, 256), (100, 7, 64), (3, 10, 8), (5, 5, 5), (5, 5, 1), (101, 2, 34)],
 )
 def test_units_cover_everything_once(rollouts: int, num_puzzles: int, lanes: int) -> None:
-    planned = units.plan(
+    planned = plan.plan(
         sigma=0.3, seed=2, depth=4, rollouts=rollouts, num_puzzles=num_puzzles, lanes=lanes
     )
     pairs = [
@@ -58,16 +59,16 @@ def test_answers_have_digests_of_their_own() -> None:
     small = np.array(list(itertools.product(range(12), repeat=3)))
     orders = np.array(list(itertools.permutations(range(7))))
     for answers in (small, orders):
-        assert len(np.unique(units.answer_digest(answers))) == len(answers)
-    assert units.answer_digest(small).dtype == np.uint64
-    assert units.answer_digest(small.reshape(12, 12, 12, 3)).shape == (12, 12, 12)
+        assert len(np.unique(measure.answer_digest(answers))) == len(answers)
+    assert measure.answer_digest(small).dtype == np.uint64
+    assert measure.answer_digest(small.reshape(12, 12, 12, 3)).shape == (12, 12, 12)
     long = np.zeros((901, 900), np.int32)
     long[np.arange(900), np.arange(900)] = 1
-    assert len(np.unique(units.answer_digest(long))) == 901
+    assert len(np.unique(measure.answer_digest(long))) == 901
     # Halves of a digest name answers as the answers themselves do.
     rng = np.random.default_rng(0)
     rollouts = rng.integers(0, 2, (5, 20, 4))
-    halves = units.answer_digest(rollouts)[..., None].view(np.uint32)
+    halves = measure.answer_digest(rollouts)[..., None].view(np.uint32)
     np.testing.assert_array_equal(metrics.answer_ids(halves), metrics.answer_ids(rollouts))
 
 
@@ -79,7 +80,7 @@ def measured(keep_steps: Sequence[int] = ()) -> tuple[Measured, np.ndarray, np.n
     finite = rng.random((4, 6, 5)) < 0.9
     valid = rng.random((4, 6, 5)) < 0.5
     return (
-        units.measure(answers, q, finite, labels, 0, valid=valid, keep_steps=keep_steps),
+        measure.measure(answers, q, finite, labels, 0, valid=valid, keep_steps=keep_steps),
         answers,
         labels,
     )
@@ -99,7 +100,7 @@ def test_measured_is_against_the_labels() -> None:
         kept, _, _ = measured(keep)
         np.testing.assert_array_equal(kept.tokens, expected)
         assert kept.tokens.dtype == np.uint8
-    without = units.measure(answers, found.q_logit, found.finite, labels, 0)
+    without = measure.measure(answers, found.q_logit, found.finite, labels, 0)
     assert not without.valid.any() and without.valid.shape == found.valid.shape
 
 
@@ -107,7 +108,7 @@ def test_measured_is_against_the_labels() -> None:
 def test_a_packed_unit_comes_back(keep_steps: Sequence[int]) -> None:
     found, *_ = measured(keep_steps)
     finished = Finished(Unit(0.1, 3, 5, (4, 8), (6, 12), (4, 6), True), found, 1.5, 0.25)
-    digest, back = units.unpack(units.pack("abc", finished))
+    digest, back = folder.unpack(folder.pack("abc", finished))
     assert digest == "abc" and back.unit == finished.unit and back[2:] == (1.5, 0.25)
     assert hash(back.unit) == hash(finished.unit)
     for got, expected in zip(back.measured, found, strict=True):
@@ -117,7 +118,7 @@ def test_a_packed_unit_comes_back(keep_steps: Sequence[int]) -> None:
 
 def test_units_are_put_together_in_their_places() -> None:
     whole, *_ = measured(range(1, 6))
-    planned = units.plan(sigma=0.1, seed=0, depth=5, rollouts=6, num_puzzles=4, lanes=4)
+    planned = plan.plan(sigma=0.1, seed=0, depth=5, rollouts=6, num_puzzles=4, lanes=4)
     assert len(planned) > 4
     parts = [
         Finished(
@@ -128,5 +129,5 @@ def test_units_are_put_together_in_their_places() -> None:
         for unit in planned
     ]
     for order in (parts, parts[::-1]):
-        for got, expected in zip(units.assemble(order), whole, strict=True):
+        for got, expected in zip(measure.assemble(order), whole, strict=True):
             np.testing.assert_array_equal(got, expected)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import load_experiment
 
-from ptrm_jax import mesh, metrics, paper as benchmarks, read_dataset, save
+from ptrm_jax import mesh, metrics, paper as benchmarks, read_dataset, save, sweep
 from ptrm_jax.__main__ import main as ptrm_main
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.model import TRM, init_params
-from ptrm_jax.sweep import SweepConfig, folder as store
+from ptrm_jax.sweep import SweepConfig
 from ptrm_jax.tasks import arc, maze, ppbench
 from ptrm_jax.tasks.arc import vote as arc_vote
 
@@ -34,7 +34,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return load_experiment("ptrm_sweep")
 
 
-@pytest.mark.parametrize("name", benchmarks.names())
+@pytest.mark.parametrize("name", benchmarks.NAMES)
 def test_settings_are_the_papers(name: str) -> None:
     config = benchmarks.load(name)
     assert (config.rollouts, config.depth, *config.sigmas) == PAPER[name]
@@ -121,7 +121,7 @@ def test_mazes_are_judged_by_label_and_by_rule(
     out = capsys.readouterr().out
     for part in ("rules hold %", "valid-then-Q@2 (*)", "by steps", "3 of 3 puzzles", "TRM, D=4"):
         assert part in out
-    assert store.read(tmp_path / "run").config.benchmark == "maze-hard"
+    assert sweep.read(tmp_path / "run").config.benchmark == "maze-hard"
 
 
 def ppbench_line(pid: str, answer: list[str]) -> str:
@@ -152,7 +152,7 @@ def test_ppbench_has_the_papers_table(
     found = json.loads((tmp_path / "run" / "ppbench.json").read_text())
     best = found["methods"]["sigma 0.2, D=2, best-Q@3"]
     assert best["aggregate"]["num_puzzles"] == 1 and set(best["types"]) == {"lightup", "shakashaka"}
-    runs = store.read(tmp_path / "run").runs
+    runs = sweep.read(tmp_path / "run").runs
     seconds = np.mean([run.seconds for run in runs]) / 2
     assert found["seconds_per_puzzle"] == pytest.approx(seconds) and seconds > 0
     assert found["dollars_per_puzzle"] == pytest.approx(seconds * 2.5 / 3600)
@@ -196,9 +196,9 @@ def test_arc_votes_and_submits(
     assert {name: len(inputs) for name, inputs in answers.items()} == {
         **{"aaaaaaaa": 2, "bbbbbbbb": 1, "cccccccc": 1}
     }
-    result = store.read(tmp_path / "run")
+    result = sweep.read(tmp_path / "run")
     (run,) = result.runs
-    assert len(run.record.correct) == 12 and run.measured.tokens.shape == (16, 3, 1, 900)
+    assert len(run.rollouts.correct) == 12 and run.measured.tokens.shape == (16, 3, 1, 900)
     rows = arc.read_set(folder)
     ballot = arc_vote.vote(rows, run.measured.tokens[:, :, 0], run.measured.q_logit[:, :, 2])
     assert answers == json.loads(json.dumps(arc_vote.submission(ballot)))

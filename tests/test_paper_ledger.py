@@ -1,19 +1,24 @@
 """The ledger: every number of the paper is there, has a command, and gets the verdict it should."""
 
 import dataclasses
+import json
 import re
 import shutil
+from typing import cast
 
 import numpy as np
 import pytest
 from conftest import load_experiment
+from etils import epath
 
 from ptrm_jax import analysis, sweep
 from ptrm_jax.analysis import exhibit
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
+from ptrm_jax.errors import SweepError
 from ptrm_jax.metrics import Interval
-from ptrm_jax.paper import ledger
-from ptrm_jax.sweep import folder as store, report
+from ptrm_jax.paper import claims as claims_module, ledger
+from ptrm_jax.paper.claims import SECTIONS, Claim
+from ptrm_jax.sweep import report, scores
 
 paper = load_experiment("paper")
 
@@ -26,8 +31,8 @@ PAPER = """
 """
 
 
-def claims() -> list[ledger.Claim]:
-    return [claim for section in ledger.SECTIONS for claim in section.claims]
+def claims() -> list[Claim]:
+    return [claim for section in SECTIONS for claim in section.claims]
 
 
 def finding(mean: float, low: float, high: float) -> Finding:
@@ -54,11 +59,11 @@ def test_every_number_of_the_paper_is_there_as_often_as_it_is():
 
 
 def test_every_claim_has_a_command_that_exists():
-    for section in ledger.SECTIONS:
+    for section in SECTIONS:
         path = section.command.split()[1]
         assert (paper.Path(paper.__file__).parents[1] / path).exists()
         name = section.command.split()[2]
-        assert name in (*analysis.NAMES, *ledger.benchmarks.names())
+        assert name in (*analysis.NAMES, *ledger.paper.NAMES)
         assert section.benchmark in (None, name)
         for claim in section.claims:
             assert claim.measure is None or section.benchmark is not None
@@ -122,26 +127,22 @@ def full_size(tmp_path_factory):
     )
     prepared = sweep.prepare(config)
     folder = tmp_path_factory.mktemp("sweep") / "sudoku-extreme"
-    place = store.Store(folder, prepared)
-    place.create()
-    with place.writer(sweep.Shard()) as keeper:
-        sweep.work(prepared, keep=keeper.keep)
-    report.write(store.read(folder), folder)
+    report.write(scores.compute(sweep.resume(prepared, folder)), folder)
     return folder
 
 
 def test_full_size_sweeps_fill_their_column(full_size, monkeypatch):
-    section = ledger.SECTIONS[0]
+    section = SECTIONS[0]
     assert section.benchmark == "sudoku-extreme"
     measured = [
-        dataclasses.replace(section.claims[0], measure=ledger._trm(2)),
-        dataclasses.replace(section.claims[1], measure=ledger._ptrm("best_q", 2, 2)),
+        dataclasses.replace(section.claims[0], measure=claims_module._trm(2)),
+        dataclasses.replace(section.claims[1], measure=claims_module._ptrm("best_q", 2, 2)),
     ]
     shrunk = dataclasses.replace(section, claims=tuple(measured))
     monkeypatch.setattr(ledger, "SECTIONS", (shrunk,))
     text = ledger.table([], ledger.full_size([full_size]))
     rows = {
-        row.choice: row.accuracy for row in sweep.summary(store.read(full_size)) if row.depth == 2
+        row.choice: row.accuracy for row in scores.summary(sweep.read(full_size)) if row.depth == 2
     }
     for claim, choice in zip(measured, ("deterministic", "best_q"), strict=True):
         (line,) = (line for line in text.splitlines() if f"{claim.paper:g} %" in line)
@@ -154,14 +155,14 @@ def test_the_measures_read_what_the_benchmarks_write(tmp_path):
     """Files of `ppbench.report` and `arc_agi_2.report`, as they write them."""
     interval = {"mean": 0.5, "low": 0.25, "high": 0.75, "num_puzzles": 4}
     methods = {
-        name: {"aggregate": interval, "types": {kind: interval for kind in ledger._TYPES}}
+        name: {"aggregate": interval, "types": {kind: interval for kind in claims_module._TYPES}}
         for name in ("TRM, D=16", "TRM, D=48")
         + tuple(f"sigma 0.2, D={d}, best-Q@100" for d in (16, 48))
     }
-    folder = ledger.epath.Path(tmp_path)
+    folder = epath.Path(tmp_path)
     text = {"methods": methods, "dollars_per_puzzle": 0.002}
-    (folder / "ppbench.json").write_text(ledger.json.dumps(text))
-    scores = [
+    (folder / "ppbench.json").write_text(json.dumps(text))
+    votes = [
         {"vote": name, "depth": depth, "pass_at": {f"pass@{k}": interval for k in (1, 2, 100)}}
         for name, depth in (
             ("TRM, D=16", 16),
@@ -170,14 +171,14 @@ def test_the_measures_read_what_the_benchmarks_write(tmp_path):
             ("sigma 0.2, all vote@25", 16),
         )
     ]
-    scores.append({"rows": "TRM, D=16", "depth": 16})
-    (folder / "arc_scores.json").write_text(ledger.json.dumps(scores))
-    read = 0
-    for section in ledger.SECTIONS:
+    votes.append({"rows": "TRM, D=16", "depth": 16})
+    (folder / "arc_scores.json").write_text(json.dumps(votes))
+    read, unread = 0, cast(scores.Scores, None)
+    for section in SECTIONS:
         if section.benchmark in ("ppbench", "arc-agi-2"):
             for claim in section.claims:
                 if claim.measure is not None:
-                    value = claim.measure(None, folder)
+                    value = claim.measure(unread, folder)
                     assert value in (Interval(**interval), 0.002)
                     read += 1
     assert read == 6 + 4 + 20 + 1 + 4
@@ -201,7 +202,7 @@ def test_a_sweep_of_no_benchmark_is_refused(full_size, tmp_path):
     shutil.copytree(full_size, other)
     config = (other / "config.json").read_text()
     (other / "config.json").write_text(config.replace('"sudoku-extreme"', "null"))
-    with pytest.raises(store.SweepError, match="must be a sweep of"):
+    with pytest.raises(SweepError, match="must be a sweep of"):
         ledger.full_size([other])
 
 
