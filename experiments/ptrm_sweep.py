@@ -81,8 +81,9 @@ class Arguments:
     @property
     def config(self) -> SweepConfig:
         """The settings of the sweep."""
-        parts = (self.what, self.search, self.numerics, self.kept)
-        settings = SweepConfig(**{k: v for part in parts for k, v in vars(part).items()})
+        settings = SweepConfig(
+            **vars(self.what), **vars(self.search), **vars(self.numerics), **vars(self.kept)
+        )
         return paper.with_grid(settings)
 
 

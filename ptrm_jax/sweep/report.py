@@ -57,9 +57,12 @@ def table(scores: Scores) -> str:
 
 def short_table(scores: Scores) -> str:
     """The deterministic TRM, and best-Q, pass@K and one rollout at the best sigma."""
-    best = scores.best.sigma
-    shown = [*scores.baselines]
-    shown += [scores.line(best, choice) for choice in ("mean", "best_q", "pass")]
+    shown = [
+        line
+        for line in scores.methods
+        if line.method == "TRM"
+        or (line.sigma == scores.best.sigma and line.choice in ("mean", "best_q", "pass"))
+    ]
     lines = [*scores.headline, "", *_methods(scores, shown)]
     return "\n".join([*lines, "", *_reading(scores, shown)]) + "\n"
 
