@@ -185,7 +185,7 @@ class ArcFolder:
     """Of the augmentations."""
 
     def run(self) -> None:
-        found = arc.read_tasks(self.source, self.subsets)
+        found = arc.read_challenges(self.source, self.subsets)
         arc.write_folder(
             *(self.output, found, self.test_subsets),
             num_augmentations=self.augmentations,

@@ -76,7 +76,7 @@ def report(result: Result, directory: epath.Path) -> str:
             arc_vote.write_submission(directory / "submission.json", ballot)
     lines += [
         "",
-        f"{len(rows.tasks)} tasks, {score.num_inputs} test inputs with known outputs, "
+        f"{len(rows.challenges)} tasks, {score.num_inputs} test inputs with known outputs, "
         f"{score.num_unknown} without; {score.num_without_candidates} of the former have no row in "
         "this sample and count as wrong; 95 % intervals over tasks",
         "",
@@ -95,11 +95,13 @@ def report(result: Result, directory: epath.Path) -> str:
 
 
 def _solved_rows(result: Result) -> arc.ArcSet:
-    """The rows of a sweep, with the tasks that have any among them."""
+    """The rows of a sweep, with the challenges that they belong to."""
     rows = arc.read_set(result.config.data).take(slice(len(result.deterministic.measured.finite)))
-    present, task_of = np.unique(rows.task_of, return_inverse=True)
+    present, challenge_of = np.unique(rows.challenge_of, return_inverse=True)
     return dataclasses.replace(
-        rows, tasks=tuple(rows.tasks[task] for task in present), task_of=task_of.astype(np.int32)
+        rows,
+        challenges=tuple(rows.challenges[i] for i in present),
+        challenge_of=challenge_of.astype(np.int32),
     )
 
 

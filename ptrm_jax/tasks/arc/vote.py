@@ -1,12 +1,12 @@
-"""Answers of ARC-AGI: the vote over augmentations, pass@k, accuracy row by row, submissions.
+"""Answers to ARC-AGI: the vote over augmentations, pass@k, accuracy per row, submissions.
 
 `vote` crops every answer, undoes its augmentation and ranks the distinct grids of a test input by
-votes, then by the mean sigmoid of the Q of those who voted. With one rollout per row this is
-upstream's evaluator (``evaluators/arc.py``, commit e7b6871, one process); PTRM takes the best Q of
-each row's K rollouts first (arXiv 2605.19943). Rows need not be complete: what was not solved does
-not vote.
+votes, then by the mean sigmoid of the Q logits of its voters. With one rollout per row this is
+upstream's evaluator (``evaluators/arc.py``, commit e7b6871, one process); PTRM first selects the
+rollout with the best Q of each row's K (arXiv 2605.19943). The rows of a challenge need not be
+complete: rows that were not solved do not vote.
 
-Letters: N rows of an `ArcSet`, K rollouts, S = 900 tokens, T tasks. Accuracies are fractions.
+Letters: N rows of an `ArcSet`, K rollouts, S = 900 tokens, T challenges. Accuracies are fractions.
 """
 
 import dataclasses
@@ -23,23 +23,25 @@ from ptrm_jax import metrics
 from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
 from ptrm_jax.metrics import Interval
-from ptrm_jax.tasks.arc import PAD, SEQ_LEN, ArcSet, Task, pack, restore, unpack
+from ptrm_jax.tasks.arc.augment import restore
+from ptrm_jax.tasks.arc.challenges import Challenge
+from ptrm_jax.tasks.arc.grids import PAD, SEQ_LEN, pack, unpack
+from ptrm_jax.tasks.arc.rows import ArcSet
 
 RULES = ("best_q", "all", "q_weighted")
 PASS_KS = (1, 2, 5, 10, 100, 1000)
 
-_NUM_ATTEMPTS = 2
 _NO_ANSWER = [[0, 0], [0, 0]]  # as in Kaggle's sample submission
-_CHUNK = 8192  # answers worked on at once, to bound the memory
+_CHUNK = 8192  # answers processed at once, to bound the memory
 
 
 class Candidate(NamedTuple):
-    """A grid that got votes.
+    """A grid that received votes.
 
     Attributes:
-        packed: the grid as `arc.pack` gives it; there can be millions.
-        votes: their number, or the sum of their weights.
-        mean_q: mean sigmoid of the Q of the rollouts that voted for it, a probability.
+        packed: the grid as `grids.pack` writes it; there can be millions.
+        votes: the number of votes, or the sum of their weights.
+        mean_q: mean sigmoid of the Q logits of the rollouts that voted for it, a probability.
     """
 
     packed: bytes
@@ -48,7 +50,7 @@ class Candidate(NamedTuple):
 
     @property
     def grid(self) -> np.ndarray:
-        """[h, w] int32; [0, 0] where the answer does not begin with a colour."""
+        """[h, w] int32; [0, 0] if the answer does not begin with a colour."""
         return unpack(self.packed)
 
 
@@ -57,11 +59,11 @@ class Ballot:
     """The result of a vote.
 
     Attributes:
-        tasks: T tasks.
-        candidates: ``candidates[t][i]`` are those of test input i of task t, the best first.
+        challenges: T challenges.
+        candidates: ``candidates[t][i]`` are those of test input i of challenge t, the best first.
     """
 
-    tasks: tuple[Task, ...]
+    challenges: tuple[Challenge, ...]
     candidates: tuple[tuple[tuple[Candidate, ...], ...], ...]
 
 
@@ -73,28 +75,28 @@ def vote(
     finite: Any | None = None,
     rule: str = "best_q",
 ) -> Ballot:
-    """Ranks the distinct grids that were answered to each test input.
+    """Ranks the distinct grids among the answers to each test input.
 
-    More votes come first, then the larger mean sigmoid(Q), in float64, then the grid that was
-    answered first: in the earlier row, within it by the lower rollout. A rollout that is not finite
-    never votes. An answer that crops to nothing is a candidate like others, as upstream has it: it
-    is never right but takes its rank.
+    Grids are ordered by votes, then by mean sigmoid(Q) in float64, then by the first row that
+    answered them, and within a row by the lowest rollout. A rollout that is not finite never votes.
+    As upstream, an answer that crops to nothing is a candidate like any other: it is never right
+    but occupies its rank.
 
     Args:
         arc_set: N rows.
         answers: [N, K, 900] integer, any tokens, or [N, 900] for one rollout per row. May be a
-            memory map; it is read in pieces.
+            memory map; it is read in chunks.
         q_logits: [N, K] or [N] float, logits.
-        finite: [N, K] or [N] bool, rollouts that may vote; where Q is finite unless given.
-        rule: "best_q", each row one vote, that of its finite rollout with the largest Q, ties to
-            the lowest rollout; "all", each rollout one vote; "q_weighted", each rollout a vote that
-            weighs sigmoid(Q).
+        finite: [N, K] or [N] bool, rollouts that may vote; by default those with finite Q.
+        rule: "best_q", one vote per row, by its finite rollout with the largest Q, ties to the
+            lowest rollout; "all", one vote per rollout; "q_weighted", one vote per rollout with
+            weight sigmoid(Q).
 
     Raises:
-        ValueError: shapes or types do not fit, or `rule` is another word.
+        InputError: shapes or types do not fit, or `rule` is none of these.
     """
     if rule not in RULES:
-        raise InputError(f"rule must be one of {', '.join(RULES)}; it is {rule!r}")
+        raise InputError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
     answers, q_logits, finite = _rollouts(arc_set, answers, q_logits, finite)
     if rule == "best_q":
         finite &= np.arange(finite.shape[1]) == _best(q_logits, finite)[:, None]
@@ -102,7 +104,7 @@ def vote(
     weight = probability if rule == "q_weighted" else np.ones(q_logits.shape)
 
     # Of each test input: packed grid -> [votes, sum of sigmoid(Q), rollouts]. Dicts keep the order
-    # in which grids turn up, and sorting keeps it among equals.
+    # of insertion, and sorting is stable.
     tally: dict[tuple[int, int], dict[bytes, list[float]]] = {}
     step = max(1, _CHUNK // finite.shape[1])
     for first in range(0, len(arc_set), step):
@@ -110,7 +112,7 @@ def vote(
         tokens = np.asarray(answers[first : first + step])[row, rollout]
         row += first
         grids = restore(tokens, arc_set.transform_of[row], arc_set.colors_of[row])
-        places = zip(arc_set.task_of[row].tolist(), arc_set.test_of[row].tolist(), strict=True)
+        places = zip(arc_set.challenge_of[row].tolist(), arc_set.test_of[row].tolist(), strict=True)
         weights, probabilities = weight[row, rollout], probability[row, rollout]
         for place, grid, w, p in zip(
             places, grids, weights.tolist(), probabilities.tolist(), strict=True
@@ -120,10 +122,10 @@ def vote(
             entry[1] += p
             entry[2] += 1
     return Ballot(
-        arc_set.tasks,
+        arc_set.challenges,
         tuple(
-            tuple(_ranked(tally.get((t, i), {})) for i in range(len(task.test)))
-            for t, task in enumerate(arc_set.tasks)
+            tuple(_ranked(tally.get((t, i), {})) for i in range(len(challenge.test)))
+            for t, challenge in enumerate(arc_set.challenges)
         ),
     )
 
@@ -136,14 +138,14 @@ def _ranked(entries: dict[bytes, list[float]]) -> tuple[Candidate, ...]:
 
 
 class Score(NamedTuple):
-    """How good a ballot is.
+    """Accuracy of a ballot.
 
     Attributes:
-        pass_at: for each k, the mean over tasks of the fraction of a task's test inputs whose right
-            grid is among the first k candidates, with a 95 % interval over tasks.
-        num_inputs: test inputs behind it.
+        pass_at: for each k, the mean over challenges of the fraction of a challenge's test inputs
+            whose right grid is among the first k candidates, with a 95 % interval over challenges.
+        num_inputs: test inputs counted.
         num_unknown: test inputs left out, because their outputs are unknown.
-        num_without_candidates: test inputs behind it that nobody voted on; they count as wrong.
+        num_without_candidates: test inputs counted that received no votes; they count as wrong.
     """
 
     pass_at: dict[int, Interval]
@@ -156,71 +158,46 @@ def score(ballot: Ballot, ks: Sequence[int] = PASS_KS) -> Score:
     """pass@k of a ballot; see `Score`.
 
     Raises:
-        ValueError: no output is known, or a k is less than 1.
+        InputError: no output is known, or a k is less than 1.
     """
-    known = [
-        bool(candidates)
-        for task, inputs in zip(ballot.tasks, ballot.candidates, strict=True)
-        for pair, candidates in zip(task.test, inputs, strict=True)
-        if pair.output is not None
-    ]
-    if not known:
-        raise InputError(
-            "a score needs the output of at least one test input; no task has any; read the tasks "
-            "with their solutions"
-        )
-    ranks = _ranks(ballot)
-    pass_at = {}
-    for k in ks:
-        fractions = _pass_at_k(ranks, k)
-        pass_at[k] = metrics.interval(fractions[~np.isnan(fractions)])
-    num_unknown = sum(len(task.test) for task in ballot.tasks) - len(known)
-    return Score(pass_at, len(known), num_unknown, known.count(False))
-
-
-def task_pass_at_k(ballot: Ballot, k: int) -> np.ndarray:
-    """Fraction of each task's test inputs whose right grid is among the first k: [T] float64.
-
-    NaN for tasks none of whose outputs is known; a single unknown output is left out. Compare two
-    ballots of the same tasks with `metrics.paired_difference`, without these.
-
-    Raises:
-        ValueError: `k` is less than 1.
-    """
-    return _pass_at_k(_ranks(ballot), k)
-
-
-def _ranks(ballot: Ballot) -> list[list[float]]:
-    """Per task, for the test inputs whose output is known, its rank from 0, inf if it has none."""
-    ranks = []
-    for task, inputs in zip(ballot.tasks, ballot.candidates, strict=True):
+    ranks: list[list[float]] = []  # of each challenge: of each known output, from 0, inf for none
+    num_without_candidates = 0
+    for challenge, inputs in zip(ballot.challenges, ballot.candidates, strict=True):
         ranks.append([])
-        for pair, candidates in zip(task.test, inputs, strict=True):
+        for pair, candidates in zip(challenge.test, inputs, strict=True):
             if pair.output is not None:
                 right = pack(pair.output)
                 places = (i for i, candidate in enumerate(candidates) if candidate.packed == right)
                 ranks[-1].append(next(places, math.inf))
-    return ranks
-
-
-def _pass_at_k(ranks: list[list[float]], k: int) -> np.ndarray:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InputError(f"k must be a whole number of candidates, at least 1; it is {k!r}")
-    return np.array([np.mean([r < k for r in task]) if task else np.nan for task in ranks])
+                num_without_candidates += not candidates
+    num_inputs = sum(map(len, ranks))
+    if not num_inputs:
+        raise InputError(
+            "a score needs the output of at least one test input; no task has any; read the tasks "
+            "with their solutions"
+        )
+    pass_at = {}
+    for k in ks:
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise InputError(f"k must be a whole number of candidates, at least 1; got {k!r}")
+        pass_at[k] = metrics.interval([np.mean([r < k for r in known]) for known in ranks if known])
+    num_unknown = sum(len(challenge.test) for challenge in ballot.challenges) - num_inputs
+    return Score(pass_at, num_inputs, num_unknown, num_without_candidates)
 
 
 class RowAccuracy(NamedTuple):
-    """How often the rollouts of single augmented test inputs are right, before any vote.
+    """Accuracy of the rollouts of single augmented test inputs, before any vote.
 
-    Means over rows; right is every token of the augmented output and its border (padding does not
-    count), as in upstream's `exact_accuracy`. The 95 % intervals resample tasks with all their
-    rows, since rows of one task resemble each other; their `num_puzzles` is the number of tasks.
+    Means over rows. A rollout is right if every token of the augmented output and its border is
+    (padding does not count), as in upstream's `exact_accuracy`. The 95 % intervals resample
+    challenges with all their rows, since rows of one challenge resemble each other; their
+    `num_puzzles` is the number of challenges.
 
     Attributes:
-        mean_rollout: of the K rollouts, the fraction that is right.
+        mean_rollout: the fraction of the K rollouts that is right.
         best_q: whether the finite rollout with the largest Q is right.
-        pass_at_k: whether one of the K is right.
-        num_rows: rows behind them.
+        pass_at_k: whether one of the K rollouts is right.
+        num_rows: rows counted.
         num_unknown: rows left out, because their outputs are unknown.
     """
 
@@ -234,7 +211,7 @@ class RowAccuracy(NamedTuple):
 def row_accuracy(
     arc_set: ArcSet, answers: Any, q_logits: Any, *, finite: Any | None = None
 ) -> RowAccuracy:
-    """Accuracy per augmentation; a rollout that is not finite counts as wrong.
+    """Accuracy per augmentation. A rollout that is not finite counts as wrong.
 
     Args:
         arc_set: N rows.
@@ -243,7 +220,7 @@ def row_accuracy(
         finite: as for `vote`.
 
     Raises:
-        ValueError: shapes or types do not fit, or no output is known.
+        InputError: shapes or types do not fit, or no output is known.
     """
     answers, q_logits, finite = _rollouts(arc_set, answers, q_logits, finite)
     known = metrics.valid_rows(arc_set.labels, PAD)
@@ -257,61 +234,62 @@ def row_accuracy(
     for first in range(0, len(correct), step):
         rows = slice(first, first + step)
         correct[rows] = metrics.exact(answers[rows], arc_set.labels[rows], ignore_label=PAD)
-    correct, q_logits, finite = (correct & finite)[known], q_logits[known], finite[known]
-    task_of, k = arc_set.task_of[known], correct.shape[1]
+    correct = correct & finite
+    best = correct[np.arange(len(correct)), _best(q_logits, finite)]
+    challenge_of = arc_set.challenge_of[known]
     return RowAccuracy(
-        _mean_over_rows(correct.mean(axis=1), task_of),
-        _mean_over_rows(metrics.first_k_best_q(correct, q_logits, k, finite=finite), task_of),
-        _mean_over_rows(metrics.first_k_pass(correct, k), task_of),
-        len(correct),
+        _mean_over_rows(correct.mean(axis=1)[known], challenge_of),
+        _mean_over_rows(best[known], challenge_of),
+        _mean_over_rows(correct.any(axis=1)[known], challenge_of),
+        int(known.sum()),
         int((~known).sum()),
     )
 
 
 def _mean_over_rows(
-    values: np.ndarray, task_of: np.ndarray, num_resamples: int = 2000, seed: int = 0
+    values: np.ndarray, challenge_of: np.ndarray, num_resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Mean of [N] fractions; its percentile interval, tasks resampled, each with all its rows."""
-    _, task = np.unique(task_of, return_inverse=True)
-    sums, counts = np.bincount(task, values), np.bincount(task)
-    num_tasks = len(sums)
-    if np.ptp(sums / counts) < 1e-12:  # resampling says nothing: the rule of `metrics.interval`
+    """Mean of [N] fractions; percentile interval from resampling challenges with all their rows."""
+    _, which = np.unique(challenge_of, return_inverse=True)
+    sums, counts = np.bincount(which, values), np.bincount(which)
+    size = len(sums)
+    if np.ptp(sums / counts) < 1e-12:  # resampling cannot tell: the rule of `metrics.interval`
         return metrics.interval(sums / counts)
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(num_tasks, np.full(num_tasks, 1 / num_tasks), size=num_resamples)
+    drawn = rng.multinomial(size, np.full(size, 1 / size), size=num_resamples)
     low, high = np.quantile(drawn @ sums / (drawn @ counts), [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high), num_tasks)
+    return Interval(float(values.mean()), float(low), float(high), size)
 
 
 def submission(ballot: Ballot) -> dict[str, list[dict[str, list[list[int]]]]]:
-    """Kaggle's format: per task, test inputs in order, ``{"attempt_1": grid, "attempt_2": grid}``.
+    """Kaggle's format: for each task, ``[{"attempt_1": grid, "attempt_2": grid}, ...]``.
 
-    The attempts are the first two candidates that are not empty. Where there is one, it stands
-    twice, as upstream has it; where there is none, both are ``[[0, 0], [0, 0]]``, as in Kaggle's
-    sample (upstream leaves such an input out, and the following ones move up).
+    The attempts are the first two candidates that are not empty. A single candidate is repeated, as
+    upstream does; without any, both attempts are ``[[0, 0], [0, 0]]``, as in Kaggle's sample
+    (upstream leaves such an input out, which shifts the following ones).
     """
-    result = {}
-    for task, inputs in zip(ballot.tasks, ballot.candidates, strict=True):
-        result[task.name] = []
-        for candidates in inputs:
-            grids = [c.grid.tolist() for c in candidates if c.grid.size][:_NUM_ATTEMPTS]
-            grids = grids or [_NO_ANSWER]
-            grids += grids[:1] * (_NUM_ATTEMPTS - len(grids))
-            result[task.name].append({f"attempt_{i}": grid for i, grid in enumerate(grids, 1)})
-    return result
+    return {
+        challenge.name: [_attempts(candidates) for candidates in inputs]
+        for challenge, inputs in zip(ballot.challenges, ballot.candidates, strict=True)
+    }
+
+
+def _attempts(candidates: Sequence[Candidate]) -> dict[str, list[list[int]]]:
+    grids = [c.grid.tolist() for c in candidates if c.grid.size] or [_NO_ANSWER]
+    return {"attempt_1": grids[0], "attempt_2": grids[min(1, len(grids) - 1)]}
 
 
 def write_submission(path: str | os.PathLike[str], ballot: Ballot) -> None:
-    """Writes `submission` as JSON, whole or not at all.
+    """Writes `submission` as JSON, atomically.
 
     Raises:
-        OSError: it cannot be written; what was there stays.
+        OSError: it cannot be written; an existing file is kept.
     """
     write_text(path, json.dumps(submission(ballot)))
 
 
 def _best(q_logits: np.ndarray, finite: np.ndarray) -> np.ndarray:
-    """Of each row the finite rollout with the largest Q, the lowest of equals: [N] int64."""
+    """The finite rollout of each row with the largest Q, ties to the lowest: [N] int64."""
     largest = np.max(q_logits, axis=1, keepdims=True, where=finite, initial=-np.inf)
     return (finite & (q_logits == largest)).argmax(axis=1)
 
@@ -329,8 +307,8 @@ def _rollouts(
     if not fits or answers.shape != (*shape, SEQ_LEN):
         raise InputError(
             f"answers and q_logits must be [N, K, {SEQ_LEN}] and [N, K], or without K, for the "
-            f"{len(arc_set)} rows; got {list(answers.shape)} and {list(shape)}; pass arc_set.take "
-            "of the rows that were solved"
+            f"{len(arc_set)} rows; got {list(answers.shape)} and {list(shape)}; restrict the rows "
+            "to those that were solved with arc_set.take"
         )
     if not np.issubdtype(answers.dtype, np.integer):
         raise InputError(f"answers must be integer tokens; got {answers.dtype}; argmax them")
@@ -342,5 +320,5 @@ def _rollouts(
             f"finite must be bool with the shape of q_logits, {list(shape)}; got {finite.dtype} "
             f"{list(finite.shape)}; pass one flag per rollout, or None"
         )
-    # No flag can make NaN comparable.
+    # NaN cannot be compared, whatever the flags say.
     return answers, q_logits, finite & ~np.isnan(q_logits)
