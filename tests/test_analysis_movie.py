@@ -18,7 +18,6 @@ from ptrm_jax.analysis.movie import GIVEN, OPEN, RIGHT, UNUSED, WRONG, Film
 from ptrm_jax.analysis.study import Study
 from ptrm_jax.sweep import Record
 from ptrm_jax.tasks import maze, ppbench, sudoku
-from ptrm_jax.tasks.ppbench.records import Record as PPBenchRecord
 from ptrm_jax.tasks.ppbench.vocabulary import encode_answer, encode_problem
 
 PUZZLE = sudoku.encode("1... ..3. .4.. ...2")
@@ -91,8 +90,8 @@ def test_mazes_and_pads_know_what_is_given() -> None:
 def test_ppbench_cells() -> None:
     """Givens of a type that takes no answers there, and of one whose numbers are shaded too."""
     task = tasks.load("ppbench")
-    nurikabe = PPBenchRecord("nurikabe", ("2.", ".."), (".+", "##"))
-    heyawake = PPBenchRecord("heyawake", ("1.", ".."), ("#+", "++"), ((9, 3), (12, 6)))
+    nurikabe = ppbench.PencilPuzzle("nurikabe", ("2.", ".."), (".+", "##"))
+    heyawake = ppbench.PencilPuzzle("heyawake", ("1.", ".."), ("#+", "++"), ((9, 3), (12, 6)))
     for record, given, symbols in (
         (nurikabe, [True, False, False, False], ["2", "+", "#", "#"]),
         (heyawake, [False] * 4, ["1#", "+", "+", "+"]),
@@ -110,7 +109,7 @@ def test_ppbench_cells() -> None:
         assert (shown.kind == [np.where(given, GIVEN, RIGHT)]).all()
     foreign = np.full(100, 10**6)
     assert task.symbols(foreign) == ["?"] * 100
-    sudokus = encode_problem(PPBenchRecord("sudoku", ("1...", "....", "....", "....")))
+    sudokus = encode_problem(ppbench.PencilPuzzle("sudoku", ("1...", "....", "....", "....")))
     assert np.flatnonzero(task.given(sudokus)).tolist() == [0]
 
 

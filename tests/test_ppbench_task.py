@@ -8,38 +8,39 @@ import numpy as np
 import pytest
 
 from ptrm_jax import DataError, read_dataset
-from ptrm_jax.tasks import load, of_file, ppbench, symmetry
+from ptrm_jax.tasks import load, of_file, ppbench
 from ptrm_jax.tasks.ppbench.symmetry import NUM_IMAGES, turn
+from ptrm_jax.tasks.ppbench.vocabulary import VOCABULARY
 from ptrm_jax.training.examples import read_source
 
 TASK = load("ppbench")
 
 
-def puzzles(size: int, per_type: int) -> tuple[np.ndarray, np.ndarray]:
-    return TASK.generate(size, 6 * per_type, seed=3, split="train")
+def types_of(inputs: np.ndarray) -> list[str]:
+    return [VOCABULARY[token].pid for token in inputs[:, 0]]
 
 
 @pytest.fixture(scope="module")
 def made() -> tuple[np.ndarray, np.ndarray]:
-    return puzzles(4, 2)
+    return TASK.generate(4, 12, seed=3, split="train")
 
 
 def test_puzzles_come_in_turn_and_a_longer_run_begins_with_the_shorter(
     made: tuple[np.ndarray, np.ndarray],
 ) -> None:
     inputs, labels = made
-    assert ppbench.type_of(inputs).tolist() == [*range(6), *range(6)]
+    assert types_of(inputs) == [*ppbench.TYPES, *ppbench.TYPES]
     assert ppbench.satisfies_rules(labels, inputs).all()
-    shorter, _ = TASK.generate(4, 5, seed=3, split="train")
-    np.testing.assert_array_equal(shorter, inputs[:5])
-    tapa, _ = TASK.generate(4, 3, seed=3, split="train", type="tapa")
-    assert set(ppbench.type_of(tapa).tolist()) == {ppbench.TYPES.index("tapa")}
-    np.testing.assert_array_equal(tapa[:2], inputs[ppbench.TYPES.index("tapa") :: 6])
+    shorter, _ = TASK.generate(4, 3, seed=3, split="train")
+    np.testing.assert_array_equal(shorter, inputs[:3])
+    lightup, _ = TASK.generate(4, 3, seed=3, split="train", type="lightup")
+    assert types_of(lightup) == ["lightup"] * 3
+    np.testing.assert_array_equal(lightup[:2], inputs[1::6])
     assert TASK.generate(4, 0, seed=3, split="train")[0].shape == (0, 100)
 
 
 def test_splits_share_no_puzzle_turned_or_not(made: tuple[np.ndarray, np.ndarray]) -> None:
-    test, _ = TASK.generate(4, 6, seed=3, split="test")
+    test, _ = TASK.generate(4, 4, seed=3, split="test", type="lightup")
     keys = [set(ppbench.puzzle_keys(part, part).tolist()) for part in (made[0], test)]
     assert not keys[0] & keys[1]
     assert all(key % 8 == 0 for key in keys[1]) and all(key % 8 for key in keys[0])
@@ -49,22 +50,23 @@ def test_images_have_one_key_and_the_device_draws_them_all(
     made: tuple[np.ndarray, np.ndarray],
 ) -> None:
     inputs, labels = made
-    augment: symmetry.Augment = jax.jit(TASK.augment(100))
+    augment = jax.jit(jax.vmap(TASK.augment(100), in_axes=(0, None, None)))
+    keys = jax.random.split(jax.random.key(0), 48)
     for puzzle, answer in zip(inputs[:6], labels[:6], strict=True):
         images = {
-            turn(puzzle, g, height=4, width=4).tobytes(): turn(answer, g, height=4, width=4)
+            turn(puzzle, g, height=4, width=4).tobytes(): turn(
+                answer, g, height=4, width=4
+            ).tobytes()
             for g in range(NUM_IMAGES)
         }
         turned = np.stack([np.frombuffer(image, np.int32) for image in images])
         assert len(set(ppbench.puzzle_keys(turned, turned).tolist())) == 1
-        drawn = set()
-        for seed in range(48):
-            image, its_answer = augment(jax.random.key(seed), puzzle, answer)
-            drawn.add(np.asarray(image).tobytes())
-            assert ppbench.satisfies_rules(np.asarray(its_answer), np.asarray(image))
-        assert drawn == images.keys()
-    keys = ppbench.puzzle_keys(inputs, labels)
-    assert len(set(keys.tolist())) == len(keys)
+        drawn = [np.asarray(x) for x in augment(keys, puzzle, answer)]
+        for image, its_answer in zip(*drawn, strict=True):
+            assert images[image.tobytes()] == its_answer.tobytes()
+        assert ppbench.satisfies_rules(drawn[1], drawn[0]).all()
+        assert {image.tobytes() for image in drawn[0]} == images.keys()
+    assert len(set(ppbench.puzzle_keys(inputs, labels).tolist())) == len(inputs)
 
 
 def test_training_data_by_name() -> None:
@@ -76,12 +78,11 @@ def test_training_data_by_name() -> None:
 
 def lightup_line(side: int, name: str) -> str:
     """A field without black cells, lit by bulbs on a diagonal."""
-    problem = tuple((".",) * side for _ in range(side))
+    problem = [" ".join("." * side)] * side
     answer = [" ".join("#" if r == c else "+" for c in range(side)) for r in range(side)]
-    record = {"pid": "lightup", "width": side, "height": side, "id": name, "source": ""}
-    record |= {"problem": [" ".join(row) for row in problem], "answer": answer, "unique": False}
-    url = ppbench.to_url(ppbench.Record("lightup", problem))
-    return json.dumps(record | {"puzzlink_url": url}) + "\n"
+    line = {"pid": "lightup", "width": side, "height": side, "id": name, "source": ""}
+    line |= {"problem": problem, "answer": answer, "unique": False}
+    return json.dumps(line | {"puzzlink_url": f"?lightup/{side}/{side}/z"}) + "\n"
 
 
 def test_a_file_becomes_its_puzzles_of_the_papers_sizes(tmp_path: Path) -> None:

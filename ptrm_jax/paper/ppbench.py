@@ -26,6 +26,7 @@ from etils import epath
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
+from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import Result, Sweep, SweepConfig
 from ptrm_jax.sweep.scores import best_q, over_seeds, pass_at, valid_then_q
 from ptrm_jax.tasks import ppbench
@@ -82,18 +83,35 @@ def report(result: Result, directory: epath.Path) -> str:
                 methods[f"sigma {sigma:g}, D={depth}, {name}"] = values
     seconds = float(np.mean([run.seconds for run in result.runs])) / len(types)
     dollars = ppbench.dollars_per_puzzle(seconds)
+    scores = {
+        name: (ppbench.aggregate(values, types), ppbench.by_type(values, types))
+        for name, values in methods.items()
+    }
     plain = {
         name: {
-            "aggregate": ppbench.aggregate(values, types)._asdict(),
-            "types": {pid: x._asdict() for pid, x in ppbench.by_type(values, types).items()},
+            "aggregate": total._asdict(),
+            "types": {pid: score._asdict() for pid, score in kinds.items()},
         }
-        for name, values in methods.items()
+        for name, (total, kinds) in scores.items()
     }
     found = {"methods": plain, "seconds_per_puzzle": seconds, "dollars_per_puzzle": dollars}
     write_text(directory / "ppbench.json", json.dumps(found, indent=1) + "\n")
     platform = result.provenance["platform"]
     return (
-        f"{ppbench.table(methods, types)}\n\n"
+        f"{_markdown(scores)}\n\n"
         f"{seconds:.3g} seconds of PTRM per puzzle on {platform['devices']} x "
         f"{platform['device_kind']}; at $2.50 per hour, an H100's, ${dollars:.2g}\n"
     )
+
+
+def _markdown(scores: dict[str, tuple[Interval, dict[str, Interval]]]) -> str:
+    """A Markdown table of accuracies in percent: a row per method, a column per type."""
+    rows = [
+        [name, total.percent(), *(f"{100 * score.mean:.1f}" for score in kinds.values())]
+        for name, (total, kinds) in scores.items()
+    ]
+    _, kinds = next(iter(scores.values()))
+    columns = [f"{pid} ({score.num_puzzles})" for pid, score in kinds.items()]
+    header = ["method", f"aggregate of {len(ppbench.REPORTED)} types", *columns]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -26,7 +26,7 @@ def encode(grid: np.ndarray, row: int = 0, column: int = 0) -> np.ndarray:
         row: rows of padding above the grid, at most 30 - h.
         column: columns of padding to its left, at most 30 - w.
     """
-    page = np.full((MAX_SIZE, MAX_SIZE), PAD, np.int32)
+    page = np.zeros((MAX_SIZE, MAX_SIZE), np.int32)  # PAD
     bottom, right = row + grid.shape[0], column + grid.shape[1]
     page[row:bottom, column:right] = grid + FIRST_COLOR
     # Slices one cell thick: they are empty where the grid ends at the edge of the page.

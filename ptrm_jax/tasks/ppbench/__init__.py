@@ -1,72 +1,43 @@
 """Pencil Puzzle Bench (PPBench, Waugh 2026): the six types that PTRM is measured on.
 
 Sudoku, lightup (akari), nurikabe, heyawake, tapa and shakashaka, in one vocabulary on a grid of
-10x10 cells: `records` says what a puzzle is, `formats` reads and writes URLs and files,
-`vocabulary` turns puzzles into tokens, `rules` checks answers, `symmetry` makes training examples,
-`generator` solves puzzles and makes small ones, `scores` sums up results as the paper does.
-Everything runs on the host in numpy.
+10x10 cells: `puzzle` describes a puzzle, `formats` reads files and URLs, `vocabulary` encodes
+puzzles as tokens, `rules` checks answers, `symmetry` turns boards, `generator` counts solutions and
+makes small puzzles, `scores` aggregates results as the paper does, and `task` combines them.
+All of it runs on the host in numpy, except `augment`, which is a JAX function.
 """
 
 from ptrm_jax.tasks.ppbench.formats import (
-    from_pzprv3,
-    from_url,
-    paper_filter,
-    read_full,
-    read_golden,
-    read_jsonl,
-    to_pzprv3,
-    to_url,
+    from_url as from_url,
+    paper_filter as paper_filter,
+    read_full as read_full,
+    read_golden as read_golden,
+    read_jsonl as read_jsonl,
 )
-from ptrm_jax.tasks.ppbench.generator import count_solutions, generate, solve
-from ptrm_jax.tasks.ppbench.records import TYPES, Record
-from ptrm_jax.tasks.ppbench.rules import is_solved
-from ptrm_jax.tasks.ppbench.scores import REPORTED, aggregate, by_type, dollars_per_puzzle, table
-from ptrm_jax.tasks.ppbench.symmetry import training_examples, turn
-from ptrm_jax.tasks.ppbench.task import TASK, augment, puzzle_keys
+from ptrm_jax.tasks.ppbench.generator import (
+    count_solutions as count_solutions,
+    generate as generate,
+)
+from ptrm_jax.tasks.ppbench.puzzle import TYPES as TYPES, PencilPuzzle as PencilPuzzle
+from ptrm_jax.tasks.ppbench.rules import is_solved as is_solved
+from ptrm_jax.tasks.ppbench.scores import (
+    REPORTED as REPORTED,
+    aggregate as aggregate,
+    by_type as by_type,
+    dollars_per_puzzle as dollars_per_puzzle,
+)
+from ptrm_jax.tasks.ppbench.symmetry import turn as turn
+from ptrm_jax.tasks.ppbench.task import (
+    TASK as TASK,
+    augment as augment,
+    puzzle_keys as puzzle_keys,
+)
 from ptrm_jax.tasks.ppbench.vocabulary import (
-    PAD,
-    VOCAB_SIZE,
-    VocabularyError,
-    decode,
-    draw,
-    encode_answer,
-    encode_problem,
-    satisfies_rules,
-    type_of,
+    PAD as PAD,
+    VOCAB_SIZE as VOCAB_SIZE,
+    VocabularyError as VocabularyError,
+    draw as draw,
+    encode_answer as encode_answer,
+    encode_problem as encode_problem,
+    satisfies_rules as satisfies_rules,
 )
-
-__all__ = [
-    "TASK",
-    "augment",
-    "puzzle_keys",
-    "TYPES",
-    "REPORTED",
-    "PAD",
-    "VOCAB_SIZE",
-    "Record",
-    "VocabularyError",
-    "read_jsonl",
-    "read_golden",
-    "read_full",
-    "paper_filter",
-    "from_url",
-    "to_url",
-    "from_pzprv3",
-    "to_pzprv3",
-    "encode_problem",
-    "encode_answer",
-    "decode",
-    "draw",
-    "type_of",
-    "satisfies_rules",
-    "is_solved",
-    "turn",
-    "training_examples",
-    "solve",
-    "count_solutions",
-    "generate",
-    "by_type",
-    "aggregate",
-    "table",
-    "dollars_per_puzzle",
-]

@@ -1,15 +1,15 @@
-"""Exact solving of the six types by SAT, and a generator of small puzzles with one solution.
+"""Solutions of the six types by SAT, and a generator of small puzzles with one solution.
 
-Needs the package python-sat, imported when a function is first called. Sudoku is left to
+This needs the package python-sat, imported when a function is first called. Sudoku is delegated to
 `ptrm_jax.tasks.sudoku`, which has its own solver and generator.
 
-Areas that must be connected are not written as clauses beforehand: a solution in which one falls
-apart is refuted by a clause that says so of every such solution, and the search goes on.
+Connectivity is not encoded beforehand: when a model has an area in several parts, a clause that
+excludes this and similar models is added, and the search continues.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
@@ -19,13 +19,14 @@ from scipy import ndimage
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import sudoku as sudoku_task
-from ptrm_jax.tasks.ppbench.records import (
+from ptrm_jax.tasks.ppbench.puzzle import (
     BOTTOM,
     OPEN,
     RIGHT,
     STATES,
     TYPES,
-    Record,
+    PencilPuzzle,
+    Rows,
     rooms_of,
     rooms_to_walls,
     tapa_clues,
@@ -47,51 +48,35 @@ _MAX_SIDE = 6
 Cell = tuple[int, int]
 
 
-def solve(record: Record) -> Record | None:
-    """The puzzle with an answer that satisfies the rules, or None where there is none.
-
-    If several solutions exist, which of them is found is unspecified. `unique` is left as it is.
-
-    Raises:
-        ImportError: python-sat is not installed.
-    """
-    if record.pid == "sudoku":
-        solution = sudoku_task.solve_exact(_sudoku_tokens(record))
-        answer = None if solution is None else to_rows(sudoku_task.decode(solution), record.width)
-    else:
-        answer = next(_solutions(record), None)
-    return None if answer is None else replace(record, answer=answer, moves=None)
-
-
-def count_solutions(record: Record, limit: int = 2) -> int:
-    """The number of solutions of a puzzle, counted up to `limit`; 1 of the default 2 means unique.
+def count_solutions(puzzle: PencilPuzzle, limit: int = 2) -> int:
+    """The number of solutions of a puzzle, counted up to `limit`; with the default, 1 means unique.
 
     Most 10x10 puzzles take well below a second. A nurikabe with islands of dozens of cells can take
-    longer than is reasonable to wait for.
+    too long to be practical.
 
     Raises:
         ImportError: python-sat is not installed.
-        ValueError: `limit` is below 1.
+        InputError: `limit` is below 1.
     """
     if limit < 1:
-        raise InputError(f"limit must be at least 1; limit is {limit}; pass 2 to test uniqueness")
-    if record.pid == "sudoku":
-        return sudoku_task.count_solutions(_sudoku_tokens(record), limit)
-    return sum(1 for _ in itertools.islice(_solutions(record), limit))
+        raise InputError(f"limit must be at least 1; got {limit}; pass 2 to test uniqueness")
+    if puzzle.pid == "sudoku":
+        return sudoku_task.count_solutions(_sudoku_tokens(puzzle), limit)
+    return sum(1 for _ in itertools.islice(solutions(puzzle), limit))
 
 
-def generate(pid: str, size: int, count: int, seed: int) -> list[Record]:
+def generate(pid: str, size: int, count: int, seed: int) -> list[PencilPuzzle]:
     """Random puzzles of size x size cells, each with one solution, solved and all distinct.
 
-    A solved board is drawn first and given every clue it can have; if it then has one solution,
-    clues are taken away in random order wherever it stays the only one. Nurikabe keeps them all,
-    since each island needs its clue. The draw is not uniform in any sense.
+    A solved board is drawn first, with all possible clues; if its solution is unique, clues are
+    removed in random order as long as it stays unique. Nurikabe keeps all clues, since each island
+    needs one. The draw is not uniform in any sense.
 
     Puzzle i depends on the arguments other than `count`, on i and on the version of python-sat, so
     a longer run begins with the shorter one. Puzzles that differ by a symmetry are distinct.
 
-    One core makes per second, at 4x4, 5x5 and 6x6: lightup 750, 380, 210; heyawake 210, 120, 67;
-    tapa 200, 87, 30; shakashaka 140, 62, 20; nurikabe 180, 58, 11; sudoku thousands.
+    Puzzles per second on one core, at 4x4, 5x5 and 6x6: lightup 750, 380, 210; heyawake 210, 120,
+    67; tapa 200, 87, 30; shakashaka 140, 62, 20; nurikabe 180, 58, 11; sudoku thousands.
 
     Args:
         pid: one of `TYPES`.
@@ -101,14 +86,13 @@ def generate(pid: str, size: int, count: int, seed: int) -> list[Record]:
 
     Raises:
         ImportError: python-sat is not installed.
-        ValueError: an argument is out of its range, or no further distinct puzzle was found.
+        InputError: an argument is out of range, or no further distinct puzzle was found.
     """
     sizes = (4, 6) if pid == "sudoku" else (4, 5, _MAX_SIDE)
     if pid not in TYPES or size not in sizes or count < 0 or seed < 0:
         raise InputError(
             f"pid must be one of {', '.join(TYPES)}, size 4 to {_MAX_SIDE} (sudoku: 4 or 6), count "
-            f"and seed at least 0; they are {pid!r}, {size}, {count} and {seed}; pass values in "
-            "range"
+            f"and seed at least 0; got {pid!r}, {size}, {count} and {seed}; correct them"
         )
     if pid == "sudoku":
         return _sudokus(size, count, seed)
@@ -119,13 +103,13 @@ def generate(pid: str, size: int, count: int, seed: int) -> list[Record]:
         "tapa": _draw_tapa,
         "shakashaka": _draw_shakashaka,
     }[pid]
-    records: dict[tuple[object, ...], Record] = {}  # in order of insertion
+    puzzles: dict[tuple[object, ...], PencilPuzzle] = {}  # in order of insertion
     for index in range(count):
         for redraw in range(_MAX_REDRAWS):
             key = (TYPES.index(pid), size, index, redraw)
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-            record = draw(size, rng)
-            if record is not None and (record.problem, record.walls) not in records:
+            puzzle = draw(size, rng)
+            if puzzle is not None and (puzzle.problem, puzzle.walls) not in puzzles:
                 break
         else:
             raise InputError(
@@ -134,31 +118,31 @@ def generate(pid: str, size: int, count: int, seed: int) -> list[Record]:
                 "a larger size"
             )
         name = f"{pid}_{size}x{size}_{seed}_{index}"
-        records[record.problem, record.walls] = replace(record, name=name, unique=True)
-    return list(records.values())
+        puzzles[puzzle.problem, puzzle.walls] = replace(puzzle, name=name, unique=True)
+    return list(puzzles.values())
 
 
-def _sudokus(size: int, count: int, seed: int) -> list[Record]:
+def _sudokus(size: int, count: int, seed: int) -> list[PencilPuzzle]:
     inputs, labels = sudoku_task.generate(size, count, seed)
-    records = []
+    puzzles = []
     for index, pair in enumerate(zip(inputs, labels, strict=True)):
         problem, answer = (to_rows(sudoku_task.decode(tokens), size) for tokens in pair)
         name = f"sudoku_{size}x{size}_{seed}_{index}"
-        records.append(Record("sudoku", problem, answer, name=name, unique=True))
-    return records
+        puzzles.append(PencilPuzzle("sudoku", problem, answer, name=name, unique=True))
+    return puzzles
 
 
-def _sudoku_tokens(record: Record) -> np.ndarray:
-    return sudoku_task.encode("".join(itertools.chain(*record.problem)))
+def _sudoku_tokens(puzzle: PencilPuzzle) -> np.ndarray:
+    return sudoku_task.encode("".join(itertools.chain(*puzzle.problem)))
 
 
 # Drawing.
 
 
-def _draw_lightup(size: int, rng: np.random.Generator) -> Record | None:
+def _draw_lightup(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
     black = rng.random((size, size)) < rng.uniform(0.12, 0.3)
     bulbs, lit = np.zeros_like(black), black.copy()
-    # Bulbs in cells that are still dark do not see each other, and in the end no cell is dark.
+    # Bulbs are placed in dark cells only, so they do not see each other, until no cell is dark.
     for cell in rng.permutation(size * size).tolist():
         place = divmod(cell, size)
         if not lit[place]:
@@ -171,10 +155,10 @@ def _draw_lightup(size: int, rng: np.random.Generator) -> Record | None:
     beside = grid[:-2, 1:-1] + grid[2:, 1:-1] + grid[1:-1, :-2] + grid[1:-1, 2:]
     problem = _rows(np.where(black, beside.astype(str), OPEN))
     answer = _rows(np.where(black, OPEN, np.where(bulbs, "#", "+")))
-    return _thinned(Record("lightup", problem, answer), "-", OPEN, rng)
+    return _thinned(PencilPuzzle("lightup", problem, answer), "-", OPEN, rng)
 
 
-def _draw_nurikabe(size: int, rng: np.random.Generator) -> Record | None:
+def _draw_nurikabe(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
     shaded = _random_wall(size, rng)
     islands, count = ndimage.label(~shaded)
     problem = np.full((size, size), OPEN, dtype=object)
@@ -182,14 +166,14 @@ def _draw_nurikabe(size: int, rng: np.random.Generator) -> Record | None:
         cells = np.argwhere(islands == island)
         problem[tuple(rng.choice(cells))] = str(len(cells))
     answer = np.where(problem != OPEN, OPEN, np.where(shaded, "#", "+"))
-    record = Record("nurikabe", _rows(problem), _rows(answer))
-    return record if count and count_solutions(record) == 1 else None
+    puzzle = PencilPuzzle("nurikabe", _rows(problem), _rows(answer))
+    return puzzle if count and count_solutions(puzzle) == 1 else None
 
 
-def _draw_heyawake(size: int, rng: np.random.Generator) -> Record | None:
+def _draw_heyawake(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
     rooms = _random_rooms(size, rng)
-    blank = Record("heyawake", ((OPEN,) * size,) * size, walls=rooms_to_walls(rooms))
-    answer = next(_solutions(blank, rng), None)
+    blank = PencilPuzzle("heyawake", ((OPEN,) * size,) * size, walls=rooms_to_walls(rooms))
+    answer = next(solutions(blank, rng), None)
     if answer is None:
         return None
     counts = np.bincount(rooms.ravel(), weights=(np.array(answer) == "#").ravel()).astype(int)
@@ -198,11 +182,11 @@ def _draw_heyawake(size: int, rng: np.random.Generator) -> Record | None:
     for room, number in enumerate(counts.tolist()):
         column, row = np.argwhere(rooms.T == room)[0]
         problem[row * size + column] = str(number)
-    record = replace(blank, problem=_rows(problem.reshape(size, size)), answer=answer)
-    return _thinned(record, OPEN, None, rng)
+    puzzle = replace(blank, problem=_rows(problem.reshape(size, size)), answer=answer)
+    return _thinned(puzzle, OPEN, None, rng)
 
 
-def _draw_tapa(size: int, rng: np.random.Generator) -> Record | None:
+def _draw_tapa(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
     shaded = _random_wall(size, rng)
     grid = np.pad(shaded, 1)
     problem = np.full((size, size), OPEN, dtype=object)
@@ -218,13 +202,13 @@ def _draw_tapa(size: int, rng: np.random.Generator) -> Record | None:
             if fits and "-" not in clue
         )
     answer = np.where(problem != OPEN, OPEN, "#")
-    return _thinned(Record("tapa", _rows(problem), _rows(answer)), OPEN, "+", rng)
+    return _thinned(PencilPuzzle("tapa", _rows(problem), _rows(answer)), OPEN, "+", rng)
 
 
-def _draw_shakashaka(size: int, rng: np.random.Generator) -> Record | None:
+def _draw_shakashaka(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
     formula = _Formula()
     quarters = _shakashaka_board(formula, size, size)
-    # Left to itself the solver blackens most of the board.
+    # Without this the solver blackens most of the board.
     may_be_black = rng.random((size, size)) < rng.uniform(0.1, 0.5)
     for cell in zip(*np.nonzero(~may_be_black), strict=True):
         formula.clauses.append(quarters[cell])
@@ -254,7 +238,7 @@ def _draw_shakashaka(size: int, rng: np.random.Generator) -> Record | None:
         answer[cell] = STATES["shakashaka"][state]
         if state == 0:
             problem[cell] = str(sum(other in triangles for other in _beside(cell, size, size)))
-    return _thinned(Record("shakashaka", _rows(problem), _rows(answer)), "5", OPEN, rng)
+    return _thinned(PencilPuzzle("shakashaka", _rows(problem), _rows(answer)), "5", OPEN, rng)
 
 
 def _random_wall(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -295,35 +279,36 @@ def _random_rooms(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _thinned(
-    record: Record, instead: str, answer: str | None, rng: np.random.Generator
-) -> Record | None:
-    """The puzzle with as few clues as leave one solution, or None where all leave several.
+    puzzle: PencilPuzzle, instead: str, answer: str | None, rng: np.random.Generator
+) -> PencilPuzzle | None:
+    """The puzzle with a minimal set of clues, or None if it has several solutions with all clues.
 
     Args:
-        record: the puzzle with all its clues, solved.
-        instead: what stands for a clue that is taken away.
-        answer: what the answer then has in its cell; None for what it has now.
+        puzzle: the puzzle with all its clues, solved.
+        instead: replaces a clue that is removed.
+        answer: replaces the symbol of the answer in its cell; None keeps it.
     """
-    if count_solutions(record) != 1:
+    assert puzzle.answer is not None
+    if count_solutions(puzzle) != 1:
         return None
-    clued = [cell for cell, given in np.ndenumerate(np.array(record.problem)) if given != OPEN]
+    clued = [cell for cell, given in np.ndenumerate(np.array(puzzle.problem)) if given != OPEN]
     for index in rng.permutation(len(clued)).tolist():
         row, column = clued[index]
-        problem, solution = [list(r) for r in record.problem], [list(r) for r in record.answer]
-        problem[row][column] = instead
+        problem, solution = np.array(puzzle.problem, object), np.array(puzzle.answer, object)
+        problem[row, column] = instead
         if answer is not None:
-            solution[row][column] = answer
-        thinner = replace(record, problem=_rows(problem), answer=_rows(solution))
+            solution[row, column] = answer
+        thinner = replace(puzzle, problem=_rows(problem), answer=_rows(solution))
         if count_solutions(thinner) == 1:
-            record = thinner
-    return record
+            puzzle = thinner
+    return puzzle
 
 
 # Clauses.
 
 
 class _Formula:
-    """Clauses over numbered variables, and conditions that are added when a model breaks them."""
+    """Clauses over numbered variables, and conditions that add clauses when a model breaks them."""
 
     def __init__(self) -> None:
         self.num_variables = 0
@@ -335,7 +320,7 @@ class _Formula:
         return self.num_variables
 
     def exactly(self, number: int, literals: list[int]) -> None:
-        """Demands that `number` of the literals be true."""
+        """Requires that `number` of the literals are true."""
         if number > len(literals):
             self.clauses.append([])
         elif number in (0, len(literals)):
@@ -348,7 +333,7 @@ class _Formula:
             self.clauses += encoded.clauses
 
     def models(self, answer: list[int], wished: list[int] | None = None) -> Iterator[set[int]]:
-        """Models, as sets of the variables that are true, that differ in the variables `answer`.
+        """Models that differ in the variables `answer`, each as the set of its true variables.
 
         The search tries the literals `wished` first.
         """
@@ -367,7 +352,7 @@ class _Formula:
                     solver.add_clause(clause)
 
     def connect(self, literals: dict[Cell, int], root: Cell | None = None) -> None:
-        """Demands that the cells whose literal is true be one area, with `root` in it if given."""
+        """Requires that the cells with true literals are one area, with `root` in it if given."""
 
         def condition(true: set[int]) -> list[list[int]]:
             areas = _areas({cell for cell, lit in literals.items() if _holds(lit, true)})
@@ -383,7 +368,7 @@ class _Formula:
                     for other in _beside(cell)
                     if other in literals and other not in area
                 }
-                # A true cell here, and one elsewhere, need a true cell beside the area.
+                # With a true cell here and one elsewhere, a cell beside the area must be true.
                 clause = [-literals[min(area)], *beside]
                 if root is None:
                     other = next(other for other in areas if other is not area)
@@ -394,19 +379,24 @@ class _Formula:
         self.conditions.append(condition)
 
 
-def _solutions(record: Record, rng: np.random.Generator | None = None) -> Iterator[tuple]:
-    """Answers of a puzzle other than sudoku, as `Record.answer`.
+def solutions(puzzle: PencilPuzzle, rng: np.random.Generator | None = None) -> Iterator[Rows]:
+    """Answers of a puzzle other than sudoku, as `PencilPuzzle.answer`.
 
-    The first is a random one, in no sense uniform, where `rng` is given.
+    Args:
+        puzzle: its answer is ignored.
+        rng: if given, the first answer is random, not uniform in any sense.
+
+    Raises:
+        ImportError: python-sat is not installed.
     """
-    height, width = record.height, record.width
+    height, width = puzzle.height, puzzle.width
     clues = {
-        (row, column): clue_code(record.pid, given)
-        for row, line in enumerate(record.problem)
+        (row, column): clue_code(puzzle.pid, given)
+        for row, line in enumerate(puzzle.problem)
         for column, given in enumerate(line)
     }
     formula = _Formula()
-    if record.pid == "shakashaka":
+    if puzzle.pid == "shakashaka":
         marks = _shakashaka(formula, clues, height, width)
     else:
         shaded = {cell: formula.variable() for cell in clues}
@@ -415,10 +405,10 @@ def _solutions(record: Record, rng: np.random.Generator | None = None) -> Iterat
             "nurikabe": _nurikabe,
             "heyawake": _heyawake,
             "tapa": _tapa,
-        }[record.pid]
-        build(formula, shaded, clues, record)
+        }[puzzle.pid]
+        build(formula, shaded, clues, puzzle)
         marks = {cell: {"#": [lit], "+": [-lit]} for cell, lit in shaded.items()}
-    answers = [divmod(cell, width) for cell in record.open_cells]
+    answers = [divmod(cell, width) for cell in puzzle.open_cells]
     variables = sorted(
         {abs(lit) for cell in answers for lits in marks[cell].values() for lit in lits}
     )
@@ -437,14 +427,14 @@ def _solutions(record: Record, rng: np.random.Generator | None = None) -> Iterat
 
 
 def _lightup(
-    formula: _Formula, bulbs: dict[Cell, int], clues: dict[Cell, int], record: Record
+    formula: _Formula, bulbs: dict[Cell, int], clues: dict[Cell, int], puzzle: PencilPuzzle
 ) -> None:
-    black = np.array([[given != OPEN for given in row] for row in record.problem])
+    black = np.array([[given != OPEN for given in row] for row in puzzle.problem])
     for cell, clue in clues.items():
         if clue != NO_CLUE:
             formula.clauses.append([-bulbs[cell]])
             if clue != NO_NUMBER:
-                around = _beside(cell, record.height, record.width)
+                around = _beside(cell, puzzle.height, puzzle.width)
                 formula.exactly(clue, [bulbs[other] for other in around])
             continue
         seen = _seen_from(cell, black)
@@ -453,7 +443,7 @@ def _lightup(
 
 
 def _nurikabe(
-    formula: _Formula, shaded: dict[Cell, int], clues: dict[Cell, int], record: Record
+    formula: _Formula, shaded: dict[Cell, int], clues: dict[Cell, int], puzzle: PencilPuzzle
 ) -> None:
     _forbid_squares(formula, shaded)
     formula.connect(shaded)
@@ -473,39 +463,39 @@ def _nurikabe(
         formula.connect(members[island], island)
     for cell in clues:
         owners = {island: lits[cell] for island, lits in members.items() if cell in lits}
-        # A cell is shaded or of one island, and so is each unshaded cell beside it.
+        # A cell is shaded or belongs to one island, to which unshaded cells beside it belong too.
         formula.clauses.append([shaded[cell], *owners.values()])
         formula.clauses += [[-shaded[cell], -lit] for lit in owners.values()]
         formula.clauses += [[-a, -b] for a, b in itertools.combinations(owners.values(), 2)]
         for island, lit in owners.items():
-            for other in _beside(cell, record.height, record.width):
+            for other in _beside(cell, puzzle.height, puzzle.width):
                 same = members[island].get(other)
                 formula.clauses.append([-lit, shaded[other], *([same] if same else [])])
 
 
 def _heyawake(
-    formula: _Formula, shaded: dict[Cell, int], clues: dict[Cell, int], record: Record
+    formula: _Formula, shaded: dict[Cell, int], clues: dict[Cell, int], puzzle: PencilPuzzle
 ) -> None:
-    walls = np.array(record.walls)
+    walls = np.array(puzzle.walls)
     formula.clauses.append(list(shaded.values()))
     formula.connect({cell: -lit for cell, lit in shaded.items()})
     for cell, lit in shaded.items():
-        for other in _beside(cell, record.height, record.width):
+        for other in _beside(cell, puzzle.height, puzzle.width):
             formula.clauses.append([-lit, -shaded[other]])
     rooms = rooms_of(walls)
     for cell, clue in clues.items():
         if clue != NO_CLUE:
             room = zip(*np.nonzero(rooms == rooms[cell]), strict=True)
             formula.exactly(clue, [shaded[int(row), int(column)] for row, column in room])
-    for line_walls, line in _lines(walls, record.height, record.width):
-        # Between two walls that follow one another, and one cell to each side.
+    for line_walls, line in _lines(walls, puzzle.height, puzzle.width):
+        # From the cell before a wall to the cell behind the next wall, one must be shaded.
         crossings = [index for index, wall in enumerate(line_walls[:-1]) if wall]
         for first, second in itertools.pairwise(crossings):
             formula.clauses.append([shaded[cell] for cell in line[first : second + 2]])
 
 
 def _lines(walls: np.ndarray, height: int, width: int) -> Iterator[tuple[list[bool], list[Cell]]]:
-    """Each row and column: whether a wall is behind each of its cells, and the cells."""
+    """Each row and column: whether a wall follows each of its cells, and the cells."""
     for row in range(height):
         yield (walls[row] & RIGHT > 0).tolist(), [(row, column) for column in range(width)]
     for column in range(width):
@@ -513,7 +503,7 @@ def _lines(walls: np.ndarray, height: int, width: int) -> Iterator[tuple[list[bo
 
 
 def _tapa(
-    formula: _Formula, shaded: dict[Cell, int], clues: dict[Cell, int], record: Record
+    formula: _Formula, shaded: dict[Cell, int], clues: dict[Cell, int], puzzle: PencilPuzzle
 ) -> None:
     _forbid_squares(formula, shaded)
     formula.connect(shaded)
@@ -531,7 +521,7 @@ def _tapa(
 
 @cache
 def _tapa_signs(clue: int, on_board: tuple[bool, ...]) -> list[tuple[int, ...]]:
-    """Signs of the clauses, over the cells of a ring that are on the board, that a clue makes."""
+    """Signs of the literals in the clauses of a clue, over the cells of its ring on the board."""
     signs = []
     for number, fits in enumerate(tapa_table()[clue].tolist()):
         bits = [bool(number >> bit & 1) for bit in range(8)]
@@ -553,7 +543,7 @@ def _shakashaka(
         if clues[cell] != NO_CLUE:
             formula.clauses += [[-lit] for lit in lits]
             continue
-        # Not black; then two opposite quarters tell the shape.
+        # Not black; then two opposite quarters determine the shape.
         formula.clauses += [[top, bottom], [left, right]]
         triangles[cell] = formula.variable()
         formula.clauses += [[-triangles[cell], -top, -bottom], [triangles[cell], top]]
@@ -576,7 +566,7 @@ def _shakashaka(
 
 
 def _shakashaka_board(formula: _Formula, height: int, width: int) -> dict[Cell, list[int]]:
-    """Variables of the white quarters of each cell, the first of a formula."""
+    """Variables of the white quarters of each cell; they must be the first of the formula."""
     assert not formula.num_variables
     quarters, clauses = _rectangles(height, width)
     formula.num_variables = 4 * len(quarters)
@@ -586,10 +576,10 @@ def _shakashaka_board(formula: _Formula, height: int, width: int) -> dict[Cell, 
 
 @cache
 def _rectangles(height: int, width: int) -> tuple[dict[Cell, list[int]], list[list[int]]]:
-    """Variables of the quarters of each cell, and clauses by which white areas are rectangles.
+    """Variables of the quarters of each cell, and clauses that make white areas rectangles.
 
-    As in `rules`: around each point of the grid white eighths lie together in runs of 2, 4 or all
-    8, and beyond the board all is black.
+    As in `rules`: around each point of the grid, white eighths form runs of 2, 4 or all 8, and
+    everything beyond the board is black.
     """
     quarters = {
         (row, column): [4 * (row * width + column) + quarter for quarter in (1, 2, 3, 4)]
@@ -605,13 +595,13 @@ def _rectangles(height: int, width: int) -> tuple[dict[Cell, list[int]], list[li
         eighths = [
             quarters[row + down, column + right][quarter]
             if (row + down, column + right) in quarters
-            else None
+            else 0  # beyond the board
             for down, right, quarter in EIGHTHS
         ]
         for first, length in itertools.product(range(8), (1, 3, 5, 6, 7)):
             run = [eighths[(first + place) % 8] for place in range(length)]
-            ends = {eighths[first - 1], eighths[(first + length) % 8]} - {None}
-            if None not in run:
+            ends = {eighths[first - 1], eighths[(first + length) % 8]} - {0}
+            if 0 not in run:
                 clauses.append([-lit for lit in run] + list(ends))
     return quarters, clauses
 
@@ -627,7 +617,7 @@ def _forbid_squares(formula: _Formula, shaded: dict[Cell, int]) -> None:
 
 
 def _beside(cell: Cell, height: int | None = None, width: int | None = None) -> list[Cell]:
-    """The cells orthogonally beside one, on the board where its size is given."""
+    """The cells orthogonally beside a cell, only those on the board if its size is given."""
     row, column = cell
     around = [(row - 1, column), (row, column + 1), (row + 1, column), (row, column - 1)]
     if height is None or width is None:
@@ -636,7 +626,7 @@ def _beside(cell: Cell, height: int | None = None, width: int | None = None) -> 
 
 
 def _seen_from(cell: Cell, black: np.ndarray) -> list[Cell]:
-    """The cells that a bulb lights beside its own."""
+    """The cells that a bulb lights, other than its own."""
     seen = []
     for down, right in ((-1, 0), (0, 1), (1, 0), (0, -1)):
         row, column = cell[0] + down, cell[1] + right
@@ -665,12 +655,12 @@ def _holds(literal: int, true: set[int]) -> bool:
     return (abs(literal) in true) == (literal > 0)
 
 
-def _rows(values: object) -> tuple[tuple[str, ...], ...]:
+def _rows(values: Iterable[Iterable[object]]) -> Rows:
     return tuple(tuple(str(symbol) for symbol in row) for row in values)
 
 
 def _pysat() -> ModuleType:
-    """The SAT library, imported late because only this module needs it."""
+    """The SAT library, imported when it is needed because it is optional."""
     try:
         import pysat.card
         import pysat.solvers

@@ -1,12 +1,12 @@
 """The rules of the six types, on stacks of boards: [N, H, W] arrays to [N] bool.
 
 Boards are given as codes. A clue is `NO_CLUE`, `NO_NUMBER` (a black cell without a number, an
-island of any size) or a number; for tapa it is the place in `records.tapa_clues`. A state is the
-place of its symbol in `records.STATES`, 0 where the cell is undecided or takes no answer.
+island of any size) or a number; for tapa it is the index into `puzzle.tapa_clues`. A state is the
+index of its symbol in `puzzle.STATES`, 0 if the cell is undecided or takes no answer.
 
-The rules are those that PPBench's verifier, pzpr.js, checks. Beyond the rules as they are usually
-told it asks of heyawake and tapa for a shaded cell and of shakashaka for a triangle. It does not
-ask that empty cells be marked; here every cell that takes an answer must be decided.
+The rules are those that PPBench's verifier, pzpr.js, checks. Beyond the usual rules it requires a
+shaded cell of heyawake and tapa and a triangle of shakashaka. It does not require that empty cells
+be marked; here every cell that takes an answer must be decided.
 """
 
 from functools import cache
@@ -16,13 +16,13 @@ from scipy import ndimage
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import sudoku as sudoku_task
-from ptrm_jax.tasks.ppbench.records import (
+from ptrm_jax.tasks.ppbench.puzzle import (
     BOTTOM,
     IN_PLANE,
     OPEN,
     RIGHT,
     STATES,
-    Record,
+    PencilPuzzle,
     rooms_of,
     takes_answer,
     tapa_clues,
@@ -35,25 +35,25 @@ _SHADED = 1
 _WHITE = 1  # of shakashaka, whose triangles are 2 to 5
 
 
-def is_solved(record: Record) -> bool:
+def is_solved(puzzle: PencilPuzzle) -> bool:
     """Whether the answer of the puzzle, of any size, satisfies all rules.
 
     Raises:
-        ValueError: the puzzle has no answer.
+        InputError: the puzzle has no answer.
     """
-    if record.answer is None:
+    if puzzle.answer is None:
         raise InputError(
-            f"a puzzle must have an answer to be checked; {record.name or 'this one'} has none; "
-            "solve it first"
+            f"a puzzle must have an answer to be checked; {puzzle.name or 'this one'} has none; "
+            "leave it out"
         )
-    clues = [[clue_code(record.pid, given) for given in row] for row in record.problem]
-    states = [[STATES[record.pid].index(symbol) for symbol in row] for row in record.answer]
-    walls = None if record.walls is None else np.array([record.walls])
-    return bool(check(record.pid, np.array([clues]), np.array([states]), walls)[0])
+    clues = [[clue_code(puzzle.pid, given) for given in row] for row in puzzle.problem]
+    states = [[STATES[puzzle.pid].index(symbol) for symbol in row] for row in puzzle.answer]
+    walls = None if puzzle.walls is None else np.array([puzzle.walls])
+    return bool(check(puzzle.pid, np.array([clues]), np.array([states]), walls)[0])
 
 
 def clue_code(pid: str, given: str) -> int:
-    """The code of a given; see the module."""
+    """The code of a given; see the module's docstring."""
     if given == OPEN:
         return NO_CLUE
     if pid == "tapa":
@@ -71,12 +71,12 @@ def check(
     Args:
         pid: the type.
         clues: [N, H, W] integer codes.
-        states: [N, H, W] integer codes, all of them ones that the type has.
+        states: [N, H, W] integer codes of states of the type.
         walls: [N, H, W] integer masks, for heyawake.
     """
     if pid == "sudoku":
         return _sudoku(clues, states)
-    # Cells with a given take no answer, but for the numbers of rooms.
+    # Cells with a given take no answer, except those with the number of a room.
     answerable = np.full(clues.shape, True) if takes_answer(pid, "0") else clues == NO_CLUE
     right = ((states != 0) == answerable).all((1, 2))
     if pid == "lightup":
@@ -106,7 +106,7 @@ def _lightup(clues: np.ndarray, bulbs: np.ndarray) -> np.ndarray:
     right = _neighbours_match(clues, bulbs)
     for axis in (1, 2):
         for reverse in (False, True):
-            # Light that comes along the rows or columns, and goes on up to a black cell.
+            # Light travels along the rows or columns up to a black cell.
             seen = np.zeros_like(bulbs.take(0, axis))
             cells = range(bulbs.shape[axis])
             for index in reversed(cells) if reverse else cells:
@@ -184,16 +184,16 @@ def _runs(ring: int) -> list[int]:
     start = bits.find("0")
     if start < 0:
         return [8]
-    # Read from a zero on, so that no run is cut.
+    # Start at a zero, so that no run is cut.
     return [len(run) for run in (bits[start:] + bits[:start]).split("0") if run]
 
 
 def _shakashaka(clues: np.ndarray, states: np.ndarray) -> np.ndarray:
     triangles = states > _WHITE
     right = triangles.any((1, 2)) & _neighbours_match(clues, triangles)
-    # A white area is a rectangle exactly when all its corners are right angles. It has corners at
-    # points of the grid only, and with none that turns outwards it can have no hole and no more
-    # than four. So around each point white eighths of a turn lie together in runs of 2, 4 or all 8.
+    # A white area is a rectangle exactly if all its corners are right angles. Its corners lie at
+    # points of the grid, and without reflex corners it has no hole and no more than four corners.
+    # So around each point, white eighths of a turn form runs of 2, 4 or all 8.
     quarters = QUARTERS[np.where(clues == NO_CLUE, states, 0)]
     quarters = np.pad(quarters, ((0, 0), (1, 1), (1, 1), (0, 0)))
     height, width = states.shape[1:]
@@ -215,17 +215,17 @@ EIGHTHS = (
     *((0, -1, 1), (0, -1, 0), (-1, -1, 2), (-1, -1, 1)),
 )
 """The eighths around the upper left corner of a cell, clockwise from above: rows down and columns
-right to the cell that holds it, and the place of its quarter in `QUARTERS`."""
+right to the cell that contains it, and the index of its quarter in `QUARTERS`."""
 
 
 @cache
 def _right_angled() -> np.ndarray:
-    """Whether runs in a ring of white eighths are of 90, 180 or 360 degrees: [256] bool."""
+    """Whether all runs in a ring of white eighths span 90, 180 or 360 degrees: [256] bool."""
     return np.array([set(_runs(ring)) <= {2, 4, 8} for ring in range(256)])
 
 
 def _neighbours_match(clues: np.ndarray, marked: np.ndarray) -> np.ndarray:
-    """Whether each number is that of the marked cells orthogonally beside it: [N] bool."""
+    """Whether each number counts the marked cells orthogonally beside it: [N] bool."""
     grid = np.pad(marked.astype(int), ((0, 0), (1, 1), (1, 1)))
     beside = grid[:, :-2, 1:-1] + grid[:, 2:, 1:-1] + grid[:, 1:-1, :-2] + grid[:, 1:-1, 2:]
     return ((clues < 0) | (beside == clues)).all((1, 2))
@@ -240,7 +240,7 @@ def _has_square(marked: np.ndarray) -> np.ndarray:
 def _are_connected(marked: np.ndarray) -> np.ndarray:
     """Whether the marked cells are one area, or none: [N] bool."""
     areas, count = ndimage.label(marked, IN_PLANE)
-    # Each area lies in one board, so boards are counted by the areas' first cells.
+    # Each area lies in one board, that of its first cell.
     _, first = np.unique(areas, return_index=True)
     boards = first[-count:] // marked[0].size if count else np.zeros(0, int)
     return np.bincount(boards, minlength=len(marked)) <= 1

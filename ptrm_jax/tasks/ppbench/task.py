@@ -1,4 +1,4 @@
-"""PPBench as a task: its files as tokens, its types as strata, random puzzles of its generator."""
+"""PPBench as a task: files as tokens, types as strata, random puzzles from the generator."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from ptrm_jax.tasks.ppbench.formats import (
     read_jsonl,
 )
 from ptrm_jax.tasks.ppbench.generator import generate
-from ptrm_jax.tasks.ppbench.records import TYPES, Record
+from ptrm_jax.tasks.ppbench.puzzle import TYPES, PencilPuzzle
 from ptrm_jax.tasks.ppbench.symmetry import NUM_IMAGES, dihedral_cells, dihedral_tokens, turn
 from ptrm_jax.tasks.ppbench.vocabulary import (
     NUM_CELLS,
@@ -49,12 +49,12 @@ def _reads(path: str | os.PathLike[str]) -> bool:
 
 
 def _read(path: str | os.PathLike[str]) -> Labelled:
-    """The puzzles of a file that have an answer and the paper's size."""
+    """The puzzles of a file that have an answer and a size that the paper keeps."""
     with open(path, encoding="utf-8") as file:
         line = file.readline()
     try:
         encoded = "solution_enc" in json.loads(line)
-    except (ValueError, TypeError):  # the readers say what is wrong
+    except (ValueError, TypeError):  # the reader reports what is wrong
         encoded = False
     return _labelled((read_full if encoded else read_jsonl)(path), os.fspath(path))
 
@@ -63,8 +63,8 @@ def _golden() -> Labelled:
     return _labelled(read_golden(), "the golden set")
 
 
-def _labelled(records: Iterable[Record], name: str) -> Labelled:
-    kept = [record for record in paper_filter(records) if record.answer is not None]
+def _labelled(puzzles: Iterable[PencilPuzzle], name: str) -> Labelled:
+    kept = [puzzle for puzzle in paper_filter(puzzles) if puzzle.answer is not None]
     if not kept:
         raise InputError(
             f"{name} must hold a solved puzzle of a size that PTRM keeps, 9x9 of sudoku or 10x10 "
@@ -73,11 +73,11 @@ def _labelled(records: Iterable[Record], name: str) -> Labelled:
     inputs, labels = (
         np.stack([encode(r) for r in kept]) for encode in (encode_problem, encode_answer)
     )
-    return Labelled(inputs, labels, {"type": np.array([record.pid for record in kept])})
+    return Labelled(inputs, labels, {"type": np.array([puzzle.pid for puzzle in kept])})
 
 
 def _decode(tokens: Any) -> str:
-    """A board as one line: cells between spaces, ``_`` for pads, ``?`` for what is no token."""
+    """A board as one line: cells between spaces, ``_`` for padding, ``?`` for other values."""
     symbols = []
     for token in np.asarray(tokens).tolist():
         if not 0 <= token < VOCAB_SIZE:
@@ -91,21 +91,21 @@ def _decode(tokens: Any) -> str:
 
 
 def _sides(inputs: np.ndarray) -> np.ndarray:
-    """Rows of square boards [..., 100], which stand at the upper left: [...] int."""
+    """Rows of square boards [..., 100], placed at the upper left: [...] int."""
     return (inputs[..., :SIDE] != PAD).sum(axis=-1)
 
 
 def puzzle_keys(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """A number for each puzzle on a square board, the same for all its images: [B] uint64.
+    """A key for each puzzle on a square board, the same for all its images: [B] uint64.
 
-    The 8-byte BLAKE2b hash, read as a little-endian number, of the least image.
+    The key is the 8-byte BLAKE2b hash of the least image, read as a little-endian number.
 
     Args:
         inputs: [B, 100] integer puzzles.
         labels: not used; tasks share this signature.
 
     Raises:
-        ValueError: they are not puzzles of PPBench.
+        InputError: they are not puzzles of PPBench.
     """
     inputs = np.asarray(inputs)
     if inputs.ndim != 2 or inputs.shape[1] != NUM_CELLS or not (0 <= inputs).all():
@@ -121,10 +121,10 @@ def puzzle_keys(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def augment(num_cells: int) -> Augment:
-    """What draws one of the eight images of a square board, uniformly; walls and triangles turn.
+    """A function that draws one of the eight images of a square board, uniformly.
 
     Raises:
-        ValueError: `num_cells` is not 100.
+        InputError: `num_cells` is not 100.
     """
     _vocab_size(num_cells)
     cells = jnp.asarray(
@@ -145,7 +145,7 @@ def augment(num_cells: int) -> Augment:
 def _generate(
     size: int, count: int, *, seed: int, split: str, type: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`generate` of one type, or of all six in turn, of one split."""
+    """Puzzles of one type, or of all six in turn, of one split; see `generate`."""
     if type and type not in TYPES:
         raise InputError(f"type must be one of {', '.join(TYPES)}; got {type!r}")
     types = [type] if type else list(TYPES)
@@ -153,7 +153,7 @@ def _generate(
         _split_of(pid, size, -(-(count - place) // len(types)), seed, split)
         for place, pid in enumerate(types)
     ]
-    # In turn: a longer run begins with the shorter one.
+    # In turn, so that a longer run begins with the shorter one.
     order = [(row, place) for row in range(count) for place in range(len(types))][:count]
     inputs, labels = (
         np.array([parts[place][which][row] for row, place in order], np.int32).reshape(
@@ -167,20 +167,20 @@ def _generate(
 def _split_of(
     pid: str, size: int, count: int, seed: int, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` puzzles of a type that a hash puts into a split."""
+    """The first `count` puzzles of a type that belong to a split by their hash."""
     wanted = max(count, 0)
-    # The generator begins anew for every length: so many that the first try most often does.
+    # The generator starts over for every length, so the first try should usually be long enough.
     mean = wanted * (8 / 7 if split == "train" else 8)
     drawn = math.ceil(mean + 4 * math.sqrt(mean)) + (8 if wanted else 0)
     while True:
-        records = generate(pid, size, drawn, seed)
-        inputs = np.array([encode_problem(r) for r in records], np.int32).reshape(-1, NUM_CELLS)
+        puzzles = generate(pid, size, drawn, seed)
+        inputs = np.array([encode_problem(r) for r in puzzles], np.int32).reshape(-1, NUM_CELLS)
         is_test = in_test_split(puzzle_keys(inputs, inputs))
         rows = np.flatnonzero(is_test == (split == "test"))[:wanted]
         if len(rows) == wanted:
             break
         drawn *= 2
-    labels = np.array([encode_answer(records[r]) for r in rows], np.int32).reshape(-1, NUM_CELLS)
+    labels = np.array([encode_answer(puzzles[r]) for r in rows], np.int32).reshape(-1, NUM_CELLS)
     return inputs[rows], labels
 
 

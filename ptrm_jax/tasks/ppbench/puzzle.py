@@ -1,4 +1,4 @@
-"""One puzzle of Pencil Puzzle Bench: its type, givens, walls, solution and moves."""
+"""A puzzle of Pencil Puzzle Bench: its type, givens, walls, solution and moves."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from ptrm_jax.errors import InputError
 
 TYPES = ("sudoku", "lightup", "nurikabe", "heyawake", "tapa", "shakashaka")
-"""The six types of PTRM, in the order of its Table 1; a type index is a place in this tuple."""
+"""The six types of PTRM, in the order of its Table 1; a type index is an index into this tuple."""
 
 OPEN = "."
-"""The symbol of a cell without a given, and of one that is not decided."""
+"""The symbol of a cell without a given, and of an undecided cell."""
 
 STATES = {
     "sudoku": ".123456789",
@@ -24,7 +25,7 @@ STATES = {
     "tapa": ".#+",
     "shakashaka": ".+2345",
 }
-"""What a cell can be decided to be; the place of a symbol is its code in `rules`, 0 undecided."""
+"""The states of a cell, undecided first; the index of a symbol is its code in `rules`."""
 
 TOP, RIGHT, BOTTOM, LEFT = 1, 2, 4, 8
 """Bits of the mask of walls around a cell of heyawake."""
@@ -34,13 +35,13 @@ Masks = tuple[tuple[int, ...], ...]
 
 
 def takes_answer(pid: str, given: str) -> bool:
-    """Whether a cell with this given is still to be decided: black cells and islands' clues not."""
+    """Whether a cell with this given is to be decided; black cells and clues of islands are not."""
     return given == OPEN or pid == "heyawake"
 
 
 @dataclass(frozen=True)
-class Record:
-    """A puzzle, checked for its form; `rules.is_solved` tells whether the answer is right.
+class PencilPuzzle:
+    """A puzzle whose form is checked; `rules.is_solved` tells whether its answer is right.
 
     The symbols are those of puzz.link's pzprv3 text, one string per cell:
 
@@ -50,27 +51,27 @@ class Record:
     - nurikabe: givens ``-`` (any size) and sizes; answers ``#`` (shaded) and ``+``.
     - heyawake: givens are the numbers of rooms, answers ``#`` and ``+``, in all cells.
     - tapa: givens are the runs around the cell, such as ``1,1,2``, with ``-`` for any length;
-      answers ``#`` and ``+``. Runs have no order: they are kept ascending, ``-`` last.
+      answers ``#`` and ``+``. Runs have no order: they are sorted, ``-`` last.
     - shakashaka: givens ``5`` (black) and ``0`` to ``4`` (black, with a number); answers ``+``
       (white) and triangles, named by their black corner: ``5`` upper left, ``4`` upper right,
       ``3`` lower right, ``2`` lower left.
 
     Attributes:
         pid: one of `TYPES`.
-        problem: [height][width] givens, ``.`` where there is none.
-        answer: [height][width] symbols, ``.`` where the given cannot take an answer; for sudoku the
-            whole board, filled in where ``.`` stands at a given. None where the solution is not
-            known.
+        problem: [height][width] givens, ``.`` for none.
+        answer: [height][width] symbols, ``.`` in cells whose given takes no answer; for sudoku the
+            whole board, in which ``.`` at a given is replaced by the given. None if the solution is
+            unknown.
         walls: heyawake only, [height][width] masks of `TOP`, `RIGHT`, `BOTTOM`, `LEFT`, the rim
-            included. A wall that ends inside a room counts too.
+            included. A wall may end inside a room.
         moves: ``(cell, symbol)`` in the order in which a solver decided the cells, cells numbered
-            row by row; None where that is not known.
-        name: what the source calls it.
+            row by row; None if unknown.
+        name: its name in the source.
         source: where it is from.
-        unique: whether the solution is known to be the only one; None where it is not known.
+        unique: whether the solution is the only one; None if unknown.
 
     Raises:
-        ValueError: an unknown type, rows of different lengths, a symbol the type does not have, an
+        InputError: an unknown type, rows of different lengths, a symbol the type does not have, an
             answer that is incomplete or changes a given, walls that do not fit, or moves that do
             not lead to the answer.
     """
@@ -87,13 +88,13 @@ class Record:
     def __post_init__(self) -> None:
         if self.pid not in TYPES:
             raise InputError(
-                f"pid must be one of {', '.join(TYPES)}; pid is {self.pid!r}; leave other types out"
+                f"pid must be one of {', '.join(TYPES)}; got {self.pid!r}; leave other types out"
             )
         widths = {len(row) for row in self.problem}
         if len(widths) != 1 or widths == {0}:
             raise InputError(
                 f"a board must have rows of one length, at least 1; problem has {len(self.problem)}"
-                f" rows of lengths {sorted(widths)}; write every cell, '.' where it is empty"
+                f" rows of lengths {sorted(widths)}; write every cell, '.' if it is empty"
             )
         if self.pid == "sudoku" and (self.height, self.width) not in _SUDOKUS:
             raise InputError(
@@ -134,13 +135,13 @@ class Record:
         return f"r{row + 1}c{column + 1}"
 
     def _given(self, symbol: str, cell: int) -> str:
-        """The given as it is kept."""
+        """The given, normalised and checked."""
         if self.pid == "tapa" and symbol != OPEN:
             symbol = tapa_clue(symbol)
         if symbol != OPEN and not _is_given(self.pid, symbol):
             raise InputError(
-                f"a given must be one that {self.pid} has; {self.cell_name(cell)} is {symbol!r}; "
-                "correct it, or write '.' for none"
+                f"a given must be one of {self.pid}; {self.cell_name(cell)} is {symbol!r}; correct "
+                "it, or write '.' for none"
             )
         return symbol
 
@@ -168,7 +169,7 @@ class Record:
                 allowed = given
             if len(symbol) != 1 or symbol not in allowed:
                 raise InputError(
-                    f"an answer must decide every cell that its given leaves open and no other; "
+                    f"an answer must decide every cell whose given leaves it open, and no other; "
                     f"{self.cell_name(cell)} is {symbol!r}, allowed is one of {allowed!r}; correct "
                     "the answer"
                 )
@@ -176,7 +177,7 @@ class Record:
     def _check_walls(self) -> None:
         if (self.walls is None) == (self.pid == "heyawake"):
             raise InputError(
-                "heyawake must have walls, and no other type has; "
+                "heyawake must have walls, and other types must not; "
                 f"pid is {self.pid} and walls {'are missing' if self.walls is None else 'given'}; "
                 "pass rooms_to_walls(rooms), or None"
             )
@@ -195,8 +196,8 @@ class Record:
         rim = left[:, 0].all() and right[:, -1].all() and top[0].all() and bottom[-1].all()
         if not (agree and rim) or masks.min() < 0 or masks.max() > TOP | RIGHT | BOTTOM | LEFT:
             raise InputError(
-                "walls must be masks 0 to 15 that agree between neighbours and close the rim; "
-                f"these do not: {self.walls}; make them with rooms_to_walls"
+                "walls must be masks 0 to 15 that agree between neighbours and close the rim; got "
+                f"{self.walls}; make them with rooms_to_walls"
             )
 
     def _check_moves(self) -> None:
@@ -209,8 +210,7 @@ class Record:
         ):
             raise InputError(
                 "moves must decide every open cell as the answer does, and no other cell; these "
-                f"{len(self.moves)} moves of {self.name or 'a puzzle'} do not; correct them or "
-                "pass None"
+                f"{len(self.moves)} moves of {self.name or 'a puzzle'} do not; correct or omit them"
             )
 
 
@@ -235,15 +235,16 @@ def _is_given(pid: str, symbol: str) -> bool:
 
 
 def tapa_clue(symbol: str) -> str:
-    """A clue of tapa with its runs in the order in which they are kept: numbers up, ``-`` last."""
+    """A clue of tapa with its runs sorted: numbers ascending, ``-`` last."""
     return ",".join(sorted(symbol.split(","), key=lambda run: (run == "-", len(run), run)))
 
 
 @cache
 def tapa_clues() -> tuple[str, ...]:
-    """Every clue of tapa for which eight cells in a ring have room, 42 in all.
+    """Every clue of tapa that fits into a ring of eight cells, 42 in all.
 
-    Runs are separated by at least one cell, so several runs take their lengths and their number.
+    Runs are separated by at least one cell, so several runs take up their lengths plus their
+    number.
     """
     clues = ["0", "-", *"12345678"]
     for count in (2, 3, 4):
@@ -258,14 +259,20 @@ def to_rows(symbols: Sequence[str], width: int) -> Rows:
     return tuple(tuple(symbols[start : start + width]) for start in range(0, len(symbols), width))
 
 
-def rooms_to_walls(rooms: Sequence[Sequence[object]]) -> Masks:
+def to_masks(masks: np.ndarray) -> Masks:
+    """An array of masks, [height, width], as `PencilPuzzle.walls`."""
+    return tuple(tuple(row) for row in masks.tolist())
+
+
+def rooms_to_walls(rooms: ArrayLike) -> Masks:
     """Masks of the walls between cells of different rooms, and of the rim.
 
     Args:
-        rooms: [height][width] ids of rooms.
+        rooms: [height, width] ids of rooms, numbers or strings.
     """
-    _, ids = np.unique(np.array(rooms), return_inverse=True)
-    ids = np.pad(ids.reshape(np.shape(rooms)), 1, constant_values=-1)
+    rooms = np.asarray(rooms)
+    _, ids = np.unique(rooms, return_inverse=True)
+    ids = np.pad(ids.reshape(rooms.shape), 1, constant_values=-1)
     inner = ids[1:-1, 1:-1]
     beside = {
         TOP: ids[:-2, 1:-1],
@@ -273,18 +280,17 @@ def rooms_to_walls(rooms: Sequence[Sequence[object]]) -> Masks:
         BOTTOM: ids[2:, 1:-1],
         LEFT: ids[1:-1, :-2],
     }
-    masks = sum(bit * (other != inner) for bit, other in beside.items())
-    return tuple(tuple(row) for row in masks.tolist())
+    return to_masks(np.sum([bit * (other != inner) for bit, other in beside.items()], axis=0))
 
 
 def rooms_of(walls: np.ndarray) -> np.ndarray:
     """The room of each cell: [..., H, W] int, rooms numbered from 0 by their first cell.
 
     Args:
-        walls: [..., H, W] integer masks. Boards of a stack have rooms of their own, numbered on.
+        walls: [..., H, W] integer masks; the rooms of a stack of boards are numbered throughout.
     """
     *lead, height, width = walls.shape
-    # Cells and the passages between them, so that labelling goes round the walls.
+    # Cells and the passages between them, so that labels do not cross walls.
     plan = np.zeros((int(np.prod(lead)), 2 * height - 1, 2 * width - 1), bool)
     masks = walls.reshape(-1, height, width)
     plan[:, ::2, ::2] = True
