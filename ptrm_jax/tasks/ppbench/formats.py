@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -296,89 +296,40 @@ def from_url(url: str) -> PencilPuzzle:
     try:
         if pid == "heyawake":
             return _heyawake_from_body(body, height, width)
-        read = {"lightup": _read_four, "shakashaka": _read_four, "tapa": _read_tapa}.get(
-            pid, _read_hex
-        )
-        symbols = _place(read(body), height * width)
-        if pid == "shakashaka":
-            symbols = ["5" if symbol == "-" else symbol for symbol in symbols]
-        return PencilPuzzle(pid, to_rows(symbols, width))
+        return PencilPuzzle(pid, to_rows(_symbols(pid, body, height * width), width))
     except InputError as error:
         raise InputError(f"{url}: {error}") from None
 
 
-def _place(items: Iterator[tuple[int, str]], count: int) -> list[str]:
-    """Symbols of `count` cells from (empty cells before, symbol); cells not described are empty."""
+def _symbols(pid: str, body: str, count: int) -> list[str]:
+    """The givens of `count` cells; cells that the body does not describe are empty."""
     symbols: list[str] = []
-    for skipped, symbol in items:
-        symbols += [OPEN] * skipped
-        if symbol:
-            symbols.append(symbol)
+    place = 0
+    while place < len(body):
+        found = _CODES[pid].match(body, place)
+        if found is None:
+            raise InputError(
+                f"the body of a URL must be in pzpr's encoding; it has {body[place]!r} out of "
+                "place; copy the whole URL"
+            )
+        code, place = found[0], found.end()
+        if code == ".":  # a black cell without a number, or a run or an island of any size
+            symbols.append("5" if pid == "shakashaka" else "-")
+        elif len(code) == 1 and code > "f":
+            symbols += [OPEN] * (_DIGITS.index(code) - 15)
+        elif pid in ("lightup", "shakashaka"):  # 5 is added per empty cell that follows
+            num_empty, number = divmod(int(code, 16), 5)
+            symbols += [str(number), *[OPEN] * num_empty]
+        elif pid == "tapa":
+            symbols.append(_TAPA_CODES.get(code, code))
+        else:
+            symbols.append(str(int(code.lstrip("-+"), 16)))
     if any(symbol != OPEN for symbol in symbols[count:]):
         raise InputError(
             f"the body of a URL must describe at most {count} cells; it describes {len(symbols)}; "
             "correct the size or the body"
         )
     return symbols[:count] + [OPEN] * (count - len(symbols))
-
-
-def _skip(char: str) -> int:
-    """The number of cells that a letter of a body skips."""
-    if char not in _DIGITS[16:] or not char:
-        raise InputError(
-            f"the body of a URL must be in pzpr's encoding; it has {char!r} out of place; copy the "
-            "whole URL"
-        )
-    return _DIGITS.index(char) - 15
-
-
-def _read_hex(body: str) -> Iterator[tuple[int, str]]:
-    """Numbers of one hex digit, or of two or three after ``-`` or ``+``; ``.`` for an unknown."""
-    place = 0
-    while place < len(body):
-        char = body[place]
-        length = {"-": 2, "+": 3}.get(char, 0)
-        if char == ".":
-            yield 0, "-"
-        elif length or char in _DIGITS[:16]:
-            digits = body[place + 1 : place + 1 + length] if length else char
-            if not re.fullmatch("[0-9a-f]+", digits):
-                _skip(char)
-            yield 0, str(int(digits, 16))
-        else:
-            yield _skip(char), ""
-        place += 1 + length
-
-
-def _read_four(body: str) -> Iterator[tuple[int, str]]:
-    """Numbers 0 to 4, plus 5 per empty cell that follows, up to two; ``.`` for a black cell."""
-    for char in body:
-        if char == ".":
-            yield 0, "-"
-        elif char in _DIGITS[:15]:
-            skipped, number = divmod(_DIGITS.index(char), 5)
-            yield 0, str(number)
-            yield skipped, ""
-        else:
-            yield _skip(char), ""
-
-
-def _read_tapa(body: str) -> Iterator[tuple[int, str]]:
-    """A single run is one character, several are two digits in base 36; see `_TAPA_CODES`."""
-    place = 0
-    while place < len(body):
-        char = body[place]
-        length = 2 if char in "abcdef" else 1
-        code = body[place : place + length]
-        if char == ".":
-            yield 0, "-"
-        elif char in "012345678":
-            yield 0, char
-        elif code in _TAPA_CODES:
-            yield 0, _TAPA_CODES[code]
-        else:
-            yield _skip(char), ""
-        place += length
 
 
 def _tapa_codes() -> dict[str, str]:
@@ -392,6 +343,14 @@ def _tapa_codes() -> dict[str, str]:
 
 
 _TAPA_CODES = _tapa_codes()
+
+_HEX = re.compile(r"[0-9a-f]|-[0-9a-f]{2}|\+[0-9a-f]{3}|[.g-z]")
+_FOUR = re.compile("[0-9a-e]|[.g-z]")
+_CODES = {
+    **{"sudoku": _HEX, "nurikabe": _HEX, "heyawake": _HEX, "lightup": _FOUR, "shakashaka": _FOUR},
+    "tapa": re.compile("|".join([*_TAPA_CODES, "[0-8]", "[.g-z]"])),
+}
+"""By type, the codes of a body; the letters g to z skip 1 to 20 cells."""
 
 
 def _heyawake_from_body(body: str, height: int, width: int) -> PencilPuzzle:
@@ -424,6 +383,6 @@ def _heyawake_from_body(body: str, height: int, width: int) -> PencilPuzzle:
     columns, rows = np.divmod(first_cells, height)
     cells = (rows * width + columns).tolist()
     symbols = [OPEN] * (height * width)
-    for cell, number in zip(cells, _place(_read_hex(body[second:]), len(cells)), strict=True):
+    for cell, number in zip(cells, _symbols("heyawake", body[second:], len(cells)), strict=True):
         symbols[cell] = number
     return PencilPuzzle("heyawake", to_rows(symbols, width), walls=to_masks(masks))

@@ -487,19 +487,12 @@ def _heyawake(
         if clue != NO_CLUE:
             room = zip(*np.nonzero(rooms == rooms[cell]), strict=True)
             formula.exactly(clue, [shaded[int(row), int(column)] for row, column in room])
-    for line_walls, line in _lines(walls, puzzle.height, puzzle.width):
-        # From the cell before a wall to the cell behind the next wall, one must be shaded.
-        crossings = [index for index, wall in enumerate(line_walls[:-1]) if wall]
-        for first, second in itertools.pairwise(crossings):
-            formula.clauses.append([shaded[cell] for cell in line[first : second + 2]])
-
-
-def _lines(walls: np.ndarray, height: int, width: int) -> Iterator[tuple[list[bool], list[Cell]]]:
-    """Each row and column: whether a wall follows each of its cells, and the cells."""
-    for row in range(height):
-        yield (walls[row] & RIGHT > 0).tolist(), [(row, column) for column in range(width)]
-    for column in range(width):
-        yield (walls[:, column] & BOTTOM > 0).tolist(), [(row, column) for row in range(height)]
+    literals = np.array(list(shaded.values())).reshape(walls.shape)
+    for behind, lines in ((walls & RIGHT, literals), (walls.T & BOTTOM, literals.T)):
+        for line_walls, line in zip(behind, lines.tolist(), strict=True):
+            # From the cell before a wall to the cell behind the next wall, one must be shaded.
+            for first, second in itertools.pairwise(np.flatnonzero(line_walls[:-1]).tolist()):
+                formula.clauses.append(line[first : second + 2])
 
 
 def _tapa(

@@ -1,6 +1,7 @@
 """A puzzle of Pencil Puzzle Bench: its type, givens, walls, solution and moves."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -123,11 +124,8 @@ class PencilPuzzle:
     @property
     def open_cells(self) -> tuple[int, ...]:
         """The cells to be decided, numbered row by row."""
-        return tuple(
-            cell
-            for cell, given in enumerate(itertools.chain(*self.problem))
-            if given == OPEN or (self.pid != "sudoku" and takes_answer(self.pid, given))
-        )
+        givens = enumerate(itertools.chain(*self.problem))
+        return tuple(cell for cell, given in givens if takes_answer(self.pid, given))
 
     def cell_name(self, cell: int) -> str:
         """``r2c7`` for the cell in row 2, column 7."""
@@ -136,9 +134,14 @@ class PencilPuzzle:
 
     def _given(self, symbol: str, cell: int) -> str:
         """The given, normalised and checked."""
-        if self.pid == "tapa" and symbol != OPEN:
+        if symbol == OPEN:
+            return symbol
+        if self.pid == "tapa":
             symbol = tapa_clue(symbol)
-        if symbol != OPEN and not _is_given(self.pid, symbol):
+            is_given = symbol in tapa_clues()
+        else:
+            is_given = re.fullmatch(_GIVENS[self.pid], symbol) is not None
+        if not is_given:
             raise InputError(
                 f"a given must be one of {self.pid}; {self.cell_name(cell)} is {symbol!r}; correct "
                 "it, or write '.' for none"
@@ -154,25 +157,20 @@ class PencilPuzzle:
                 f"has rows of lengths {[len(row) for row in self.answer]}; write every cell"
             )
         is_sudoku = self.pid == "sudoku"
-        answer = tuple(
-            tuple(
-                given if is_sudoku and symbol == OPEN else symbol
-                for given, symbol in zip(*pair, strict=True)
-            )
-            for pair in zip(self.problem, self.answer, strict=True)
-        )
-        object.__setattr__(self, "answer", answer)
-        givens, symbols = itertools.chain(*self.problem), itertools.chain(*self.answer)
-        for cell, (given, symbol) in enumerate(zip(givens, symbols, strict=True)):
-            allowed = STATES[self.pid][1:] if takes_answer(self.pid, given) else OPEN
-            if self.pid == "sudoku" and given != OPEN:
-                allowed = given
+        givens, symbols = list(itertools.chain(*self.problem)), []
+        for cell, symbol in enumerate(itertools.chain(*self.answer)):
+            allowed = STATES[self.pid][1:]
+            if not takes_answer(self.pid, givens[cell]):
+                allowed = givens[cell] if is_sudoku else OPEN
+                symbol = givens[cell] if is_sudoku and symbol == OPEN else symbol
             if len(symbol) != 1 or symbol not in allowed:
                 raise InputError(
                     f"an answer must decide every cell whose given leaves it open, and no other; "
                     f"{self.cell_name(cell)} is {symbol!r}, allowed is one of {allowed!r}; correct "
                     "the answer"
                 )
+            symbols.append(symbol)
+        object.__setattr__(self, "answer", to_rows(symbols, self.width))
 
     def _check_walls(self) -> None:
         if (self.walls is None) == (self.pid == "heyawake"):
@@ -215,23 +213,13 @@ class PencilPuzzle:
 
 
 _SUDOKUS = ((4, 4), (6, 6), (9, 9))
-
-
-def _is_given(pid: str, symbol: str) -> bool:
-    if pid == "tapa":
-        return symbol in tapa_clues()
-    if pid in ("lightup", "nurikabe") and symbol == "-":
-        return True
-    if not (symbol.isascii() and symbol.isdecimal()) or str(int(symbol)) != symbol:
-        return False
-    low, high = {
-        "sudoku": (1, 9),
-        "lightup": (0, 4),
-        "nurikabe": (1, None),
-        "heyawake": (0, None),
-        "shakashaka": (0, 5),
-    }[pid]
-    return low <= int(symbol) and (high is None or int(symbol) <= high)
+_GIVENS = {
+    "sudoku": "[1-9]",
+    "lightup": "[-0-4]",
+    "nurikabe": "-|[1-9][0-9]*",
+    "heyawake": "0|[1-9][0-9]*",
+    "shakashaka": "[0-5]",
+}
 
 
 def tapa_clue(symbol: str) -> str:
