@@ -211,33 +211,22 @@ def test_malformed_urls_are_refused(url, says):
 
 # JSON lines
 
-LIGHTUP = {
-    "id": "one",
-    "pid": "lightup",
-    "width": 3,
-    "height": 1,
-    "puzzlink_url": "https://puzz.link/p?akari/3/1/g.",
-    "problem": [". - ."],
-    "answer": ["# . #"],
-    "unique": True,
-    "source": "by hand",
-}
-HEYAWAKE = {
-    "id": "two",
-    "pid": "heyawake",
-    "width": 2,
-    "height": 2,
-    "puzzlink_url": "https://puzz.link/p?heyawake/2/2/0o1",
-    "problem": ["1 .", ". ."],
-    "rooms": ["0 0", "1 1"],
-    "answer": ["# +", "+ +"],
-    "unique": None,
-    "source": "by hand",
-}
+
+def line(pid: str, size: str, body: str, problem: list[str], answer: list[str], **more) -> dict:
+    width, height = map(int, size.split("/"))
+    url = f"https://puzz.link/p?{pid}/{size}/{body}"
+    about = {"id": f"a {pid}", "pid": pid, "source": "by hand", "unique": None, "width": width}
+    about |= {"height": height, "puzzlink_url": url, "problem": problem, "answer": answer}
+    return about | more
 
 
-def encoded(row: dict, moves: list[str]) -> dict:
-    text = json.dumps({"moves_full": moves}).encode()
+LIGHTUP = line("lightup", "3/1", "g.", [". - ."], ["# . #"], unique=True)
+HEYAWAKE = line("heyawake", "2/2", "0o1", ["1 .", ". ."], ["# +", "+ +"], rooms=["0 0", "1 1"])
+
+
+def encoded(row: dict, moves: str) -> dict:
+    """A line in PPBench's own format; moves between spaces."""
+    text = json.dumps({"moves_full": [f"mouse,{move}" for move in moves.split()]}).encode()
     mixed = bytes(a ^ b for a, b in zip(text, itertools.cycle(b"ppbench"), strict=False))
     keys = ("pid", "width", "height", "puzzlink_url")
     return {key: row[key] for key in keys} | {"solution_enc": base64.b64encode(mixed).decode()}
@@ -250,33 +239,24 @@ def written(path: Path, *lines: object) -> Path:
 
 def test_lines_are_read(tmp_path):
     one, two = ppbench.read_jsonl(written(tmp_path / "a.jsonl", LIGHTUP, HEYAWAKE))
-    assert (one.name, one.source, one.unique, two.unique) == ("one", "by hand", True, None)
+    assert (one.name, one.source, one.unique, two.unique) == (
+        *("a lightup", "by hand", True, None),
+    )
     assert one.answer == rows("# . #")
     assert two.walls == ROOMS
 
 
 def test_ppbenchs_own_lines_are_read(tmp_path):
-    sudoku = {"pid": "sudoku", "width": 4, "height": 4}
-    sudoku["puzzlink_url"] = "https://puzz.link/p?sudoku/4/4/g23434122143432g"
-    shakashaka = {"pid": "shakashaka", "width": 2, "height": 2}
-    shakashaka["puzzlink_url"] = "https://puzz.link/p?shakashaka/2/2/j"
-    moves = ["mouse,left,3.5,0.5", "mouse,left,0.5,0.5", "mouse,left,3.5,3.5", "mouse,left,0.5,3.5"]
+    sudoku = line("sudoku", "4/4", "g23434122143432g", [], [])
+    moves = "left,3.5,0.5 left,0.5,0.5 left,3.5,3.5 left,0.5,3.5"
     path = written(
         tmp_path / "a.jsonl",
-        encoded(LIGHTUP, ["mouse,left,5,1", "mouse,left,1,1"]),
+        encoded(LIGHTUP, "left,5,1 left,1,1"),
         {"pid": "yajilin", "puzzlink_url": "?"},
-        encoded(sudoku, ["mouse,left,7,7;key,1", "mouse,left,1,1;key,1"]),
-        encoded(shakashaka, moves),
-        {key: value for key, value in encoded(HEYAWAKE, []).items() if key != "solution_enc"},
-        encoded(
-            HEYAWAKE,
-            [
-                f"mouse,{b},{x},{y}"
-                for b, x, y in zip(
-                    ("right", "right", "right", "left"), (3, 1, 3, 1), (1, 3, 3, 1), strict=True
-                )
-            ],
-        ),
+        encoded(sudoku, "left,7,7;key,1 left,1,1;key,1"),
+        encoded(line("shakashaka", "2/2", "j", [], []), moves),
+        encoded(HEYAWAKE, "") | {"solution_enc": None},
+        encoded(HEYAWAKE, "right,3,1 right,1,3 right,3,3 left,1,1"),
     )
     lightup, digits, triangles, unsolved, heyawake = ppbench.read_full(path)
     assert lightup.moves == ((2, "#"), (0, "#"))
@@ -286,51 +266,45 @@ def test_ppbenchs_own_lines_are_read(tmp_path):
     assert heyawake.moves[-1] == (0, "#")
 
 
+WRITTEN = [
+    ([], "must be a puzzle as JSON in UTF-8: Expected `object`, got `array`; correct"),
+    (LIGHTUP | {"answer": ["+ . #"]}, "must satisfy the rules of lightup; that of a lightup"),
+    (LIGHTUP | {"answer": ["# . ."]}, "must decide every cell"),
+    (LIGHTUP | {"problem": [". . ."], "answer": ["# + +"]}, "must agree; the URL gives"),
+    (LIGHTUP | {"width": 4}, "must agree"),
+    (LIGHTUP | {"pid": "shakashaka", "problem": [". 5 ."], "answer": ["2 . 3"]}, "must agree"),
+    (dict(list(LIGHTUP.items())[1:]), "missing required field `id`"),
+    (LIGHTUP | {"problem": 3}, r"Expected `array`, got `int` - at `\$.problem`; correct"),
+    (LIGHTUP | {"problem": [3]}, r"Expected `str`, got `int` - at `\$.problem\[0\]`"),
+    *(
+        (HEYAWAKE | {"rooms": rooms}, "rooms must be those")
+        for rooms in (["0 1", "0 1"], ["0 0", "0 0"], ["0 2", "1 1"], ["0 0"])
+    ),
+]
+ENCODED = [
+    (encoded(LIGHTUP, "left,1,1 right,5,1"), "must satisfy the rules"),
+    (encoded(LIGHTUP, "left,1,1"), "must decide every cell"),
+    (encoded(LIGHTUP, "leftx2,1,1"), "must be one click"),
+    (encoded(LIGHTUP, "left,1,1;key,1"), "must be one click"),
+    (encoded(LIGHTUP, "left,7,1"), "must stay on the board"),
+    (encoded(LIGHTUP, "left,1,1 left,3,1 left,5,1"), "decide every"),
+    (encoded(LIGHTUP, "") | {"solution_enc": "AAAA"}, "must be base64 of JSON"),
+    (encoded(LIGHTUP, "") | {"solution_enc": "A!"}, "must be base64 of JSON"),
+    (encoded(LIGHTUP, "") | {"height": 2}, "must agree"),
+]
+
+
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("read", "first", "wrong", "says"),
     [
-        ([], "must be a puzzle as JSON in UTF-8: Expected `object`, got `array`; correct"),
-        (LIGHTUP | {"answer": ["+ . #"]}, "must satisfy the rules of lightup; that of one"),
-        (LIGHTUP | {"answer": ["# . ."]}, "must decide every cell"),
-        (LIGHTUP | {"problem": [". . ."], "answer": ["# + +"]}, "must agree; the URL gives"),
-        (LIGHTUP | {"width": 4}, "must agree"),
-        (LIGHTUP | {"pid": "shakashaka", "problem": [". 5 ."], "answer": ["2 . 3"]}, "must agree"),
-        (
-            {key: value for key, value in LIGHTUP.items() if key != "source"},
-            "missing required field `source`",
-        ),
-        (LIGHTUP | {"problem": 3}, r"Expected `array`, got `int` - at `\$.problem`; correct"),
-        (LIGHTUP | {"problem": [3]}, r"Expected `str`, got `int` - at `\$.problem\[0\]`"),
-        (HEYAWAKE | {"rooms": ["0 1", "0 1"]}, "rooms must be those"),
-        (HEYAWAKE | {"rooms": ["0 0", "0 0"]}, "rooms must be those"),
-        (HEYAWAKE | {"rooms": ["0 2", "1 1"]}, "rooms must be those"),
-        (HEYAWAKE | {"rooms": ["0 0"]}, "rooms must be those"),
+        *((ppbench.read_jsonl, LIGHTUP, *x) for x in WRITTEN),
+        *((ppbench.read_full, encoded(LIGHTUP, ""), *x) for x in ENCODED),
     ],
 )
-def test_wrong_lines_are_named(tmp_path, line, says):
-    path = written(tmp_path / "a.jsonl", LIGHTUP, line)
+def test_wrong_lines_are_named(tmp_path, read, first, wrong, says):
+    path = written(tmp_path / "a.jsonl", first, wrong)
     with pytest.raises(InputError, match=rf"a\.jsonl:2: .*{says}"):
-        ppbench.read_jsonl(path)
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        (encoded(LIGHTUP, ["mouse,left,1,1", "mouse,right,5,1"]), "must satisfy the rules"),
-        (encoded(LIGHTUP, ["mouse,left,1,1"]), "must decide every cell"),
-        (encoded(LIGHTUP, ["mouse,leftx2,1,1"]), "must be one click"),
-        (encoded(LIGHTUP, ["mouse,left,1,1;key,1"]), "must be one click"),
-        (encoded(LIGHTUP, ["mouse,left,7,1"]), "must stay on the board"),
-        (encoded(LIGHTUP, ["mouse,left,1,1", "mouse,left,3,1", "mouse,left,5,1"]), "decide every"),
-        (encoded(LIGHTUP, []) | {"solution_enc": "AAAA"}, "must be base64 of JSON"),
-        (encoded(LIGHTUP, []) | {"solution_enc": "A!"}, "must be base64 of JSON"),
-        (encoded(LIGHTUP, []) | {"height": 2}, "must agree"),
-    ],
-)
-def test_wrong_lines_of_ppbench_are_named(tmp_path, line, says):
-    path = written(tmp_path / "a.jsonl", line)
-    with pytest.raises(InputError, match=rf"a\.jsonl:1: .*{says}"):
-        ppbench.read_full(path)
+        read(path)
 
 
 def test_lines_that_are_not_json_are_named(tmp_path):
