@@ -27,9 +27,9 @@ class Augmentation(NamedTuple):
     """A symmetry of the square with a permutation of the colours.
 
     Attributes:
-        transform: 0 as it is, 1 to 3 quarter turns counterclockwise, 4 left and right swapped,
-            5 top and bottom swapped, 6 transposed, 7 transposed along the other diagonal.
-        colors: ten colours; `colors[c]` is what colour c becomes.
+      transform: 0 as it is, 1 to 3 quarter turns counterclockwise, 4 left and right swapped,
+        5 top and bottom swapped, 6 transposed, 7 transposed along the other diagonal.
+      colors: ten colours; `colors[c]` is what colour c becomes.
     """
 
     transform: int
@@ -53,10 +53,10 @@ def parse_name(name: str) -> tuple[str, Augmentation]:
     """Challenge and augmentation of a name in upstream's ``identifiers.json``.
 
     Args:
-        name: a challenge's id, alone or as ``<id>|||t<transform>|||<ten digits>``.
+      name: a challenge's id, alone or as ``<id>|||t<transform>|||<ten digits>``.
 
     Raises:
-        InputError: it is neither, or the digits are not a permutation.
+      InputError: it is neither, or the digits are not a permutation.
     """
     challenge, *rest = name.split(SEPARATOR)
     is_id = challenge not in ("", BLANK_NAME)
@@ -86,9 +86,9 @@ def restore(tokens: np.ndarray, transforms: np.ndarray, colors: np.ndarray) -> l
     """Grids cropped from pages, their augmentations undone, each as `grids.pack` writes it.
 
     Args:
-        tokens: [M, 900] integer, any values.
-        transforms: [M] integer, as in `Augmentation`.
-        colors: [M, 10] integer, likewise.
+      tokens: [M, 900] integer, any values.
+      transforms: [M] integer, as in `Augmentation`.
+      colors: [M, 10] integer, likewise.
     """
     heights, widths = (sizes.tolist() for sizes in crop_sizes(tokens))
     # Tokens that are no colours may wrap around here: a crop contains none.
@@ -110,10 +110,10 @@ def draw_augmentations(
     """Challenges in upstream's order, each with its augmentations, the first of them `PLAIN`.
 
     Args:
-        challenges: of all subsets; those of a subset are shuffled.
-        num_augmentations: the most augmentations of a challenge beside `PLAIN`. They differ in
-            their effect; there are fewer if five times as many draws do not give enough.
-        rng: advanced by the draws.
+      challenges: of all subsets; those of a subset are shuffled.
+      num_augmentations: the most augmentations of a challenge beside `PLAIN`. They differ in
+        their effect; there are fewer if five times as many draws do not give enough.
+      rng: advanced by the draws.
     """
     subsets: dict[str, list[Challenge]] = {}
     for challenge in challenges:

@@ -60,11 +60,11 @@ class Challenge:
     """A challenge of ARC-AGI.
 
     Attributes:
-        name: its id, such as "00576224".
-        subset: the set it was read from, such as "evaluation".
-        train: its examples, at least one.
-        test: its test inputs, at least one, with output None where unknown.
-        test_first: whether the file names "test" before "train"; training rows follow this order.
+      name: its id, such as "00576224".
+      subset: the set it was read from, such as "evaluation".
+      train: its examples, at least one.
+      test: its test inputs, at least one, with output None where unknown.
+      test_first: whether the file names "test" before "train"; training rows follow this order.
     """
 
     name: str
@@ -85,14 +85,14 @@ def read_challenges(
     challenges; the outputs of a challenge in neither file are unknown.
 
     Args:
-        folder: where the files are.
-        subsets: names such as "training", "evaluation2".
+      folder: where the files are.
+      subsets: names such as "training", "evaluation2".
 
     Raises:
-        InputError: a subset is missing, a file is malformed (the message begins with its path), or
-            a challenge is in two subsets, so that training on one would reveal the answers of the
-            other.
-        OSError: a file cannot be read.
+      InputError: a subset is missing, a file is malformed (the message begins with its path), or
+        a challenge is in two subsets, so that training on one would reveal the answers of the
+        other.
+      OSError: a file cannot be read.
     """
     root = epath.Path(folder)
     if isinstance(subsets, str) or not subsets:
@@ -126,8 +126,8 @@ def read_file(path: epath.Path, subset: str) -> dict[str, Challenge]:
     """The challenges of one file by name, in its order; see `read_challenges`.
 
     Raises:
-        InputError: the file is malformed. The message begins with the path.
-        OSError: it cannot be read.
+      InputError: the file is malformed. The message begins with the path.
+      OSError: it cannot be read.
     """
     tasks = read_json(path, dict[str, Any])
     try:
@@ -140,8 +140,8 @@ def read_json(path: epath.Path, kind: type[T]) -> T:
     """A JSON file as a value of a declared type.
 
     Raises:
-        InputError: it is not JSON, or not of this type. The message begins with the path.
-        OSError: it cannot be read.
+      InputError: it is not JSON, or not of this type. The message begins with the path.
+      OSError: it cannot be read.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)

@@ -22,9 +22,9 @@ def encode(grid: np.ndarray, row: int = 0, column: int = 0) -> np.ndarray:
     """Tokens of a grid: [900] int32.
 
     Args:
-        grid: [h, w] integer, colours 0..9, h and w in 1..30; not checked.
-        row: rows of padding above the grid, at most 30 - h.
-        column: columns of padding to its left, at most 30 - w.
+      grid: [h, w] integer, colours 0..9, h and w in 1..30; not checked.
+      row: rows of padding above the grid, at most 30 - h.
+      column: columns of padding to its left, at most 30 - w.
     """
     page = np.zeros((MAX_SIZE, MAX_SIZE), np.int32)  # PAD
     bottom, right = row + grid.shape[0], column + grid.shape[1]
@@ -42,7 +42,7 @@ def crop_sizes(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     upper left; of several, the lowest in height. Both sizes are 0 if the first token is no colour.
 
     Args:
-        tokens: [..., 900] integer; model outputs may hold any value.
+      tokens: [..., 900] integer; model outputs may hold any value.
     """
     pages = tokens.reshape(*tokens.shape[:-1], MAX_SIZE, MAX_SIZE)
     colored = (pages >= FIRST_COLOR) & (pages < VOCAB_SIZE)

@@ -53,14 +53,14 @@ class ArcSet:
     """Test inputs under augmentations, one per row, with the augmentations to undo.
 
     Attributes:
-        puzzles: N rows; the identifiers tell augmented challenges apart.
-        labels: [N, 900] int32, the augmented outputs; all PAD, to be ignored, where unknown.
-        num_puzzle_identifiers: rows of the puzzle embedding, that of padding included.
-        challenges: the T challenges to solve, including any without rows.
-        challenge_of: [N] int32, index into `challenges`.
-        test_of: [N] int32, which of the challenge's test inputs.
-        transform_of: [N] int32, see `Augmentation`.
-        colors_of: [N, 10] int32, likewise.
+      puzzles: N rows; the identifiers tell augmented challenges apart.
+      labels: [N, 900] int32, the augmented outputs; all PAD, to be ignored, where unknown.
+      num_puzzle_identifiers: rows of the puzzle embedding, that of padding included.
+      challenges: the T challenges to solve, including any without rows.
+      challenge_of: [N] int32, index into `challenges`.
+      test_of: [N] int32, which of the challenge's test inputs.
+      transform_of: [N] int32, see `Augmentation`.
+      colors_of: [N, 10] int32, likewise.
     """
 
     puzzles: Puzzles
@@ -92,10 +92,10 @@ def read_set(folder: str | os.PathLike[str]) -> ArcSet:
     told from a true output.
 
     Args:
-        folder: written by upstream's ``dataset/build_arc_dataset.py`` or by `write_folder`.
+      folder: written by upstream's ``dataset/build_arc_dataset.py`` or by `write_folder`.
 
     Raises:
-        DataError: the folder is incomplete or malformed, or its files disagree.
+      DataError: the folder is incomplete or malformed, or its files disagree.
     """
     dataset = read_dataset(folder, split="test")
     root = epath.Path(folder)
@@ -194,18 +194,18 @@ def write_folder(
     ARC-AGI-1 with ConceptARC.
 
     Args:
-        folder: created; must be empty if it exists.
-        challenges: all challenges of the training run, ordered by subset; their identifiers are
-            numbered throughout.
-        test_subsets: subsets whose test inputs are to be solved; if empty, there is no test split.
-        num_augmentations: the most augmentations of a challenge beside the challenge itself; see
-            `draw_augmentations`.
-        seed: of the augmentations and the offsets, 0..2**32 - 1.
+      folder: created; must be empty if it exists.
+      challenges: all challenges of the training run, ordered by subset; their identifiers are
+        numbered throughout.
+      test_subsets: subsets whose test inputs are to be solved; if empty, there is no test split.
+      num_augmentations: the most augmentations of a challenge beside the challenge itself; see
+        `draw_augmentations`.
+      seed: of the augmentations and the offsets, 0..2**32 - 1.
 
     Raises:
-        InputError: an argument is out of range, `test_subsets` names a subset that `challenges`
-            lack, a challenge occurs twice, or `folder` is not empty.
-        OSError: a file cannot be written.
+      InputError: an argument is out of range, `test_subsets` names a subset that `challenges`
+        lack, a challenge occurs twice, or `folder` is not empty.
+      OSError: a file cannot be written.
     """
     _check_arguments(challenges, test_subsets, num_augmentations, seed)
     root = epath.Path(folder)

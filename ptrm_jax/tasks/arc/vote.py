@@ -39,9 +39,9 @@ class Candidate(NamedTuple):
     """A grid that received votes.
 
     Attributes:
-        packed: the grid as `grids.pack` writes it; there can be millions.
-        votes: the number of votes, or the sum of their weights.
-        mean_q: mean sigmoid of the Q logits of the rollouts that voted for it, a probability.
+      packed: the grid as `grids.pack` writes it; there can be millions.
+      votes: the number of votes, or the sum of their weights.
+      mean_q: mean sigmoid of the Q logits of the rollouts that voted for it, a probability.
     """
 
     packed: bytes
@@ -59,8 +59,8 @@ class Ballot:
     """The result of a vote.
 
     Attributes:
-        challenges: T challenges.
-        candidates: ``candidates[t][i]`` are those of test input i of challenge t, the best first.
+      challenges: T challenges.
+      candidates: ``candidates[t][i]`` are those of test input i of challenge t, the best first.
     """
 
     challenges: tuple[Challenge, ...]
@@ -83,17 +83,17 @@ def vote(
     but occupies its rank.
 
     Args:
-        arc_set: N rows.
-        answers: [N, K, 900] integer, any tokens, or [N, 900] for one rollout per row. May be a
-            memory map; it is read in chunks.
-        q_logits: [N, K] or [N] float, logits.
-        finite: [N, K] or [N] bool, rollouts that may vote; by default those with finite Q.
-        rule: "best_q", one vote per row, by its finite rollout with the largest Q, ties to the
-            lowest rollout; "all", one vote per rollout; "q_weighted", one vote per rollout with
-            weight sigmoid(Q).
+      arc_set: N rows.
+      answers: [N, K, 900] integer, any tokens, or [N, 900] for one rollout per row. May be a
+        memory map; it is read in chunks.
+      q_logits: [N, K] or [N] float, logits.
+      finite: [N, K] or [N] bool, rollouts that may vote; by default those with finite Q.
+      rule: "best_q", one vote per row, by its finite rollout with the largest Q, ties to the
+        lowest rollout; "all", one vote per rollout; "q_weighted", one vote per rollout with
+        weight sigmoid(Q).
 
     Raises:
-        InputError: shapes or types do not fit, or `rule` is none of these.
+      InputError: shapes or types do not fit, or `rule` is none of these.
     """
     if rule not in RULES:
         raise InputError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
@@ -141,11 +141,11 @@ class Score(NamedTuple):
     """Accuracy of a ballot.
 
     Attributes:
-        pass_at: for each k, the mean over challenges of the fraction of a challenge's test inputs
-            whose right grid is among the first k candidates, with a 95 % interval over challenges.
-        num_inputs: test inputs counted.
-        num_unknown: test inputs left out, because their outputs are unknown.
-        num_without_candidates: test inputs counted that received no votes; they count as wrong.
+      pass_at: for each k, the mean over challenges of the fraction of a challenge's test inputs
+        whose right grid is among the first k candidates, with a 95 % interval over challenges.
+      num_inputs: test inputs counted.
+      num_unknown: test inputs left out, because their outputs are unknown.
+      num_without_candidates: test inputs counted that received no votes; they count as wrong.
     """
 
     pass_at: dict[int, Interval]
@@ -158,7 +158,7 @@ def score(ballot: Ballot, ks: Sequence[int] = PASS_KS) -> Score:
     """pass@k of a ballot; see `Score`.
 
     Raises:
-        InputError: no output is known, or a k is less than 1.
+      InputError: no output is known, or a k is less than 1.
     """
     ranks: list[list[float]] = []  # of each challenge: of each known output, from 0, inf for none
     num_without_candidates = 0
@@ -194,11 +194,11 @@ class RowAccuracy(NamedTuple):
     `num_puzzles` is the number of challenges.
 
     Attributes:
-        mean_rollout: the fraction of the K rollouts that is right.
-        best_q: whether the finite rollout with the largest Q is right.
-        pass_at_k: whether one of the K rollouts is right.
-        num_rows: rows counted.
-        num_unknown: rows left out, because their outputs are unknown.
+      mean_rollout: the fraction of the K rollouts that is right.
+      best_q: whether the finite rollout with the largest Q is right.
+      pass_at_k: whether one of the K rollouts is right.
+      num_rows: rows counted.
+      num_unknown: rows left out, because their outputs are unknown.
     """
 
     mean_rollout: Interval
@@ -214,13 +214,13 @@ def row_accuracy(
     """Accuracy per augmentation. A rollout that is not finite counts as wrong.
 
     Args:
-        arc_set: N rows.
-        answers: as for `vote`.
-        q_logits: as for `vote`.
-        finite: as for `vote`.
+      arc_set: N rows.
+      answers: as for `vote`.
+      q_logits: as for `vote`.
+      finite: as for `vote`.
 
     Raises:
-        InputError: shapes or types do not fit, or no output is known.
+      InputError: shapes or types do not fit, or no output is known.
     """
     answers, q_logits, finite = _rollouts(arc_set, answers, q_logits, finite)
     known = metrics.valid_rows(arc_set.labels, PAD)
@@ -283,7 +283,7 @@ def write_submission(path: str | os.PathLike[str], ballot: Ballot) -> None:
     """Writes `submission` as JSON, atomically.
 
     Raises:
-        OSError: it cannot be written; an existing file is kept.
+      OSError: it cannot be written; an existing file is kept.
     """
     write_text(path, json.dumps(submission(ballot)))
 

@@ -83,9 +83,9 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[PencilPuzzle]:
     walls that end inside a room; URL, rows, rooms and size must agree.
 
     Raises:
-        InputError: a line is malformed, its parts disagree, or its answer is wrong. The message
-            begins ``path:line:``.
-        OSError: the file cannot be read.
+      InputError: a line is malformed, its parts disagree, or its answer is wrong. The message
+        begins ``path:line:``.
+      OSError: the file cannot be read.
     """
     return _read_lines(path, _parse_written)
 
@@ -96,9 +96,9 @@ def read_golden() -> list[PencilPuzzle]:
     This reads a file of the installed package and does not run its code, which needs node.
 
     Raises:
-        ImportError: the package ``ppbench`` is not installed.
-        InputError: see `read_full`.
-        OSError: the package lacks its file.
+      ImportError: the package ``ppbench`` is not installed.
+      InputError: see `read_full`.
+      OSError: the package lacks its file.
     """
     spec = importlib.util.find_spec("ppbench")
     if spec is None or spec.origin is None:
@@ -116,13 +116,13 @@ def read_full(path: str | os.PathLike[str]) -> list[PencilPuzzle]:
     solution in the file has neither.
 
     Args:
-        path: a JSON object per line, with the keys ``pid``, ``puzzlink_url``, ``width``, ``height``
-            and ``solution_enc``.
+      path: a JSON object per line, with the keys ``pid``, ``puzzlink_url``, ``width``, ``height``
+        and ``solution_enc``.
 
     Raises:
-        InputError: a line is malformed, its parts disagree, or its moves do not solve the puzzle.
-            The message begins ``path:line:``.
-        OSError: the file cannot be read.
+      InputError: a line is malformed, its parts disagree, or its moves do not solve the puzzle.
+        The message begins ``path:line:``.
+      OSError: the file cannot be read.
     """
     return _read_lines(path, _parse_encoded)
 
@@ -283,7 +283,7 @@ def from_url(url: str) -> PencilPuzzle:
     """The puzzle of a puzz.link URL, ``...?<type>/<width>/<height>/<body>``.
 
     Raises:
-        InputError: it is not such a URL, the type is none of the six, or the body does not fit.
+      InputError: it is not such a URL, the type is none of the six, or the body does not fit.
     """
     found = re.fullmatch(r"(?:.*\?)?([a-z]+)/([1-9]\d*)/([1-9]\d*)/(.*?)/?", url.strip())
     pid = found and _ALIASES.get(found[1], found[1])

@@ -55,8 +55,8 @@ def count_solutions(puzzle: PencilPuzzle, limit: int = 2) -> int:
     too long to be practical.
 
     Raises:
-        ImportError: python-sat is not installed.
-        InputError: `limit` is below 1.
+      ImportError: python-sat is not installed.
+      InputError: `limit` is below 1.
     """
     if limit < 1:
         raise InputError(f"limit must be at least 1; got {limit}; pass 2 to test uniqueness")
@@ -79,14 +79,14 @@ def generate(pid: str, size: int, count: int, seed: int) -> list[PencilPuzzle]:
     67; tapa 200, 87, 30; shakashaka 140, 62, 20; nurikabe 180, 58, 11; sudoku thousands.
 
     Args:
-        pid: one of `TYPES`.
-        size: 4, 5 or 6; for sudoku 4 or 6.
-        count: number of puzzles, at least 0.
-        seed: any integer from 0.
+      pid: one of `TYPES`.
+      size: 4, 5 or 6; for sudoku 4 or 6.
+      count: number of puzzles, at least 0.
+      seed: any integer from 0.
 
     Raises:
-        ImportError: python-sat is not installed.
-        InputError: an argument is out of range, or no further distinct puzzle was found.
+      ImportError: python-sat is not installed.
+      InputError: an argument is out of range, or no further distinct puzzle was found.
     """
     sizes = (4, 6) if pid == "sudoku" else (4, 5, _MAX_SIDE)
     if pid not in TYPES or size not in sizes or count < 0 or seed < 0:
@@ -284,9 +284,9 @@ def _thinned(
     """The puzzle with a minimal set of clues, or None if it has several solutions with all clues.
 
     Args:
-        puzzle: the puzzle with all its clues, solved.
-        instead: replaces a clue that is removed.
-        answer: replaces the symbol of the answer in its cell; None keeps it.
+      puzzle: the puzzle with all its clues, solved.
+      instead: replaces a clue that is removed.
+      answer: replaces the symbol of the answer in its cell; None keeps it.
     """
     assert puzzle.answer is not None
     if count_solutions(puzzle) != 1:
@@ -383,11 +383,11 @@ def solutions(puzzle: PencilPuzzle, rng: np.random.Generator | None = None) -> I
     """Answers of a puzzle other than sudoku, as `PencilPuzzle.answer`.
 
     Args:
-        puzzle: its answer is ignored.
-        rng: if given, the first answer is random, not uniform in any sense.
+      puzzle: its answer is ignored.
+      rng: if given, the first answer is random, not uniform in any sense.
 
     Raises:
-        ImportError: python-sat is not installed.
+      ImportError: python-sat is not installed.
     """
     height, width = puzzle.height, puzzle.width
     clues = {

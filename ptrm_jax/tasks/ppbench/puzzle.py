@@ -58,23 +58,23 @@ class PencilPuzzle:
       ``3`` lower right, ``2`` lower left.
 
     Attributes:
-        pid: one of `TYPES`.
-        problem: [height][width] givens, ``.`` for none.
-        answer: [height][width] symbols, ``.`` in cells whose given takes no answer; for sudoku the
-            whole board, in which ``.`` at a given is replaced by the given. None if the solution is
-            unknown.
-        walls: heyawake only, [height][width] masks of `TOP`, `RIGHT`, `BOTTOM`, `LEFT`, the rim
-            included. A wall may end inside a room.
-        moves: ``(cell, symbol)`` in the order in which a solver decided the cells, cells numbered
-            row by row; None if unknown.
-        name: its name in the source.
-        source: where it is from.
-        unique: whether the solution is the only one; None if unknown.
+      pid: one of `TYPES`.
+      problem: [height][width] givens, ``.`` for none.
+      answer: [height][width] symbols, ``.`` in cells whose given takes no answer; for sudoku the
+        whole board, in which ``.`` at a given is replaced by the given. None if the solution is
+        unknown.
+      walls: heyawake only, [height][width] masks of `TOP`, `RIGHT`, `BOTTOM`, `LEFT`, the rim
+        included. A wall may end inside a room.
+      moves: ``(cell, symbol)`` in the order in which a solver decided the cells, cells numbered
+        row by row; None if unknown.
+      name: its name in the source.
+      source: where it is from.
+      unique: whether the solution is the only one; None if unknown.
 
     Raises:
-        InputError: an unknown type, rows of different lengths, a symbol the type does not have, an
-            answer that is incomplete or changes a given, walls that do not fit, or moves that do
-            not lead to the answer.
+      InputError: an unknown type, rows of different lengths, a symbol the type does not have, an
+        answer that is incomplete or changes a given, walls that do not fit, or moves that do
+        not lead to the answer.
     """
 
     pid: str
@@ -256,7 +256,7 @@ def rooms_to_walls(rooms: ArrayLike) -> Masks:
     """Masks of the walls between cells of different rooms, and of the rim.
 
     Args:
-        rooms: [height, width] ids of rooms, numbers or strings.
+      rooms: [height, width] ids of rooms, numbers or strings.
     """
     rooms = np.asarray(rooms)
     _, ids = np.unique(rooms, return_inverse=True)
@@ -275,7 +275,7 @@ def rooms_of(walls: np.ndarray) -> np.ndarray:
     """The room of each cell: [..., H, W] int, rooms numbered from 0 by their first cell.
 
     Args:
-        walls: [..., H, W] integer masks; the rooms of a stack of boards are numbered throughout.
+      walls: [..., H, W] integer masks; the rooms of a stack of boards are numbered throughout.
     """
     *lead, height, width = walls.shape
     # Cells and the passages between them, so that labels do not cross walls.

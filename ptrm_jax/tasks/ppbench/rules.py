@@ -39,7 +39,7 @@ def is_solved(puzzle: PencilPuzzle) -> bool:
     """Whether the answer of the puzzle, of any size, satisfies all rules.
 
     Raises:
-        InputError: the puzzle has no answer.
+      InputError: the puzzle has no answer.
     """
     if puzzle.answer is None:
         raise InputError(
@@ -69,10 +69,10 @@ def check(
     """Whether boards of one type satisfy all its rules: [N] bool.
 
     Args:
-        pid: the type.
-        clues: [N, H, W] integer codes.
-        states: [N, H, W] integer codes of states of the type.
-        walls: [N, H, W] integer masks, for heyawake.
+      pid: the type.
+      clues: [N, H, W] integer codes.
+      states: [N, H, W] integer codes of states of the type.
+      walls: [N, H, W] integer masks, for heyawake.
     """
     if pid == "sudoku":
         return _sudoku(clues, states)

@@ -20,12 +20,12 @@ def by_type(correct: ArrayLike, types: ArrayLike) -> dict[str, Interval]:
     """Accuracy on each type that occurs, in the order of `TYPES`, with its interval.
 
     Args:
-        correct: [B] or [R, B] bool or float in [0, 1], R seeds, as `metrics.interval` takes them:
-            one value per puzzle, which may be the expected accuracy of a choice such as best-Q@K.
-        types: [B] integer, indices into `TYPES`.
+      correct: [B] or [R, B] bool or float in [0, 1], R seeds, as `metrics.interval` takes them:
+        one value per puzzle, which may be the expected accuracy of a choice such as best-Q@K.
+      types: [B] integer, indices into `TYPES`.
 
     Raises:
-        InputError: shapes disagree, a type is not one of the six, or as `metrics.interval`.
+      InputError: shapes disagree, a type is not one of the six, or as `metrics.interval`.
     """
     correct, types = _checked(correct, types)
     return {
@@ -39,11 +39,11 @@ def aggregate(correct: ArrayLike, types: ArrayLike) -> Interval:
     """Accuracy on the puzzles of the five reported types, with equal weight for each puzzle.
 
     Args:
-        correct: as for `by_type`.
-        types: as for `by_type`.
+      correct: as for `by_type`.
+      types: as for `by_type`.
 
     Raises:
-        InputError: as for `by_type`; or there is no puzzle of a reported type.
+      InputError: as for `by_type`; or there is no puzzle of a reported type.
     """
     correct, types = _checked(correct, types)
     reported = types < len(REPORTED)
@@ -61,7 +61,7 @@ def dollars_per_puzzle(
     """The cost of one puzzle in dollars, from seconds on an accelerator and its hourly rate.
 
     Raises:
-        InputError: an argument is negative or not finite.
+      InputError: an argument is negative or not finite.
     """
     if not (0 <= seconds_per_puzzle < np.inf and 0 <= dollars_per_hour < np.inf):
         raise InputError(

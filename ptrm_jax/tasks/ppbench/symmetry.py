@@ -77,10 +77,10 @@ def turn(tokens: Any, image: int, *, height: int = SIDE, width: int = SIDE) -> n
     moves with its cell.
 
     Args:
-        tokens: [..., 100] integer, valid tokens.
-        image: 0 to 7; see `dihedral_cells`.
-        height: rows of the boards before the turn.
-        width: columns of the boards before the turn.
+      tokens: [..., 100] integer, valid tokens.
+      image: 0 to 7; see `dihedral_cells`.
+      height: rows of the boards before the turn.
+      width: columns of the boards before the turn.
     """
     cells = dihedral_cells(height, width)[image]
     return dihedral_tokens()[image][np.asarray(tokens)[..., cells]]

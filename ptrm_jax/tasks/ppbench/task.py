@@ -101,11 +101,11 @@ def puzzle_keys(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     The key is the 8-byte BLAKE2b hash of the least image, read as a little-endian number.
 
     Args:
-        inputs: [B, 100] integer puzzles.
-        labels: not used; tasks share this signature.
+      inputs: [B, 100] integer puzzles.
+      labels: not used; tasks share this signature.
 
     Raises:
-        InputError: they are not puzzles of PPBench.
+      InputError: they are not puzzles of PPBench.
     """
     inputs = np.asarray(inputs)
     if inputs.ndim != 2 or inputs.shape[1] != NUM_CELLS or not (0 <= inputs).all():
@@ -124,7 +124,7 @@ def augment(num_cells: int) -> Augment:
     """A function that draws one of the eight images of a square board, uniformly.
 
     Raises:
-        InputError: `num_cells` is not 100.
+      InputError: `num_cells` is not 100.
     """
     _vocab_size(num_cells)
     cells = jnp.asarray(

@@ -60,10 +60,10 @@ class Symbol(NamedTuple):
     """The meaning of a token.
 
     Attributes:
-        pid: type; empty for `PAD`.
-        given: as in `PencilPuzzle.problem`; always ``.`` for sudoku, whose digits are states.
-        state: as in `PencilPuzzle.answer`; ``.`` if undecided or if the given takes no answer.
-        walls: mask of walls, 0 for types other than heyawake.
+      pid: type; empty for `PAD`.
+      given: as in `PencilPuzzle.problem`; always ``.`` for sudoku, whose digits are states.
+      state: as in `PencilPuzzle.answer`; ``.`` if undecided or if the given takes no answer.
+      walls: mask of walls, 0 for types other than heyawake.
     """
 
     pid: str
@@ -119,7 +119,7 @@ def encode_problem(puzzle: PencilPuzzle) -> np.ndarray:
     """Tokens of the puzzle with nothing decided: [100] int32.
 
     Raises:
-        VocabularyError: the board is larger than 10x10, or a given is not in the vocabulary.
+      VocabularyError: the board is larger than 10x10, or a given is not in the vocabulary.
     """
     return encode_state(puzzle, {})
 
@@ -128,8 +128,8 @@ def encode_answer(puzzle: PencilPuzzle) -> np.ndarray:
     """Tokens of the solution, givens included: [100] int32.
 
     Raises:
-        VocabularyError: as `encode_problem`.
-        InputError: the puzzle has no answer.
+      VocabularyError: as `encode_problem`.
+      InputError: the puzzle has no answer.
     """
     if puzzle.answer is None:
         raise InputError(
@@ -143,12 +143,12 @@ def encode_state(puzzle: PencilPuzzle, decided: dict[int, str]) -> np.ndarray:
     """Tokens of the puzzle with some cells decided: [100] int32.
 
     Args:
-        puzzle: the puzzle.
-        decided: symbols as in `PencilPuzzle.answer` by cell, numbered row by row over the board;
-            for instance ``dict(puzzle.moves[:n])``. Cells whose given takes no answer are ignored.
+      puzzle: the puzzle.
+      decided: symbols as in `PencilPuzzle.answer` by cell, numbered row by row over the board;
+        for instance ``dict(puzzle.moves[:n])``. Cells whose given takes no answer are ignored.
 
     Raises:
-        VocabularyError: as `encode_problem`.
+      VocabularyError: as `encode_problem`.
     """
     if max(puzzle.height, puzzle.width) > SIDE:
         raise VocabularyError(
@@ -183,7 +183,7 @@ def symbols(tokens: Any) -> list[str]:
     `PAD` and values that are not tokens are ``?``.
 
     Raises:
-        InputError: `tokens` is not one vector of 100 integers.
+      InputError: `tokens` is not one vector of 100 integers.
     """
     texts = []
     for token in _known(_tokens(tokens, "tokens", ndim=1)).tolist():
@@ -196,7 +196,7 @@ def is_given(inputs: Any) -> np.ndarray:
     """Cells of a puzzle that are already decided, or take no answer: [..., 100] bool.
 
     Args:
-        inputs: [..., 100] integer.
+      inputs: [..., 100] integer.
     """
     return _GIVEN[inputs]
 
@@ -208,12 +208,12 @@ def draw(tokens: Any, *, clues: Any | None = None) -> str:
     ``-``. Padding outside the board is left out.
 
     Args:
-        tokens: [100] integer, a puzzle or an answer; model outputs may hold any value.
-        clues: [100] integer, the puzzle that `tokens` answers. Its walls are drawn, and a cell is
-            followed by ``!`` if the answer does not keep what the puzzle gives there.
+      tokens: [100] integer, a puzzle or an answer; model outputs may hold any value.
+      clues: [100] integer, the puzzle that `tokens` answers. Its walls are drawn, and a cell is
+        followed by ``!`` if the answer does not keep what the puzzle gives there.
 
     Raises:
-        InputError: `tokens` or `clues` is not one vector of 100 integers.
+      InputError: `tokens` or `clues` is not one vector of 100 integers.
     """
     values = _tokens(tokens, "tokens", ndim=1)
     frame = _known(values)
@@ -253,13 +253,13 @@ def satisfies_rules(answers: Any, inputs: Any) -> np.ndarray:
     only solution, up to the tokens at padding of the puzzle, which are ignored.
 
     Args:
-        answers: [..., 100] integer, any leading axes, any token values.
-        inputs: [..., 100] integer, puzzles of any types, broadcast to `answers` as numpy does; for
-            rollouts [B, K, 100] pass ``inputs[:, None]``.
+      answers: [..., 100] integer, any leading axes, any token values.
+      inputs: [..., 100] integer, puzzles of any types, broadcast to `answers` as numpy does; for
+        rollouts [B, K, 100] pass ``inputs[:, None]``.
 
     Raises:
-        InputError: an array does not hold vectors of 100 integers, a vector of `inputs` is not a
-            puzzle of one type at the top left, or `inputs` does not broadcast.
+      InputError: an array does not hold vectors of 100 integers, a vector of `inputs` is not a
+        puzzle of one type at the top left, or `inputs` does not broadcast.
     """
     answers, inputs = _tokens(answers, "answers"), _tokens(inputs, "inputs")
     lead, problem_lead = answers.shape[:-1], inputs.shape[:-1]
