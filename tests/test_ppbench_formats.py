@@ -239,9 +239,8 @@ def written(path: Path, *lines: object) -> Path:
 
 def test_lines_are_read(tmp_path):
     one, two = ppbench.read_jsonl(written(tmp_path / "a.jsonl", LIGHTUP, HEYAWAKE))
-    assert (one.name, one.source, one.unique, two.unique) == (
-        *("a lightup", "by hand", True, None),
-    )
+    assert (one.name, one.source) == ("a lightup", "by hand")
+    assert (one.unique, two.unique) == (True, None)
     assert one.answer == rows("# . #")
     assert two.walls == ROOMS
 

@@ -91,7 +91,7 @@ def restore(tokens: np.ndarray, transforms: np.ndarray, colors: np.ndarray) -> l
       colors: [M, 10] integer, likewise.
     """
     heights, widths = (sizes.tolist() for sizes in crop_sizes(tokens))
-    # Tokens that are no colours may wrap around here: a crop contains none.
+    # Tokens other than colours may wrap around here; a crop contains none.
     pages = tokens.astype(np.uint8).reshape(-1, MAX_SIZE, MAX_SIZE)
     tables = np.zeros((len(tokens), 256), np.uint8)
     tables[:, FIRST_COLOR:VOCAB_SIZE] = np.argsort(colors, axis=1)

@@ -150,7 +150,7 @@ def read_json(path: epath.Path, kind: type[T]) -> T:
 
 
 def as_json(challenge: Challenge) -> dict[str, list[dict[str, Any]]]:
-    """A challenge as it stands in a file, with the outputs that are known."""
+    """A challenge in the form of the JSON files, with the outputs that are known."""
     kinds = [("train", challenge.train), ("test", challenge.test)]
     return {
         kind: [

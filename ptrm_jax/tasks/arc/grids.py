@@ -39,7 +39,7 @@ def crop_sizes(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Heights and widths of the grids at the upper left of pages: two [...] int32 arrays.
 
     As in upstream's evaluator, the grid is the largest rectangle of colours that begins at the
-    upper left; of several, the lowest in height. Both sizes are 0 if the first token is no colour.
+    upper left; ties go to the lowest height. Both sizes are 0 if the first token is not a colour.
 
     Args:
       tokens: [..., 900] integer; model outputs may hold any value.

@@ -83,7 +83,7 @@ class ArcSet:
 
 
 def read_set(folder: str | os.PathLike[str]) -> ArcSet:
-    """The test split of a folder in upstream's layout, with what undoes its augmentations.
+    """The test split of a folder in upstream's layout, with the augmentations to undo.
 
     The folder holds ``identifiers.json``, ``test_puzzles.json`` and ``test/``. A row's identifier
     names its challenge and augmentation; its test input is the one that equals the row's grid with
@@ -108,7 +108,7 @@ def read_set(folder: str | os.PathLike[str]) -> ArcSet:
     names_path, challenges_path = root / "identifiers.json", root / "test_puzzles.json"
     for path in (names_path, challenges_path):
         if not path.exists():
-            raise DataError(f"{path} is missing; a folder of ARC-AGI has it beside its splits")
+            raise DataError(f"{path} is missing; a folder of ARC-AGI has it next to its splits")
     try:
         names = read_json(names_path, list[str])
         challenges = tuple(read_file(challenges_path, "test").values())
@@ -210,7 +210,9 @@ def write_folder(
     _check_arguments(challenges, test_subsets, num_augmentations, seed)
     root = epath.Path(folder)
     if root.exists() and any(root.iterdir()):
-        raise InputError(f"{root} must be empty, lest two data sets mix; remove it or pass another")
+        raise InputError(
+            f"{root} must be empty, so that data sets do not mix; remove it or pass another"
+        )
     rng = np.random.RandomState(seed)
     drawn = draw_augmentations(challenges, num_augmentations, rng)
     names = [

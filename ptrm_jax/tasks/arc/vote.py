@@ -103,7 +103,7 @@ def vote(
     probability = expit(q_logits)
     weight = probability if rule == "q_weighted" else np.ones(q_logits.shape)
 
-    # Of each test input: packed grid -> [votes, sum of sigmoid(Q), rollouts]. Dicts keep the order
+    # For each test input: packed grid -> [votes, sum of sigmoid(Q), rollouts]. Dicts keep the order
     # of insertion, and sorting is stable.
     tally: dict[tuple[int, int], dict[bytes, list[float]]] = {}
     step = max(1, _CHUNK // finite.shape[1])

@@ -221,12 +221,9 @@ def _draw_shakashaka(size: int, rng: np.random.Generator) -> PencilPuzzle | None
     true = next(formula.models([], wished), None)
     if true is None:
         return None
+    white_quarters = QUARTERS.tolist()
     states = {
-        cell: next(
-            state
-            for state, shape in enumerate(QUARTERS)
-            if all((quarter in true) == white for quarter, white in zip(lits, shape, strict=True))
-        )
+        cell: white_quarters.index([quarter in true for quarter in lits])
         for cell, lits in quarters.items()
     }
     triangles = {cell for cell, state in states.items() if state > 1}

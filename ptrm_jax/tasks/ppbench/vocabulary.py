@@ -352,7 +352,7 @@ def _tokens(values: Any, name: str, *, ndim: int | None = None) -> np.ndarray:
         axes = "[..., 100]" if ndim is None else "[100]"
         raise InputError(
             f"{name} must be integer tokens {axes}; {name} has shape {array.shape} and dtype "
-            f"{array.dtype}; pass boards padded to {SIDE}x{SIDE}, as encode_problem makes them"
+            f"{array.dtype}; pass boards padded to {SIDE}x{SIDE}, as by encode_problem"
         )
     return array
 
