@@ -31,9 +31,6 @@ from ptrm_jax.tasks.arc import (
 from ptrm_jax.tasks.arc.augment import draw_augmentations
 from ptrm_jax.tasks.arc.grids import crop_sizes
 
-PER_ROW = ("labels", "challenge_of", "test_of", "transform_of", "colors_of")
-
-
 Challenges = tuple[Challenge, ...]
 
 
@@ -355,14 +352,6 @@ def test_missing_files_and_files_that_are_not_json_are_refused(tmp_path: Path) -
 # --- Augmented rows ------------------------------------------------------------------------------
 
 
-def assert_same_rows(a: ArcSet, b: ArcSet) -> None:
-    for name in PER_ROW:
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
-    for x, y in zip(a.puzzles, b.puzzles, strict=True):
-        np.testing.assert_array_equal(x, y)
-    assert [c.name for c in a.challenges] == [c.name for c in b.challenges]
-
-
 def made_set(
     folder: Path, challenges: Sequence[Challenge], test_subsets: list[str], **settings: int
 ) -> ArcSet:
@@ -402,16 +391,22 @@ UPSTREAM = {
 }
 
 
-def test_a_folder_is_what_upstreams_builder_writes(tmp_path: Path, challenges: Challenges) -> None:
-    arc.write_folder(tmp_path, challenges, ["exam"], num_augmentations=6, seed=5)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, challenges: Challenges) -> Path:
+    path = tmp_path_factory.mktemp("folder")
+    arc.write_folder(path, challenges, ["exam"], num_augmentations=6, seed=5)
+    return path
+
+
+def test_a_folder_is_what_upstreams_builder_writes(folder: Path) -> None:
     written = {}
-    for path in sorted(tmp_path.rglob("*.*")):
+    for path in sorted(folder.rglob("*.*")):
         if path.suffix == ".json":
             content = json.dumps(json.loads(path.read_text())).encode()
         else:
             array = np.load(path)
             content = f"{array.dtype} {array.shape} ".encode() + array.tobytes()
-        name = path.relative_to(tmp_path).as_posix()
+        name = path.relative_to(folder).as_posix()
         written[name] = hashlib.sha256(content).hexdigest()[:16]
     assert written == UPSTREAM
 
@@ -437,13 +432,11 @@ def test_augmentations_are_distinct_and_follow_the_seed(challenges: Challenges) 
     assert draw(challenges[:1], 0, 1) == {"first": ["first"]}
 
 
-def test_rows_show_the_augmented_test_inputs_and_outputs(
-    tmp_path: Path, challenges: Challenges
-) -> None:
-    made = made_set(tmp_path, challenges, ["exam"], num_augmentations=6, seed=5)
+def test_rows_show_the_augmented_test_inputs_and_outputs(folder: Path) -> None:
+    made = arc.read_set(folder)
     assert len(made) == 7 * 3 and len(set(names_of(made))) == 7 * 2
     assert made.puzzles.inputs.dtype == made.labels.dtype == np.int32
-    names = json.loads((tmp_path / "identifiers.json").read_text())
+    names = json.loads((folder / "identifiers.json").read_text())
     assert len(set(names)) == len(names) == made.num_puzzle_identifiers
     assert [names[i] for i in made.puzzles.puzzle_identifiers] == names_of(made)
     for row in range(len(made)):
@@ -452,21 +445,23 @@ def test_rows_show_the_augmented_test_inputs_and_outputs(
             np.testing.assert_array_equal(brute_invert(crop(tokens), *undo_of(made, row)), grid)
             np.testing.assert_array_equal(arc.encode(crop(tokens)), tokens)
     some = made.take(np.array([7, 2]))
-    assert_same_rows(some, made.take(slice(2, 8)).take(np.array([5, 0])))
+    again = made.take(slice(2, 8)).take(np.array([5, 0]))
+    for name in ("labels", "challenge_of", "test_of", "transform_of", "colors_of"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(again, name))
+    np.testing.assert_array_equal(some.puzzles.inputs, again.puzzles.inputs)
     assert some.puzzles.index.tolist() == [7, 2]
     assert len(some.challenges) == 2
-    dataset = read_dataset(tmp_path)
+    dataset = read_dataset(folder)
     np.testing.assert_array_equal(dataset.puzzles.inputs, made.puzzles.inputs)
     assert (dataset.ignore_label, dataset.vocab_size) == (PAD, 12)
 
 
 def test_training_rows_are_moved_and_augmented_examples(
-    tmp_path: Path, challenges: Challenges
+    folder: Path, challenges: Challenges
 ) -> None:
     """Undone and moved back, the rows are the examples, and the test inputs of the lessons."""
-    arc.write_folder(tmp_path, challenges, ["exam"], num_augmentations=6, seed=5)
-    names = json.loads((tmp_path / "identifiers.json").read_text())
-    train = read_dataset(tmp_path, split="train")
+    names = json.loads((folder / "identifiers.json").read_text())
+    train = read_dataset(folder, split="train")
     assert train.group_of.max() == len(challenges) - 1
     expected = {
         challenge.name: sorted(
