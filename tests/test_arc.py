@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 from ptrm_jax import DataError, make_puzzles, read_dataset
 from ptrm_jax.errors import InputError
 from ptrm_jax.metrics import interval
+from ptrm_jax.paper import arc_agi_2
 from ptrm_jax.tasks import arc
 from ptrm_jax.tasks.arc import (
     EOS,
@@ -853,6 +855,11 @@ def test_accuracy_of_rows_without_outputs_is_refused(exam: ArcSet) -> None:
     unknown = dataclasses.replace(exam, labels=np.full_like(exam.labels, PAD))
     with pytest.raises(InputError, match="no row has any"):
         arc_vote.row_accuracy(unknown, np.zeros((39, 900), int), np.zeros(39))
+
+
+def test_the_benchmark_needs_data() -> None:
+    with pytest.raises(DataError, match="arc-agi-2 needs --data"):
+        arc_agi_2.check(SimpleNamespace(config=arc_agi_2.CONFIG))
 
 
 # --- The public sets -----------------------------------------------------------------------------

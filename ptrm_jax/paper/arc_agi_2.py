@@ -24,6 +24,7 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 
+from ptrm_jax.errors import DataError
 from ptrm_jax.files import write_text
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import Result, Run, Sweep, SweepConfig
@@ -42,12 +43,12 @@ CONFIG = SweepConfig(
 
 
 def check(sweep: Sweep) -> None:
-    """Refuses data that are no folder of ARC-AGI.
+    """Refuses data that are not a folder of ARC-AGI.
 
     Raises:
       DataError: they are not.
     """
-    arc.read_set(sweep.config.data)
+    _rows(sweep.config)
 
 
 def report(result: Result, directory: epath.Path) -> str:
@@ -94,9 +95,17 @@ def report(result: Result, directory: epath.Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _rows(config: SweepConfig) -> arc.ArcSet:
+    if config.data is None:
+        raise DataError(
+            "arc-agi-2 needs --data, the folder of ARC-AGI that was trained on; got none"
+        )
+    return arc.read_set(config.data)
+
+
 def _solved_rows(result: Result) -> arc.ArcSet:
     """The rows of a sweep, with the challenges that they belong to."""
-    rows = arc.read_set(result.config.data).take(slice(len(result.deterministic.measured.finite)))
+    rows = _rows(result.config).take(slice(len(result.deterministic.measured.finite)))
     present, challenge_of = np.unique(rows.challenge_of, return_inverse=True)
     return dataclasses.replace(
         rows,
