@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from pysat.solvers import Glucose4
 
-from ptrm_jax.tasks.sudoku import BLANK, PAD, boards as sudoku, kernels as _sudoku_kernels
+from ptrm_jax.tasks import sudoku
+from ptrm_jax.tasks.sudoku import BLANK, PAD, generator, kernels
 
 SIZES = (4, 6, 9)
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # rows, columns of a box
@@ -373,7 +374,7 @@ def test_generation_depends_on_seed_and_index_only(generated):
 
 
 def test_workers_do_not_change_the_puzzles(monkeypatch):
-    monkeypatch.setattr(sudoku, "_CHUNK", 7)
+    monkeypatch.setattr(generator, "_CHUNK", 7)
     inputs, labels = sudoku.generate(6, 40, seed=5, split="train", workers=3)
     monkeypatch.undo()
     same = sudoku.generate(6, 40, seed=5, split="train")
@@ -408,7 +409,7 @@ def test_no_puzzle_occurs_twice_even_where_draws_collide(monkeypatch):
     inputs, _ = sudoku.generate(4, 1500, seed=0, extra_clues=8)
     assert len(np.unique(inputs, axis=0)) == 1500
     np.testing.assert_array_equal(sudoku.generate(4, 1490, seed=0, extra_clues=8)[0], inputs[:1490])
-    monkeypatch.setattr(sudoku, "_MAX_REDRAWS", 1)
+    monkeypatch.setattr(generator, "_MAX_REDRAWS", 1)
     with pytest.raises(ValueError, match=r"count is 1500, and 1 draws of puzzle \d+ gave earlier"):
         sudoku.generate(4, 1500, seed=0, extra_clues=8)
 
@@ -616,7 +617,7 @@ def test_numba_is_imported_only_to_solve():
 def test_functions_compile_where_nothing_can_be_cached():
     namespace: dict = {}
     exec(compile("def double(x): return 2 * x", "/nowhere/double.py", "exec"), namespace)
-    assert _sudoku_kernels._compiled(namespace["double"])(21) == 42
+    assert kernels._compiled(namespace["double"])(21) == 42
 
 
 # Files
