@@ -10,11 +10,12 @@ These names are the stable ones; everything else may change between versions.
 from ptrm_jax import mesh, metrics
 from ptrm_jax.checkpoint import CheckpointError, load, save
 from ptrm_jax.config import Langevin, ModelConfig, Precision, Save
-from ptrm_jax.data import DataError, read_dataset
+from ptrm_jax.errors import DataError
 from ptrm_jax.model import TRM, Carry, Heads
 from ptrm_jax.puzzles import Puzzles, make_puzzles
 from ptrm_jax.solver import Solution, deep_recursion, initial_carry, solve, step
 from ptrm_jax.solver.selection import best_q, mode
+from ptrm_jax.tasks import read_dataset
 from ptrm_jax.version import __version__
 
 __all__ = [

@@ -1,22 +1,18 @@
-"""Labelled puzzles: the bundled sets, upstream's `.npy` folders, the files of the tasks."""
+"""Labelled puzzles, and the reader of folders in upstream's layout."""
 
 import dataclasses
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from ptrm_jax import tasks
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.errors import DataError
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
-
-_BUNDLED = epath.Path(__file__).parent / "assets" / "puzzles"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +23,15 @@ class Dataset:
       name: what the user called it.
       puzzles: B puzzles, in data-set order.
       labels: [B, S] int32 tokens.
-      ignore_label: label of positions that do not count, or None.
+      ignore_label: label of positions that are not scored, or None.
       digest: SHA-256 over inputs, labels and identifiers of the whole set, 64 hex digits.
       vocab_size: V of the data set.
-      puzzle_of: [B] int32, ascending: rows of one puzzle (the examples of an ARC-AGI task, say)
-        share a number; training draws whole puzzles. None where every row is its own.
+      puzzle_of: [B] int32, ascending: rows of one puzzle (such as the examples of an ARC-AGI task)
+        share a number; training draws whole puzzles. None if every row is a puzzle.
       group_of: [B] int32, ascending: puzzles of one group (the augmentations of one original)
-        share a number; training draws one of them. None where every puzzle is its own.
-      task: name of the task whose rules hold, where that is known.
-      strata: by name, the kind of each puzzle that results are split by: [B] strings.
+        share a number; training draws one of them. None if every puzzle is a group.
+      task: name of the task whose rules apply, if known.
+      strata: by name, the kind of each puzzle, by which results are split: [B] strings.
     """
 
     name: str
@@ -53,10 +49,10 @@ class Dataset:
         return len(self.labels)
 
     def head(self, num_puzzles: int | None) -> "Dataset":
-        """The first `num_puzzles`, or all; the digest stays the whole set's.
+        """The first `num_puzzles`, or all; the digest remains that of the whole set.
 
         Raises:
-          DataError: there are fewer, or num_puzzles < 1.
+          DataError: the set is smaller, or num_puzzles < 1.
         """
         if num_puzzles is None:
             return self
@@ -68,7 +64,7 @@ class Dataset:
         return self.take(slice(num_puzzles))
 
     def take(self, rows: slice | np.ndarray) -> "Dataset":
-        """Some of the rows; each keeps its index, and so its noise."""
+        """Some of the rows; each keeps its index, and therefore its noise."""
         return dataclasses.replace(
             self,
             puzzles=self.puzzles.take(rows),
@@ -91,83 +87,6 @@ class Dataset:
             )
 
 
-def bundled() -> tuple[str, ...]:
-    """Names of the puzzle sets that come with the package."""
-    return tuple(sorted(p.stem for p in _BUNDLED.glob("*.csv")))
-
-
-def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Dataset:
-    """A data set by bundled name, CSV file or upstream folder.
-
-    Args:
-      source: a bundled name ("sudoku6", "sudoku9"); a CSV of Sudokus or of square mazes, with
-        columns `source,question,answer,rating`; JSON lines of PPBench; "ppbench-golden", where the
-        package ppbench is installed; a folder in upstream's layout, with `dataset.json` in it or in
-        its sub-folder `split`; or `hf://datasets/owner/name[@revision]/path` of such a file or
-        folder on the Hugging Face hub, where huggingface_hub is installed.
-      split: sub-folder of an upstream folder.
-
-    Raises:
-      DataError: not found, incomplete, or malformed.
-    """
-    name = os.fspath(source)
-    if name.startswith("hf://"):
-        path = _from_hub(name)
-    else:
-        path = _BUNDLED / f"{name}.csv" if name in bundled() else epath.Path(name)
-    if path.is_dir():
-        return _read_upstream(name, path, split)
-    if (task := tasks.of_name(name)) is None:
-        if not path.exists():
-            raise DataError(
-                f"no data at {name!r}: it must be a bundled name ({', '.join(bundled())}), a CSV "
-                "or JSON-lines file, or a folder in upstream's layout (<split>/dataset.json, "
-                "all__inputs.npy, ...)"
-            )
-        if (task := tasks.of_file(path)) is None:
-            raise DataError(
-                f"{name} must be a .csv or .jsonl file or a folder; got suffix {path.suffix!r}"
-            )
-    try:
-        read = task.named.get(name)
-        inputs, labels, strata = task.read(path) if read is None else read()
-    except (ValueError, ImportError) as error:
-        raise DataError(str(error)) from error
-    vocab_size = task.vocab_size(inputs.shape[1])
-    return make_dataset(name, inputs, labels, vocab_size, task=task.name, strata=strata)
-
-
-def _from_hub(name: str) -> epath.Path:
-    """A file or folder of a data set on the Hugging Face hub, brought into the hub's cache."""
-    match = re.fullmatch(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)", name)
-    if match is None:
-        raise DataError(
-            f"data on the hub must read hf://datasets/owner/name[@revision]/path; got {name!r}"
-        )
-    repository, revision, path = match.groups()
-    try:
-        import huggingface_hub as hub
-    except ImportError as error:
-        raise DataError(
-            f"{name} needs huggingface_hub: pip install 'ptrm-jax[hub]', or download it and give "
-            "its path"
-        ) from error
-    try:
-        folder = hub.snapshot_download(
-            repository,
-            repo_type="dataset",
-            revision=revision,
-            allow_patterns=[path, f"{path}/*"],
-        )
-    except Exception as error:  # the hub's own, requests' and httpx's, depending on its version
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(
-            f"{name} cannot be read from the hub: {first}; check the name and the connection, or "
-            "download it and give its path"
-        ) from error
-    return epath.Path(folder) / path
-
-
 def make_dataset(
     name: str,
     inputs: np.ndarray,
@@ -177,12 +96,12 @@ def make_dataset(
     task: str | None = None,
     strata: Mapping[str, np.ndarray] | None = None,
 ) -> Dataset:
-    """Puzzles made here, [B, S] int32 each, in our own tasks' alphabets: 0 is padding.
+    """A data set of arrays in which token 0 is padding, as in all tasks of this package.
 
     Args:
-      name: what the user called them.
-      inputs: the puzzles.
-      labels: their answers.
+      name: what the user called it.
+      inputs: [B, S] int32, the puzzles.
+      labels: [B, S] int32, their answers.
       vocab_size: V.
       task: as `Dataset.task`.
       strata: as `Dataset.strata`.
@@ -201,8 +120,20 @@ def _dataset(
     return Dataset(name, puzzles, labels, ignore_label, digest.hexdigest(), vocab_size)
 
 
-def _read_upstream(name: str, folder: epath.Path, split: str) -> Dataset:
-    """Upstream's layout: `puzzle_dataset.py`, written by its `dataset/build_*.py`."""
+def read_upstream(
+    folder: str | os.PathLike[str], split: str = "test", *, name: str | None = None
+) -> Dataset:
+    """A folder in the layout of upstream TRM (`puzzle_dataset.py`, `dataset/build_*.py`).
+
+    Args:
+      folder: holds `dataset.json` and the arrays, or has a sub-folder `split` that does.
+      split: that sub-folder.
+      name: what the user called it; by default the folder.
+
+    Raises:
+      DataError: the folder is incomplete or malformed, or its files disagree.
+    """
+    name, folder = name or os.fspath(folder), epath.Path(folder)
     if not (folder / "dataset.json").exists():
         folder = folder / split
     metadata = _read_metadata(folder / "dataset.json")
@@ -223,7 +154,7 @@ def _read_upstream(name: str, folder: epath.Path, split: str) -> Dataset:
                 f"{folder}: {what} must lie in 0..{limit - 1} by dataset.json; they span "
                 f"{array.min()}..{array.max()}"
             )
-    # Only now: a value that does not fit into 32 bits would wrap around into the range.
+    # After the check: a value beyond 32 bits would wrap around into the range.
     inputs, labels, identifiers = (x.astype(np.int32) for x in (inputs, labels, identifiers))
     # Each set numbers its puzzles and groups from 0; the first row of a set begins a new one.
     sets = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
@@ -236,14 +167,16 @@ def _read_upstream(name: str, folder: epath.Path, split: str) -> Dataset:
 
 
 def _runs(*numbers: np.ndarray) -> np.ndarray:
-    """[B] int32: rows numbered by the runs in which all of `numbers`, [B] each, stay the same."""
+    """[B] int32: rows numbered by the runs in which all of `numbers`, [B] each, are constant."""
     changes = np.any([np.diff(array) != 0 for array in numbers], axis=0)
     return np.concatenate([[0], np.cumsum(changes)]).astype(np.int32)
 
 
 def _read_metadata(path: epath.Path) -> dict[str, Any]:
     if not path.exists():
-        raise DataError(f"{path} is missing; an upstream data folder has it beside its .npy files")
+        raise DataError(
+            f"{path} is missing; it belongs beside the .npy files of an upstream folder"
+        )
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -308,7 +241,7 @@ def _read_set(
             + (" and fall in between" if (counts < 0).any() else "")
         )
     puzzles = np.arange(len(counts))
-    groups = puzzles  # nothing but training asks for groups: a folder may lack them
+    groups = puzzles  # only training needs groups, so a folder may lack them
     group_path = folder / f"{set_name}__group_indices.npy"
     if group_path.exists():
         bounds = _read_array(group_path).astype(np.int64)
@@ -320,7 +253,8 @@ def _read_set(
                 f"from {bounds[0]} to {bounds[-1]}"
             )
         groups = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    return inputs, labels, *(np.repeat(x, counts) for x in (identifiers, puzzles, groups))
+    identifiers, puzzles, groups = (np.repeat(x, counts) for x in (identifiers, puzzles, groups))
+    return inputs, labels, identifiers, puzzles, groups
 
 
 def _read_array(path: epath.Path) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from conftest import load_experiment
 
 import ptrm_jax
-from ptrm_jax import checkpoint, data, mesh, metrics
+from ptrm_jax import checkpoint, mesh, metrics, tasks
 from ptrm_jax.data import Dataset
 from ptrm_jax.solver import Solution
 from ptrm_jax.tasks import maze, sudoku
@@ -47,7 +47,7 @@ def test_what_is_bundled_is_small_and_of_no_machine() -> None:
             assert not re.search(r"""["\s`(=]/\w""", path.read_text()), path
 
 
-@pytest.mark.parametrize("name", data.bundled())
+@pytest.mark.parametrize("name", tasks.bundled_sets())
 def test_bundled_puzzles_are_of_the_test_split(name: str) -> None:
     """As made by the call that their generator's docstring gives; nothing trained is like them."""
     puzzles = ptrm_jax.read_dataset(name)

@@ -16,7 +16,7 @@ import pytest
 
 from ptrm_jax import DataError, ModelConfig, Puzzles, data, make_puzzles, read_dataset
 from ptrm_jax.puzzles import check_puzzles
-from ptrm_jax.tasks import sudoku
+from ptrm_jax.tasks import bundled_sets, sudoku
 
 FIELDS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices")
 METADATA = {
@@ -467,7 +467,7 @@ def test_bundled_sets_are_read_by_name(name: str, seq_len: int) -> None:
 
 
 def test_an_unknown_name_lists_the_names_and_the_layout(tmp_path: Path) -> None:
-    assert data.bundled() == ("maze11", "sudoku6", "sudoku9")
+    assert bundled_sets() == ("maze11", "sudoku6", "sudoku9")
     for unknown in ("sudoku7", str(tmp_path / "nowhere.csv")):
         refusal(
             DataError,

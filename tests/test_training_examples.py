@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ptrm_jax import DataError
-from ptrm_jax.data import Dataset, make_dataset, read_dataset
-from ptrm_jax.tasks import all_tasks, maze, sudoku
+from ptrm_jax.data import Dataset, make_dataset
+from ptrm_jax.tasks import maze, names, read_dataset, sudoku
 from ptrm_jax.training import TrainConfig, presets
 from ptrm_jax.training.examples import (
     Position,
@@ -179,7 +179,7 @@ def test_a_seed_of_the_source_comes_before_the_runs() -> None:
         ("generate:", "a generated source must read generate:<task><size>:<number>"),
         ("generate:sudoku9", "a generated source must read"),
         ("generate:sudoku:9", "a generated source must read"),
-        ("generate:chess8:3", f"its task {' or '.join(all_tasks())}; got 'generate:chess8:3'"),
+        ("generate:chess8:3", f"its task {' or '.join(names())}; got 'generate:chess8:3'"),
         ("generate:sudoku9:many", "a generated source must read"),
         ("generate:sudoku9:-3", "a generated source must read"),
         (" generate:sudoku9:3", "no data at"),

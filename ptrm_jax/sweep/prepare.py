@@ -7,14 +7,15 @@ from typing import Any
 
 import jax
 
-from ptrm_jax import checkpoint, data, mesh, metrics
+from ptrm_jax import checkpoint, mesh, metrics
 from ptrm_jax.config import Backend, KeepAnswers
-from ptrm_jax.data import Dataset, read_dataset
+from ptrm_jax.data import Dataset
 from ptrm_jax.errors import DataError, InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.provenance import environment
 from ptrm_jax.sweep.config import Search, SweepConfig
 from ptrm_jax.sweep.plan import Unit, default_unit_steps, plan_runs
+from ptrm_jax.tasks import bundled_sets, read_dataset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,10 +191,10 @@ def _choose_puzzles(config: SweepConfig, whole: Dataset) -> Dataset:
 
 
 def _data_of(checkpoint_name: str) -> str:
-    if checkpoint_name in data.bundled():
+    if checkpoint_name in bundled_sets():
         return checkpoint_name
     raise InputError(
         f"data must be given with a checkpoint that is not bundled; got none for "
-        f"{checkpoint_name!r}; pass a bundled set ({', '.join(data.bundled())}), a CSV file or an "
+        f"{checkpoint_name!r}; pass a bundled set ({', '.join(bundled_sets())}), a CSV file or an "
         "upstream folder"
     )

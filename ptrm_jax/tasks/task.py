@@ -1,13 +1,18 @@
-"""What sweeps, trainer, figures and commands know of a kind of puzzle."""
+"""What sweeps, the trainer, figures and commands know about a kind of puzzle."""
 
 import dataclasses
+import functools
 import hashlib
+import math
 import os
+import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks.symmetry import Augment
 
 
@@ -17,7 +22,7 @@ class Labelled(NamedTuple):
     Attributes:
       inputs: [B, S] int32 tokens, 0 for padding.
       labels: [B, S] int32, the answers.
-      strata: by name, the kind of each puzzle that results are split by: [B] strings.
+      strata: by name, the kind of each puzzle, by which results are split: [B] strings.
     """
 
     inputs: np.ndarray
@@ -27,60 +32,129 @@ class Labelled(NamedTuple):
 
 class Generate(Protocol):
     def __call__(
-        self, size: int, count: int, *, seed: int, split: str, **options: Any
+        self, size: int, count: int, *, seed: int, split: Literal["train", "test"], **options: Any
     ) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def image_key(image: bytes) -> int:
+    """The 8-byte BLAKE2b hash of a puzzle's canonical image, as a little-endian number."""
+    return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little")
+
+
+# Defaults of a Task: tokens are shown as numbers, and puzzles are equal only to themselves.
+
+
+def _encode(text: str) -> np.ndarray:
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdecimal() and len(word) < 10 for word in words):
+        raise InputError(
+            "a puzzle must be written as the numbers of its tokens, separated by spaces; got "
+            f"{text[:80]!r}"
+        )
+    return np.array([int(word) for word in words], np.int32)
+
+
+def _symbols(tokens: Any) -> list[str]:
+    return [str(token) for token in np.asarray(tokens).tolist()]
+
+
+def _draw(tokens: Any, *, clues: Any | None = None) -> str:
+    symbols = _symbols(tokens)
+    width, side = max(map(len, symbols), default=0), math.isqrt(len(symbols))
+    columns = side if side and side**2 == len(symbols) else max(len(symbols), 1)
+    cells = [symbol.rjust(width) for symbol in symbols]
+    return "\n".join(" ".join(cells[i : i + columns]) for i in range(0, len(cells), columns))
+
+
+def _keys(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    rows = np.ascontiguousarray(inputs, "<i4")
+    return np.array([image_key(row.tobytes()) for row in rows], np.uint64)
+
+
+def _augment(num_cells: int) -> Augment:
+    def same(key: jax.Array, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return inputs, labels
+
+    return same
+
+
+def _refuse(task: str, field: str, *args: Any, **options: Any) -> Any:
+    raise InputError(f"task {task!r} has no `{field}`, which this needs; pass {field} to its Task")
+
+
+_MISSING: Any = object()
+"""Of a field without which some uses are refused."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """A kind of puzzle. A module of `ptrm_jax.tasks` that has one as `TASK` is found by its name.
+    """A kind of puzzle.
+
+    `name` and `satisfies_rules` suffice to train on, sweep and solve puzzles of a folder in
+    upstream's layout. Other fields add files and text, better pictures, symmetries, a generator. A
+    field without a default raises InputError when something needs it.
 
     Attributes:
-      name: what commands call it.
-      vocab_size: V of boards of S cells; raises ValueError where there are none.
-      reads: whether a file is of this task, from its name and beginning.
-      read: puzzles of a file; raises ValueError with ``path:line:``.
-      named: sets that other packages bring, by the name that stands for a path; raise ImportError.
-      is_text: whether a puzzle written in one line is of this task.
-      encode: tokens [S] of such a line; raises ValueError, also for clues that contradict.
-      bundled: what the bundled model for boards of S cells would be called.
-      satisfies_rules: of answers [..., S] and inputs that broadcast to them, whether each answer
-        keeps the rules, any token values allowed: [...] bool. It needs no label.
-      draw: a board of tokens [S] as lines of text, with `clues`, the puzzle, marked in an answer.
-      decode: a board of tokens [S] as one line of text.
-      symbols: a board of tokens [S] as short texts, one per cell, "" for an empty one.
-      given: of a puzzle [S], the cells that it does not leave to be decided: [S] bool.
-      puzzle_keys: of inputs and labels, numbers that are equal where a symmetry makes puzzles
-        equal: [B] uint64; raises ValueError where they are not puzzles of this task.
-      augment: for boards of S cells, what draws a random symmetry; raises ValueError.
-      generate: random puzzles and their answers, of the split "train" or "test".
-      options: arguments of `generate` that a command may set, with their types.
-      count_solutions: of a puzzle [S], up to 2; None where nobody counts.
+      name: what commands call it: lower-case letters, digits, - and _.
+      satisfies_rules: for answers [..., S] and inputs that broadcast to them, whether each answer
+        satisfies the rules, any token values allowed: [...] bool. It needs no label.
+      vocab_size: V of boards of S cells; raises InputError if there are none. No default.
+      reads: whether a file holds this task, from its name and beginning. Default: never.
+      read: puzzles of a file; raises InputError with ``path:line:``. No default.
+      named: loaders of sets from other packages, by name; raise ImportError. Default: none.
+      is_text: whether a puzzle written on one line is of this task. Default: never.
+      encode: tokens [S] of such a line; raises InputError, also for contradicting clues. Default:
+        reads token numbers separated by spaces.
+      decode: a board of tokens [S] as one line of text. Default: token numbers.
+      draw: a board of tokens [S] as lines of text; given `clues`, the puzzle, an answer's clues are
+        marked. Default: token numbers, in a square if S is a square number, without marks.
+      symbols: a board of tokens [S] as short texts, one per cell, "" for an empty one. Default:
+        token numbers.
+      given: for puzzles [..., S], the cells that are part of the puzzle rather than of the answer:
+        [..., S] bool. Default: none.
+      bundled: name of the bundled model for boards of S cells. Default: "", none.
+      count_solutions: the number of solutions of a puzzle [S], up to 2; None if not available.
+      puzzle_keys: for inputs and labels [B, S], numbers that are equal for puzzles which training
+        and evaluation must not share, such as symmetric ones: [B] uint64; raises InputError if they
+        are not puzzles of this task. Default: equal for equal inputs.
+      augment: for boards of S cells, a function that draws a random symmetry; raises InputError.
+        Default: the identity.
+      generate: random puzzles and their answers, of the split "train" or "test". No default.
+      options: arguments of `generate` that a command may set, with their types. Default: none.
+
+    Raises:
+      InputError: the name breaks its rule.
     """
 
     name: str
-    vocab_size: Callable[[int], int]
-    reads: Callable[[str | os.PathLike[str]], bool]
-    read: Callable[[str | os.PathLike[str]], Labelled]
-    is_text: Callable[[str], bool]
-    encode: Callable[[str], np.ndarray]
-    bundled: Callable[[int], str]
     satisfies_rules: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    draw: Callable[..., str]
-    decode: Callable[[Any], str]
-    symbols: Callable[[Any], list[str]]
-    given: Callable[[np.ndarray], np.ndarray]
-    puzzle_keys: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    augment: Callable[[int], Augment]
-    generate: Generate
-    options: Mapping[str, type]
+    vocab_size: Callable[[int], int] = _MISSING
+    reads: Callable[[str | os.PathLike[str]], bool] = lambda path: False
+    read: Callable[[str | os.PathLike[str]], Labelled] = _MISSING
     named: Mapping[str, Callable[[], Labelled]] = dataclasses.field(default_factory=dict)
+    is_text: Callable[[str], bool] = lambda text: False
+    encode: Callable[[str], np.ndarray] = _encode
+    decode: Callable[[Any], str] = lambda tokens: " ".join(_symbols(tokens))
+    draw: Callable[..., str] = _draw
+    symbols: Callable[[Any], list[str]] = _symbols
+    given: Callable[[np.ndarray], np.ndarray] = lambda tokens: np.zeros(np.shape(tokens), bool)
+    bundled: Callable[[int], str] = lambda num_cells: ""
     count_solutions: Callable[[np.ndarray], int] | None = None
+    puzzle_keys: Callable[[np.ndarray, np.ndarray], np.ndarray] = _keys
+    augment: Callable[[int], Augment] = _augment
+    generate: Generate = _MISSING
+    options: Mapping[str, type] = dataclasses.field(default_factory=dict)
 
-
-def image_key(image: bytes) -> int:
-    """The 8-byte BLAKE2b hash of a puzzle's canonical image, read as a little-endian number."""
-    return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little")
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*", self.name) or self.name == "none":
+            raise InputError(
+                "a task's name must be lower-case letters, digits, - and _, begin with a letter, "
+                f"and not be 'none'; got {self.name!r}"
+            )
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) is _MISSING:
+                refuse = functools.partial(_refuse, self.name, field.name)
+                object.__setattr__(self, field.name, refuse)
 
 
 def in_test_split(keys: np.ndarray) -> np.ndarray:
@@ -93,10 +167,10 @@ _MOST_BANDS = 5
 
 
 def bands(values: np.ndarray) -> np.ndarray:
-    """Numbers as few kinds, to split results by: [B] strings, such as "24" or "24-26".
+    """Numbers as a few kinds, by which results are split: [B] strings, such as "24" or "24-26".
 
-    Where there are more than five distinct values, neighbours are put together so that each band
-    holds about a fifth of the puzzles.
+    More than five distinct values are grouped with their neighbours, so that each band holds about
+    a fifth of the puzzles.
 
     Args:
       values: [B] whole numbers.

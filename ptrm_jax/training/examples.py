@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptrm_jax import tasks
-from ptrm_jax.data import DataError, Dataset, make_dataset, read_dataset
-from ptrm_jax.errors import InputError
-from ptrm_jax.tasks import Task, maze
+from ptrm_jax.data import Dataset, make_dataset
+from ptrm_jax.errors import DataError, InputError
+from ptrm_jax.tasks import Task, maze, read_dataset
 from ptrm_jax.tasks.symmetry import Augment
 from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.step import Examples
 
-_GENERATE = re.compile(r"generate:([a-z]+)(\d+):(\d+)(?::(.*))?")
+_GENERATE = re.compile(r"generate:([^:]+?)(\d+):(\d+)(?::(.*))?")
 
 _MOST = 10**8
 """Puzzles that one source may ask for; beyond that it is a slip."""
@@ -50,10 +50,10 @@ def read_source(source: str, *, seed: int) -> Dataset:
     if not source.startswith("generate:"):
         return read_dataset(source, split="train")
     match = _GENERATE.fullmatch(source)
-    if match is None or match[1] not in tasks.all_tasks():
+    if match is None or match[1] not in tasks.names():
         raise DataError(
             "a generated source must read generate:<task><size>:<number>[:<name>=<value>,...], its "
-            f"task {' or '.join(tasks.all_tasks())}; got {source!r}"
+            f"task {' or '.join(tasks.names())}; got {source!r}"
         )
     task, (size, count), options = tasks.load(match[1]), map(int, match.group(2, 3)), match[4]
     if count > _MOST:

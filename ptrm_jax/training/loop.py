@@ -30,11 +30,12 @@ from etils import epath
 
 from ptrm_jax import checkpoint, mesh, metrics, sweep
 from ptrm_jax.config import ModelConfig
-from ptrm_jax.data import Dataset, read_dataset
+from ptrm_jax.data import Dataset
 from ptrm_jax.errors import TrainingError
 from ptrm_jax.files import is_partial, write_text
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.provenance import differences, environment
+from ptrm_jax.tasks import read_dataset
 from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.curves import draw_curves
 from ptrm_jax.training.examples import Position, Stream, augmentation, read_examples

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from etils import epath
 
-from ptrm_jax.data import read_dataset
+from ptrm_jax.data import read_upstream
 from ptrm_jax.errors import DataError, InputError
 from ptrm_jax.files import write_bytes, write_text
 from ptrm_jax.puzzles import Puzzles
@@ -97,7 +97,7 @@ def read_set(folder: str | os.PathLike[str]) -> ArcSet:
     Raises:
       DataError: the folder is incomplete or malformed, or its files disagree.
     """
-    dataset = read_dataset(folder, split="test")
+    dataset = read_upstream(folder)
     root = epath.Path(folder)
     inputs = np.asarray(dataset.puzzles.inputs)
     if inputs.shape[1] != SEQ_LEN or dataset.vocab_size != VOCAB_SIZE:
