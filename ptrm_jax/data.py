@@ -121,19 +121,19 @@ def _dataset(
 
 
 def read_upstream(
-    folder: str | os.PathLike[str], split: str = "test", *, name: str | None = None
+    path: str | os.PathLike[str], split: str = "test", *, name: str | None = None
 ) -> Dataset:
     """A folder in the layout of upstream TRM (`puzzle_dataset.py`, `dataset/build_*.py`).
 
     Args:
-      folder: holds `dataset.json` and the arrays, or has a sub-folder `split` that does.
+      path: a folder with `dataset.json` and the arrays, or with a sub-folder `split` of these.
       split: that sub-folder.
       name: what the user called it; by default the folder.
 
     Raises:
       DataError: the folder is incomplete or malformed, or its files disagree.
     """
-    name, folder = name or os.fspath(folder), epath.Path(folder)
+    folder = epath.Path(path)
     if not (folder / "dataset.json").exists():
         folder = folder / split
     metadata = _read_metadata(folder / "dataset.json")
@@ -159,7 +159,11 @@ def read_upstream(
     # Each set numbers its puzzles and groups from 0; the first row of a set begins a new one.
     sets = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
     dataset = _dataset(
-        name, make_puzzles(inputs, identifiers), labels, metadata["ignore_label_id"], vocab_size
+        name or os.fspath(path),
+        make_puzzles(inputs, identifiers),
+        labels,
+        metadata["ignore_label_id"],
+        vocab_size,
     )
     return dataclasses.replace(
         dataset, puzzle_of=_runs(sets, puzzle_of), group_of=_runs(sets, group_of)

@@ -1,10 +1,10 @@
-"""Files of puzzles, one per row: CSV in UTF-8 with the columns ``source,question,answer,rating``.
+"""Files with one puzzle per row: CSV in UTF-8 with the columns ``source,question,answer,rating``.
 
-What the boards are is up to the task, which passes its functions. B is the number of puzzles, S of
-cells.
+B is the number of puzzles, S the number of cells.
 """
 
 import csv
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -14,147 +14,178 @@ from typing import Any
 import numpy as np
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.tasks.task import integers
 
 CSV_COLUMNS = ("source", "question", "answer", "rating")
 UNKNOWN_RATING = -1.0
 
 
-def read_csv(
-    path: str | os.PathLike[str],
-    encode: Callable[[str], np.ndarray],
-    satisfies_rules: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    wrong_answer: Callable[[np.ndarray], str],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Reads and checks a file: inputs [B, S], labels [B, S], ratings [B] float64, B sources.
+@dataclasses.dataclass(frozen=True)
+class CsvFormat:
+    """Reads and writes the files of one task.
 
-    Args:
-        path: the file.
-        encode: tokens [S] of a question or answer; raises ValueError.
-        satisfies_rules: of answers and questions [B, S], whether each is right: [B] bool.
-        wrong_answer: says why an answer [S] is refused.
-
-    Raises:
-        ValueError: the file has no rows or other columns, a row is malformed or of another size
-            than the first, or an answer is wrong. The message begins ``path:line:``.
-        OSError: the file cannot be read.
+    Attributes:
+      encode: tokens [S] of a question or answer; raises InputError.
+      decode: text of one board [S].
+      check_inputs: raises InputError if inputs [B, S] are not puzzles.
+      satisfies_rules: for answers and questions [B, S], whether each is right: [B] bool.
+      wrong_answer: the message that refuses an answer [S].
     """
-    lines: list[int] = []  # where each row ends
-    sources: list[str] = []
-    inputs: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    ratings: list[float] = []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            _check_header(next(reader, []))
-            for row in reader:
-                source, question, answer, rating = _parse_row(row, encode)
-                num_cells = len(inputs[0]) if inputs else len(question)
-                if not len(question) == len(answer) == num_cells:
+
+    encode: Callable[[str], np.ndarray]
+    decode: Callable[[np.ndarray], str]
+    check_inputs: Callable[[np.ndarray], object]
+    satisfies_rules: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    wrong_answer: Callable[[np.ndarray], str]
+
+    def read(
+        self, path: str | os.PathLike[str]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+        """Reads and checks a file: inputs [B, S], labels [B, S], ratings [B] float64, B sources.
+
+        Every answer is checked to be right, but not to be the only right one.
+
+        Raises:
+          InputError: the file has no rows or other columns, a row is malformed or differs in size
+            from the first, or an answer is wrong. The message begins ``path:line:``.
+          OSError: the file cannot be read.
+        """
+        lines: list[int] = []  # the last line of each row
+        sources: list[str] = []
+        inputs: list[np.ndarray] = []
+        labels: list[np.ndarray] = []
+        ratings: list[float] = []
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            try:
+                _check_header(next(reader, []))
+                for row in reader:
+                    source, question, answer, rating = self._parse(row)
+                    num_cells = len(inputs[0]) if inputs else len(question)
+                    if not len(question) == len(answer) == num_cells:
+                        raise InputError(
+                            f"all boards of a file must have one size, here {num_cells} cells; "
+                            f"question has {len(question)} and answer {len(answer)}; use one file "
+                            "per size"
+                        )
+                    lines.append(reader.line_num)
+                    sources.append(source)
+                    inputs.append(question)
+                    labels.append(answer)
+                    ratings.append(rating)
+                if not inputs:
                     raise InputError(
-                        f"all boards of a file must have one size, here {num_cells} cells; "
-                        f"question has {len(question)} and answer {len(answer)}; use one file per "
-                        "size"
+                        "a puzzle file must hold at least one puzzle; it has 0 rows below its "
+                        "header; add rows or pass another path"
                     )
-                lines.append(reader.line_num)
-                sources.append(source)
-                inputs.append(question)
-                labels.append(answer)
-                ratings.append(rating)
-            if not inputs:
+            except (csv.Error, UnicodeDecodeError) as error:
                 raise InputError(
-                    "a puzzle file must hold at least one puzzle; it has 0 rows below its header; "
-                    "add rows or pass another path"
-                )
-        except (csv.Error, UnicodeDecodeError) as error:
+                    f"{os.fspath(path)}:{max(reader.line_num, 1)}: a puzzle file must be CSV in "
+                    f"UTF-8; reading stopped here with {str(error)!r}; correct the quotes or the "
+                    "encoding"
+                ) from error
+            except ValueError as error:
+                raise InputError(f"{os.fspath(path)}:{max(reader.line_num, 1)}: {error}") from None
+
+        puzzles, answers = np.stack(inputs), np.stack(labels)
+        wrong = np.flatnonzero(~self.satisfies_rules(answers, puzzles))
+        if wrong.size:
+            row = wrong[0]
+            raise InputError(f"{os.fspath(path)}:{lines[row]}: {self.wrong_answer(answers[row])}")
+        return puzzles, answers, np.array(ratings, np.float64), sources
+
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        inputs: Any,
+        labels: Any,
+        sources: Sequence[str] | None = None,
+        ratings: Any | None = None,
+    ) -> None:
+        """Writes what `read` reads; checks everything before it opens the file.
+
+        Args:
+          path: file to write, replaced if it exists.
+          inputs: [B, S] integer puzzles, B at least 1.
+          labels: [B, S] integer, the solutions.
+          sources: B strings; empty by default.
+          ratings: [B] finite numbers; -1, unknown, by default.
+
+        Raises:
+          InputError: shapes or lengths disagree, an input is not a puzzle, a label is wrong, or a
+            rating is not finite.
+          OSError: the file cannot be written.
+        """
+        inputs, labels = integers(inputs, "inputs"), integers(labels, "labels")
+        if inputs.ndim != 2 or inputs.shape != labels.shape or not len(inputs):
             raise InputError(
-                f"{os.fspath(path)}:{max(reader.line_num, 1)}: a puzzle file must be CSV in UTF-8; "
-                f"reading stopped here with {str(error)!r}; correct the quotes or the encoding"
-            ) from error
-        except ValueError as error:
-            raise InputError(f"{os.fspath(path)}:{max(reader.line_num, 1)}: {error}") from None
+                "inputs and labels must have one shape [B, S] with B at least 1; inputs has shape "
+                f"{inputs.shape} and labels {labels.shape}; pass one row per puzzle"
+            )
+        if sources is None:
+            sources = [""] * len(inputs)
+        if ratings is None:
+            ratings = np.full(len(inputs), UNKNOWN_RATING)
+        ratings = np.asarray(ratings, np.float64)
+        if len(sources) != len(inputs) or ratings.shape != inputs.shape[:1]:
+            raise InputError(
+                f"sources and ratings must have one entry per puzzle; there are {len(inputs)} "
+                f"puzzles, {len(sources)} sources and ratings of shape {ratings.shape}; pass "
+                "matching rows"
+            )
+        if not np.isfinite(ratings).all():
+            row = int(np.flatnonzero(~np.isfinite(ratings))[0])
+            raise InputError(
+                f"ratings must be finite; row {row} has rating {ratings[row]}; pass "
+                f"{UNKNOWN_RATING:g} if it is unknown"
+            )
+        self.check_inputs(inputs)
+        wrong = np.flatnonzero(~self.satisfies_rules(labels, inputs))
+        if wrong.size:
+            raise InputError(f"row {wrong[0]}: {self.wrong_answer(labels[wrong[0]])}")
 
-    puzzles, answers = np.stack(inputs), np.stack(labels)
-    wrong = np.flatnonzero(~satisfies_rules(answers, puzzles))
-    if wrong.size:
-        raise InputError(f"{os.fspath(path)}:{lines[wrong[0]]}: {wrong_answer(answers[wrong[0]])}")
-    return puzzles, answers, np.array(ratings, np.float64), sources
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(CSV_COLUMNS)
+            for source, puzzle, answer, rating in zip(
+                sources, inputs, labels, ratings.tolist(), strict=True
+            ):
+                number = int(rating) if rating.is_integer() else rating
+                writer.writerow([source, self.decode(puzzle), self.decode(answer), number])
 
-
-def write_csv(
-    path: str | os.PathLike[str],
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    sources: Sequence[str] | None,
-    ratings: Any | None,
-    *,
-    decode: Callable[[np.ndarray], str],
-    check_inputs: Callable[[np.ndarray], object],
-    satisfies_rules: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    wrong_answer: Callable[[np.ndarray], str],
-) -> None:
-    """Writes what `read_csv` reads; checks everything before it opens the file.
-
-    Args:
-        path: file to write, replaced if it exists.
-        inputs: [B, S] integer puzzles, B at least 1.
-        labels: [B, S] integer, the solutions.
-        sources: B strings; empty where not given.
-        ratings: [B] finite numbers; -1, unknown, where not given.
-        decode: text of one board [S].
-        check_inputs: raises ValueError where inputs [B, S] are no puzzles.
-        satisfies_rules: as for `read_csv`.
-        wrong_answer: as for `read_csv`.
-
-    Raises:
-        ValueError: shapes or lengths disagree, an input is no puzzle, a label is wrong, or a rating
-            is not finite.
-        OSError: the file cannot be written.
-    """
-    if inputs.ndim != 2 or inputs.shape != labels.shape or not len(inputs):
-        raise InputError(
-            "inputs and labels must have one shape [B, S] with B at least 1; inputs has shape "
-            f"{inputs.shape} and labels {labels.shape}; pass one row per puzzle"
-        )
-    if sources is None:
-        sources = [""] * len(inputs)
-    if ratings is None:
-        ratings = np.full(len(inputs), UNKNOWN_RATING)
-    ratings = np.asarray(ratings, np.float64)
-    if len(sources) != len(inputs) or ratings.shape != inputs.shape[:1]:
-        raise InputError(
-            f"sources and ratings must have one entry per puzzle; there are {len(inputs)} puzzles, "
-            f"{len(sources)} sources and ratings of shape {ratings.shape}; pass matching rows"
-        )
-    if not np.isfinite(ratings).all():
-        row = int(np.flatnonzero(~np.isfinite(ratings))[0])
-        raise InputError(
-            f"ratings must be finite; row {row} has rating {ratings[row]}; pass {UNKNOWN_RATING:g} "
-            "where it is unknown"
-        )
-    check_inputs(inputs)
-    wrong = np.flatnonzero(~satisfies_rules(labels, inputs))
-    if wrong.size:
-        raise InputError(f"row {wrong[0]}: {wrong_answer(labels[wrong[0]])}")
-
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(CSV_COLUMNS)
-        for source, puzzle, answer, rating in zip(
-            sources, inputs, labels, ratings.tolist(), strict=True
-        ):
-            number = int(rating) if rating.is_integer() else rating
-            writer.writerow([source, decode(puzzle), decode(answer), number])
+    def _parse(self, row: list[str]) -> tuple[str, np.ndarray, np.ndarray, float]:
+        if len(row) != len(CSV_COLUMNS):
+            raise InputError(
+                f"a row must have the {len(CSV_COLUMNS)} fields {','.join(CSV_COLUMNS)}; it has "
+                f"{len(row)}; add or remove fields"
+            )
+        source, question, answer, rating = row
+        try:
+            number = float(rating)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(
+                f"a rating must be a finite number; rating is {rating!r}; write "
+                f"{UNKNOWN_RATING:g} if it is unknown"
+            )
+        boards = []
+        for column, text in (("question", question), ("answer", answer)):
+            try:
+                boards.append(self.encode(text))
+            except ValueError as error:
+                raise InputError(f"{column}: {error}") from None
+        return source, boards[0], boards[1], number
 
 
 def first_question(path: str | os.PathLike[str]) -> str | None:
-    """The first question of a ``.csv`` file as it stands there; None where there is none."""
+    """The first question of a ``.csv`` file, not decoded; None if there is none."""
     if os.path.splitext(path)[1] != ".csv":
         return None
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         try:
             _, (_, question, *_) = islice(csv.reader(file), 2)
-        except (csv.Error, ValueError):  # not two rows, or none of two fields
+        except (csv.Error, ValueError):  # fewer than two rows or fields
             return None
     return question
 
@@ -165,30 +196,3 @@ def _check_header(header: list[str]) -> None:
             f"a puzzle file must begin with the columns {','.join(CSV_COLUMNS)}; its header is "
             f"{','.join(header)!r}; add the header or pass another path"
         )
-
-
-def _parse_row(
-    row: list[str], encode: Callable[[str], np.ndarray]
-) -> tuple[str, np.ndarray, np.ndarray, float]:
-    if len(row) != len(CSV_COLUMNS):
-        raise InputError(
-            f"a row must have the {len(CSV_COLUMNS)} fields {','.join(CSV_COLUMNS)}; it has "
-            f"{len(row)}; add or remove fields"
-        )
-    source, question, answer, rating = row
-    try:
-        number = float(rating)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(
-            f"a rating must be a finite number; rating is {rating!r}; write {UNKNOWN_RATING:g} "
-            "where it is unknown"
-        )
-    boards = []
-    for column, text in (("question", question), ("answer", answer)):
-        try:
-            boards.append(encode(text))
-        except ValueError as error:
-            raise InputError(f"{column}: {error}") from None
-    return source, boards[0], boards[1], number

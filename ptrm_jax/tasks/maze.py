@@ -3,11 +3,11 @@
 Tokens are those of upstream TRM (``dataset/build_maze_dataset.py``): ``PAD`` 0, then the characters
 ``# SGo``: wall, free cell, start, goal, and, in answers, a cell of the path between them. Steps go
 up, down, left and right. A maze is the vector of its cells, row by row. In the shapes below S is
-the number of cells, B the number of mazes. A maze is taken for a square unless `width`, the number
-of its columns, is given.
+the number of cells, B the number of mazes. A maze is square unless its number of columns is given
+as `width`.
 
-Everything here runs on the host in numpy. Arrays of any integer type are accepted, token arrays
-returned are int32, and messages call the cell in row 2, column 7 ``r2c7``.
+Everything here runs on the host in numpy. Functions accept arrays of any integer type and return
+tokens as int32. Messages call the cell in row 2, column 7 ``r2c7``.
 """
 
 import math
@@ -19,9 +19,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ptrm_jax.errors import InputError
-from ptrm_jax.tasks import csv_format, symmetry
+from ptrm_jax.tasks import symmetry
+from ptrm_jax.tasks.csv_format import CsvFormat, first_question
 from ptrm_jax.tasks.symmetry import Augment, dihedral_cells
-from ptrm_jax.tasks.task import Labelled, Task, bands, image_key, in_test_split
+from ptrm_jax.tasks.task import Labelled, Task, bands, image_key, in_test_split, integers
 
 PAD = 0
 WALL = 1
@@ -41,11 +42,11 @@ def encode(text: str) -> np.ndarray:
     """Tokens of a written maze or answer: [S] int32.
 
     Args:
-        text: S cells out of ``# SGo``, row by row, with or without line breaks. Spaces are cells,
-            at the ends of lines too.
+      text: S characters out of ``# SGo``, row by row, with or without line breaks. Spaces are
+        cells, also at the ends of lines.
 
     Raises:
-        ValueError: a foreign character, lines of different lengths, or no cell at all.
+      InputError: a foreign character, lines of different lengths, or no cell at all.
     """
     lines = text.splitlines()
     if len({len(line) for line in lines}) != 1 or not lines[0]:
@@ -68,12 +69,12 @@ def decode(tokens: Any) -> str:
     """One line of S characters: ``# SGo``, and ``?`` for any other token.
 
     Args:
-        tokens: [S] integer; model outputs may hold any value.
+      tokens: [S] integer; model outputs may hold any value.
 
     Raises:
-        ValueError: `tokens` is not one vector of integers.
+      InputError: `tokens` is not one vector of integers.
     """
-    values = _integers(tokens, "tokens", ndim=1).tolist()
+    values = integers(tokens, "tokens", ndim=1).tolist()
     return "".join(_CHARSET[token - 1] if 1 <= token < VOCAB_SIZE else "?" for token in values)
 
 
@@ -81,19 +82,19 @@ def draw(tokens: Any, *, clues: Any | None = None, width: int | None = None) -> 
     """The maze as lines of text, without a final newline.
 
     Args:
-        tokens: [S] integer, a maze or an answer.
-        clues: [S] integer, the maze that `tokens` answers. Cells where the answer differs from it,
-            other than by marking a free cell as path, are then drawn as ``!``.
-        width: columns of the maze, where it is not square.
+      tokens: [S] integer, a maze or an answer.
+      clues: [S] integer, the maze that `tokens` answers. Cells where the answer differs from it,
+        other than by marking a free cell as path, are then drawn as ``!``.
+      width: columns of the maze, if it is not square.
 
     Raises:
-        ValueError: `tokens` or `clues` is not one maze of integers, or their sizes differ.
+      InputError: `tokens` or `clues` is not one maze of integers, or their sizes differ.
     """
-    array = _integers(tokens, "tokens", ndim=1)
+    array = integers(tokens, "tokens", ndim=1)
     height, width = _shape(len(array), width)
     text = decode(array)
     if clues is not None:
-        clues = _integers(clues, "clues", ndim=1)
+        clues = integers(clues, "clues", ndim=1)
         if clues.shape != array.shape:
             raise InputError(
                 f"clues must belong to the maze drawn; clues has {len(clues)} cells and tokens "
@@ -108,23 +109,23 @@ def satisfies_rules(answers: Any, inputs: Any, *, width: int | None = None) -> n
     """Whether each answer shows a shortest path through its maze: [...] bool.
 
     True where the answer differs from the maze only in free cells marked ``o``, and these are
-    exactly the cells between S and G of one shortest path. It needs no label: any of the shortest
-    paths will do, while `label` picks one. Of inputs without exactly one S and one G, or without a
+    exactly the cells between S and G of one shortest path. No label is needed: any shortest path is
+    accepted, while `label` picks one. If the input does not have exactly one S and one G, or has no
     path, no answer is right.
 
     Args:
-        answers: [..., S] integer, any leading axes, any token values.
-        inputs: [..., S] integer, the mazes, broadcast to `answers` as numpy does; for rollouts
-            [B, K, S] pass ``inputs[:, None]``.
-        width: columns of the mazes, where they are not square.
+      answers: [..., S] integer, any leading axes, any token values.
+      inputs: [..., S] integer, the mazes, broadcast to `answers` as in numpy; for rollouts
+        [B, K, S] pass ``inputs[:, None]``.
+      width: columns of the mazes, if they are not square.
 
     Raises:
-        ValueError: either array is not integer, S does not fit `width`, or `inputs` does not
-            broadcast.
+      InputError: either array is not integer, S does not fit `width`, or `inputs` does not
+        broadcast.
     """
-    answers, inputs = _integers(answers, "answers"), _integers(inputs, "inputs")
+    answers, inputs = integers(answers, "answers"), integers(inputs, "inputs")
     height, width = _shape(answers.shape[-1], width)
-    # Which maze each answer belongs to, so that every maze is searched once.
+    # The maze of each answer, so that every maze is searched only once.
     maze_of = np.arange(inputs[..., 0].size).reshape(inputs.shape[:-1])
     fits = inputs.shape[-1] == answers.shape[-1]
     try:
@@ -155,19 +156,19 @@ def satisfies_rules(answers: Any, inputs: Any, *, width: int | None = None) -> n
 def label(inputs: Any, *, width: int | None = None) -> np.ndarray:
     """The mazes with one shortest path marked ``o``: [..., S] int32.
 
-    Of several shortest paths it is the one that reproduces upstream's labels: a breadth-first
+    Of several shortest paths, the one that reproduces upstream's labels is marked: a breadth-first
     search from S tries neighbours in the order down, left, right, up; a cell's parent is the cell
     that discovered it first; the path is read back from G.
 
     Args:
-        inputs: [..., S] integer, mazes without ``o``.
-        width: columns of the mazes, where they are not square.
+      inputs: [..., S] integer, mazes without ``o``.
+      width: columns of the mazes, if they are not square.
 
     Raises:
-        ValueError: a maze has other tokens than wall, free, S and G, or not one S and one G, or no
-            path from S to G; or S does not fit `width`.
+      InputError: a maze has other tokens than wall, free, S and G, or not one S and one G, or no
+        path from S to G; or S does not fit `width`.
     """
-    inputs = _integers(inputs, "inputs")
+    inputs = integers(inputs, "inputs")
     height, width = _shape(inputs.shape[-1], width)
     mazes = _check_mazes(inputs, width)
     distance, parent = _search(mazes, height, width)
@@ -197,35 +198,34 @@ def generate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random mazes with exactly one shortest path and their labels: each [count, S] int32.
 
-    Rooms are the cells in even rows and columns, counted from 1, as r2c2; corridors of one cell
-    join neighbouring rooms; all else is wall. A perfect maze is a spanning tree of the rooms, made
-    by a depth-first walk that takes random neighbours: its corridors are longer and more winding,
-    and so its paths, than those of a uniform spanning tree (Wilson). A braided maze is a perfect
-    one with loops: half of its dead ends, rounded up, are opened towards a random neighbour, unless
-    opening another has done so. S is a random room, G one of the rooms that exactly one shortest
-    path of at least `min_path` steps joins to S.
+    Rooms are the cells in even rows and columns, counted from 1, such as r2c2; corridors of one
+    cell join neighbouring rooms; all other cells are wall. A perfect maze is a spanning tree of the
+    rooms, made by a depth-first walk to random neighbours: its corridors, and so its paths, are
+    longer and more winding than those of a uniform spanning tree (Wilson). A braided maze is a
+    perfect one with loops: half of its dead ends, rounded up, are connected to a random neighbour,
+    except those that are no longer dead ends by then. S is a random room, G a random one of the
+    rooms that exactly one shortest path of at least `min_path` steps joins to S.
 
-    Maze i depends on the arguments other than `count` and on i alone, so a longer run begins with
-    the shorter one. It is drawn from ``SeedSequence(seed, spawn_key=(i, r))`` with r = 0; where the
-    draw has no such G, is of the other split, or equals an earlier maze of the run, it is drawn
-    again with r = 1, 2, .... No maze occurs twice, but symmetric images of one count as distinct.
+    Maze i depends only on i and the arguments other than `count`, so a shorter run is a prefix of
+    a longer one. It is drawn from ``SeedSequence(seed, spawn_key=(i, r))`` with r = 0. If the draw
+    has no such G, is of the other split, or equals an earlier maze of the run, it is repeated with
+    r = 1, 2, .... All mazes of a run are distinct; symmetric images count as distinct.
 
     The bundled ``assets/puzzles/maze11.csv`` is ``generate(11, 11, 512, 2026, split="test")``.
 
     Args:
-        height: rows, odd, at least 5.
-        width: columns, odd, at least 5.
-        count: number of mazes.
-        seed: any integer from 0.
-        kind: "perfect" or "braided".
-        min_path: least number of steps from S to G; paths between rooms have an even number.
-        split: keep only mazes of this split; "test" holds those whose `puzzle_keys` are divisible
-            by 8, "train" the others. So runs of different splits share no maze, turned or not,
-            whatever their seeds; they may share walls, with other S and G.
+      height: rows, odd, at least 5.
+      width: columns, odd, at least 5.
+      count: number of mazes.
+      seed: any integer >= 0.
+      kind: "perfect" or "braided".
+      min_path: least number of steps from S to G; paths between rooms have an even number.
+      split: keep only mazes of this split; "test" has those whose `puzzle_keys` are divisible by 8,
+        "train" the others. Whatever their seeds, runs of different splits share no maze, not even
+        rotated or reflected; they may share walls, with other S and G.
 
     Raises:
-        ValueError: an argument is out of its range, or mazes such as asked for are too few or too
-            rare.
+      InputError: an argument is out of its range, or such mazes are too few or too rare.
     """
     if min(height, width) < 5 or height % 2 == 0 or width % 2 == 0:
         raise InputError(
@@ -243,14 +243,16 @@ def generate(
         )
 
     symmetries = dihedral_cells(height, width)
-    mazes: dict[bytes, None] = {}  # in order of insertion
+    mazes: dict[bytes, None] = {}  # an ordered set
     for index in range(count):
         for redraw in range(_MAX_REDRAWS):
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, redraw)))
             maze = _random_maze(height, width, rng, kind == "braided", min_path)
             if maze is None or maze in mazes:
                 continue
-            if split is None or in_test_split(_key(maze, symmetries)) == (split == "test"):
+            if split is None or in_test_split(image_key(_least_image(maze, symmetries))) == (
+                split == "test"
+            ):
                 break
         else:
             raise InputError(
@@ -267,130 +269,52 @@ def generate(
 def images(inputs: Any, *, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """All symmetric images of mazes, each with the label of `label`: two [B * G, S] int32.
 
-    A turned label is a shortest path still, but where there are several it is not the one that
-    `label` picks. Image g of maze b, by `dihedral_cells`, is row b * G + g.
+    The image of a label is a shortest path too, but of several it is not always the one that
+    `label` picks. Row b * G + g is image g of maze b, in the order of `dihedral_cells`.
 
     Args:
-        inputs: [B, S] integer mazes.
-        width: columns of the mazes, where they are not square.
+      inputs: [B, S] integer mazes.
+      width: columns of the mazes, if they are not square.
 
     Raises:
-        ValueError: as `label`.
+      InputError: see `label`.
     """
-    inputs = _integers(inputs, "inputs", ndim=2)
+    inputs = integers(inputs, "inputs", ndim=2)
     cells = dihedral_cells(*_shape(inputs.shape[-1], width))
-    turned = inputs[:, cells].reshape(-1, inputs.shape[-1]).astype(np.int32)
-    return turned, label(turned, width=width)
-
-
-def canonical(inputs: Any, *, width: int | None = None) -> np.ndarray:
-    """The least of each maze's symmetric images, compared token by token: [B, S] int32.
-
-    Args:
-        inputs: [B, S] integer mazes.
-        width: columns of the mazes, where they are not square; see `dihedral_cells`.
-
-    Raises:
-        ValueError: `inputs` is not [B, S], holds what `label` refuses, or S does not fit `width`.
-    """
-    images = _least_images(inputs, width)
-    shape = np.shape(inputs)
-    return np.frombuffer(b"".join(images), np.uint8).astype(np.int32).reshape(shape)
+    moved = inputs[:, cells].reshape(-1, inputs.shape[-1]).astype(np.int32)
+    return moved, label(moved, width=width)
 
 
 def puzzle_keys(inputs: Any, labels: Any = None, *, width: int | None = None) -> np.ndarray:
     """A number for each maze, the same for all its symmetric images: [B] uint64.
 
-    The 8-byte BLAKE2b hash, read as a little-endian number, of the canonical maze, a byte per cell.
+    It is the `image_key` of the least image, compared token by token, with one byte per cell.
 
     Args:
-        inputs: [B, S] integer mazes.
-        labels: not used; tasks share this signature.
-        width: columns of the mazes, where they are not square.
+      inputs: [B, S] integer mazes.
+      labels: not used; tasks share this signature.
+      width: columns of the mazes, if they are not square; see `dihedral_cells`.
 
     Raises:
-        ValueError: as `canonical`.
+      InputError: `inputs` is not [B, S], has what `label` refuses, or S does not fit `width`.
     """
-    return np.array([image_key(image) for image in _least_images(inputs, width)], np.uint64)
-
-
-def read_csv(
-    path: str | os.PathLike[str], *, width: int | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Mazes of a file: inputs [B, S] int32, labels [B, S] int32, ratings [B] float64, B sources.
-
-    Every answer is checked to be a shortest path; that it is the one `label` picks is not.
-
-    Args:
-        path: a UTF-8 CSV file with the columns ``source,question,answer,rating``, all mazes of one
-            size; questions and answers as in `encode`, ratings finite numbers, -1 where unknown.
-        width: columns of the mazes, where they are not square.
-
-    Raises:
-        ValueError: the file has no rows or other columns, a row is malformed or of another size
-            than the first, or an answer is wrong. The message begins ``path:line:``.
-        OSError: the file cannot be read.
-    """
-
-    def encode_maze(text: str) -> np.ndarray:
-        tokens = encode(text)
-        _, columns = _shape(len(tokens), width)
-        _check_mazes(np.where(tokens == PATH, FREE, tokens), columns)
-        return tokens
-
-    return csv_format.read_csv(
-        path, encode_maze, partial(satisfies_rules, width=width), _wrong_answer
-    )
-
-
-def write_csv(
-    path: str | os.PathLike[str],
-    inputs: Any,
-    labels: Any,
-    sources: Sequence[str] | None = None,
-    ratings: Any | None = None,
-    *,
-    width: int | None = None,
-) -> None:
-    """Writes mazes in the format `read_csv` reads; checks everything before it opens the file.
-
-    Args:
-        path: file to write, replaced if it exists.
-        inputs: [B, S] integer mazes, B at least 1.
-        labels: [B, S] integer, the mazes with a shortest path marked.
-        sources: B strings; empty where not given.
-        ratings: [B] finite numbers; -1, unknown, where not given.
-        width: columns of the mazes, where they are not square.
-
-    Raises:
-        ValueError: shapes or lengths disagree, an input is no maze, a label is wrong, or a rating
-            is not finite.
-        OSError: the file cannot be written.
-    """
-    inputs, labels = _integers(inputs, "inputs"), _integers(labels, "labels")
-    _, columns = _shape(inputs.shape[-1], width)
-    csv_format.write_csv(
-        path,
-        inputs,
-        labels,
-        sources,
-        ratings,
-        decode=decode,
-        check_inputs=partial(_check_mazes, width=columns),
-        satisfies_rules=partial(satisfies_rules, width=width),
-        wrong_answer=_wrong_answer,
-    )
+    inputs = integers(inputs, "inputs", ndim=2)
+    height, width = _shape(inputs.shape[-1], width)
+    mazes = _check_mazes(inputs, width).astype(np.uint8)
+    symmetries = dihedral_cells(height, width)
+    keys = [image_key(_least_image(maze.tobytes(), symmetries)) for maze in mazes]
+    return np.array(keys, np.uint64)
 
 
 # Search and generation.
 
 
 def _search(inputs: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Breadth-first search from S through [B, S] mazes: distances and parents: [B, S] each.
+    """Breadth-first search from S through [B, S] mazes: distances and parents, [B, S] each.
 
-    The distance of a cell that S does not reach is -1. A parent is an index into all B * S cells.
+    The distance of an unreachable cell is -1. A parent is an index into all B * S cells.
     """
-    # A ring of pads, through which no way leads, spares the tests for the borders.
+    # A ring of pads, which no path enters, makes border checks unnecessary.
     ring = ((0, 0), (1, 1), (1, 1))
     grid = np.pad(inputs.reshape(-1, height, width), ring)
     number = np.pad(np.arange(inputs.size).reshape(-1, height, width), ring).ravel()
@@ -410,10 +334,10 @@ def _search(inputs: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
         discoverer = np.repeat(front, len(steps))
         fresh = unseen[reached]
         reached, discoverer = reached[fresh], discoverer[fresh]
-        flat_parent[reached[::-1]] = discoverer[::-1]  # the first discoverer writes last
+        flat_parent[reached[::-1]] = discoverer[::-1]  # the first discoverer is written last
         front, away = reached[flat_parent[reached] == discoverer], away + 1
 
-    # Back to numbers of cells without the ring.
+    # Back to cell numbers without the ring.
     flat_parent[:] = np.where(flat_parent < 0, -1, number[flat_parent])
     inner = np.s_[:, 1:-1, 1:-1]
     return distance[inner].reshape(inputs.shape), parent[inner].reshape(inputs.shape)
@@ -427,13 +351,13 @@ def _are_shortest_paths(
     height: int,
     width: int,
 ) -> np.ndarray:
-    """Whether answers [N, S] are right, given distances from S and, [N], steps to G; -1 if none."""
+    """Whether answers [N, S] are right, given distances from S and steps to G, [N], -1 if none."""
     path = answers == PATH
     right = _keeps(answers, inputs).all(-1)
     right &= path.sum(-1) == steps - 1
-    # There are steps + 1 marked cells, S and G among them. If each but S is beside one that is a
-    # step nearer to S, going back from G meets steps + 1 of them, which are all there are.
-    unmarked = -2  # no distance, nor one step nearer than any
+    # There are steps + 1 marked cells, including S and G. If each but S is next to one that is one
+    # step nearer to S, walking back from G meets steps + 1 of them, hence all.
+    unmarked = -2  # neither a distance nor one less than a distance
     away = np.where(path | (inputs == START) | (inputs == GOAL), distance, unmarked)
     away = away.reshape(-1, height, width)
     ring = np.pad(away, ((0, 0), (1, 1), (1, 1)), constant_values=unmarked)
@@ -446,12 +370,12 @@ def _are_shortest_paths(
 def _random_maze(
     height: int, width: int, rng: np.random.Generator, braided: bool, min_path: int
 ) -> bytes | None:
-    """One draw of `generate`, a byte per cell; None where S has no G to go to."""
+    """One draw of `generate`, a byte per cell; None if no room can be G."""
     steps = (width, -1, 1, -width)
     rooms = [row * width + column for row in range(1, height, 2) for column in range(1, width, 2)]
     tokens = bytearray([WALL]) * (height * width)
 
-    # Two steps from a room lead to a room or else, over the edge too, to no odd row and column.
+    # Two steps from a room lead to a room or, across an edge, to a cell that is not in `untried`.
     orders = rng.permuted(np.tile(steps, (len(rooms), 1)), axis=1).tolist()
     untried = dict(zip(rooms, orders, strict=True))
     walk = [rooms[rng.integers(len(rooms))]]
@@ -505,21 +429,9 @@ def _goals(tokens: bytearray, start: int, steps: Sequence[int], min_path: int) -
 
 
 def _least_image(maze: bytes, symmetries: np.ndarray) -> bytes:
+    """The least of a maze's symmetric images, a byte per cell."""
     images = np.frombuffer(maze, np.uint8)[symmetries]
     return min(image.tobytes() for image in images)
-
-
-def _least_images(inputs: Any, width: int | None) -> list[bytes]:
-    """The canonical form of each of [B, S] mazes, a byte per cell."""
-    inputs = _integers(inputs, "inputs", ndim=2)
-    height, width = _shape(inputs.shape[-1], width)
-    mazes = _check_mazes(inputs, width).astype(np.uint8)
-    symmetries = dihedral_cells(height, width)
-    return [_least_image(maze.tobytes(), symmetries) for maze in mazes]
-
-
-def _key(maze: bytes, symmetries: np.ndarray) -> int:
-    return image_key(_least_image(maze, symmetries))
 
 
 # Checks and messages.
@@ -530,19 +442,6 @@ def _keeps(answers: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     return (answers == inputs) | ((answers == PATH) & (inputs == FREE))
 
 
-def _integers(values: Any, name: str, *, ndim: int | None = None) -> np.ndarray:
-    """`values` as an array of integers with `ndim` axes, or else at least one."""
-    array = np.asarray(values)
-    ndim_fits = array.ndim > 0 if ndim is None else array.ndim == ndim
-    if not ndim_fits or not np.issubdtype(array.dtype, np.integer):
-        axes = "at least one axis" if ndim is None else f"{ndim} axes"
-        raise InputError(
-            f"{name} must be integer tokens with {axes}, the last of cells; {name} has shape "
-            f"{array.shape} and dtype {array.dtype}; pass tokens, as encode makes them from text"
-        )
-    return array
-
-
 def _shape(num_cells: int, width: int | None) -> tuple[int, int]:
     """Rows and columns of a maze."""
     columns = math.isqrt(num_cells) if width is None else width
@@ -550,13 +449,13 @@ def _shape(num_cells: int, width: int | None) -> tuple[int, int]:
     if min(rows, columns) < 1 or rows * columns != num_cells or (width is None and rows != columns):
         raise InputError(
             f"a maze must be square or have rows of `width` cells; it has {num_cells} cells and "
-            f"width is {width}; pass whole mazes, and width where they are not square"
+            f"width is {width}; pass whole mazes, and width if they are not square"
         )
     return rows, columns
 
 
 def _check_mazes(inputs: np.ndarray, width: int) -> np.ndarray:
-    """Refuses what is no maze of walls, free cells, one S and one G; returns `inputs` as [B, S]."""
+    """`inputs` as [B, S]; refuses all but mazes of walls, free cells, one S and one G."""
     mazes = inputs.reshape(-1, inputs.shape[-1])
     foreign = np.argwhere((mazes < WALL) | (mazes > GOAL))
     if foreign.size:
@@ -585,7 +484,30 @@ def _wrong_answer(answer: np.ndarray) -> str:
     )
 
 
-# The task.
+# Files and the task.
+
+
+def file_format(width: int | None = None) -> CsvFormat:
+    """The format of files of mazes; answers are checked to be shortest paths.
+
+    Args:
+      width: columns of the mazes, if they are not square.
+    """
+
+    def check(inputs: np.ndarray) -> None:
+        _check_mazes(inputs, _shape(inputs.shape[-1], width)[1])
+
+    def encode_maze(text: str) -> np.ndarray:
+        tokens = encode(text)
+        check(np.where(tokens == PATH, FREE, tokens))
+        return tokens
+
+    return CsvFormat(
+        encode_maze, decode, check, partial(satisfies_rules, width=width), _wrong_answer
+    )
+
+
+read_csv, write_csv = file_format().read, file_format().write
 
 
 def _read(path: str | os.PathLike[str]) -> Labelled:
@@ -594,23 +516,23 @@ def _read(path: str | os.PathLike[str]) -> Labelled:
 
 
 def _reads(path: str | os.PathLike[str]) -> bool:
-    return bool({"S", "G"} & set(csv_format.first_question(path) or ""))
+    return bool({"S", "G"} & set(first_question(path) or ""))
 
 
 def _augment(num_cells: int) -> Augment:
-    """Of square mazes; see `symmetry.dihedral_augment` for what it does to labels."""
+    """For square mazes; see `symmetry.dihedral_augment` for what it does to labels."""
     return symmetry.dihedral_augment(*_shape(num_cells, None))
 
 
 def _generate(
-    size: int, count: int, *, seed: int, split: str, **options: Any
+    size: int, count: int, *, seed: int, split: Literal["train", "test"], **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     return generate(size, size, count, seed, split=split, **options)
 
 
 def _encode_puzzle(text: str) -> np.ndarray:
     tokens = encode(text)
-    label(tokens)  # refuses what has no path
+    label(tokens)  # refuses a maze without a path
     return tokens
 
 

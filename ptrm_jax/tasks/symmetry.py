@@ -1,7 +1,7 @@
-"""Random puzzles from given ones on the device, for training: symmetries, extra clues.
+"""Random puzzles made from given ones on the device, for training: symmetries, extra clues.
 
-Each takes ONE puzzle, tokens [S] int32, and a typed JAX key, holds no Python control flow over
-values and so runs under `jax.jit` and `jax.vmap`. What it draws depends on its key alone.
+Each takes ONE puzzle, tokens [S] int32, and a typed JAX key, and has no Python control flow that
+depends on values, so it runs under `jax.jit` and `jax.vmap`. Its draw depends only on the key.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ import numpy as np
 _PAD = 0  # in every task
 
 Augment = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""``augment(key, inputs, labels) -> (inputs, labels)``, one symmetry for both, [S] int32."""
+"""``augment(key, inputs, labels) -> (inputs, labels)``, one symmetry of both, [S] int32."""
 
 
 def dihedral_cells(height: int, width: int) -> np.ndarray:
     """The rotations and reflections that keep the shape of a grid: [G, S] int64.
 
-    ``tokens[..., dihedral_cells(height, width)[g]]`` is image g, image 0 the grid itself. G is 8
+    ``tokens[..., dihedral_cells(height, width)[g]]`` is image g; image 0 is the grid itself. G is 8
     for a square and 4 otherwise.
     """
     cells = np.arange(height * width).reshape(height, width)
@@ -28,11 +28,11 @@ def dihedral_cells(height: int, width: int) -> np.ndarray:
 
 
 def dihedral_augment(height: int, width: int) -> Augment:
-    """Draws one of the rotations and reflections that keep the shape of a grid, uniformly.
+    """A function that draws one of the images of `dihedral_cells`, uniformly.
 
-    There are 8 for a square and 4 otherwise. A maze with one shortest path keeps a right label.
-    With several, the turned label is still a shortest path, but in general not the one that
-    `maze.label` picks: that tie-break does not turn with the maze.
+    If a maze has only one shortest path, the image of its label is the label of its image. If it
+    has several, the image of the label is a shortest path, but in general not the one that
+    `maze.label` picks, whose tie-break depends on directions.
     """
     table = np.asarray(dihedral_cells(height, width), np.int32)
 
@@ -50,16 +50,16 @@ def show_clues(
 ) -> jax.Array:
     """A puzzle with up to `max_extra` of its open cells filled in from the solution: [S] int32.
 
-    Open are the cells where puzzle and solution differ: the blanks of a Sudoku, the undecided cells
-    of PPBench, whose training puzzles the paper begins in a random state on the way to the solution
-    (PTRM A.3; in which order it does not say).
+    A cell is open if puzzle and solution differ there: the blanks of a Sudoku, the undecided cells
+    of PPBench, whose training puzzles start in a random state on the way to the solution (PTRM A.3,
+    which does not say in which order cells are filled).
 
     Args:
-        key: typed key.
-        inputs: [S] int32 puzzle.
-        labels: [S] int32 solution; where it is padding nothing is open.
-        max_extra: at least 0, may be traced. The number of cells is uniform in 0..max_extra; where
-            fewer are open, all of them are shown. The cells are drawn uniformly.
+      key: typed key.
+      inputs: [S] int32 puzzle.
+      labels: [S] int32 solution; padding is never open.
+      max_extra: at least 0, may be traced. The number of cells is drawn uniformly from
+        0..max_extra, then the cells uniformly. If fewer cells are open, all of them are shown.
     """
     count_key, order_key = jax.random.split(key)
     count = jax.random.randint(count_key, (), 0, max_extra + 1)

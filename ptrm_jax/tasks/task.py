@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,10 +30,25 @@ class Labelled(NamedTuple):
     strata: Mapping[str, np.ndarray]
 
 
-class Generate(Protocol):
-    def __call__(
-        self, size: int, count: int, *, seed: int, split: Literal["train", "test"], **options: Any
-    ) -> tuple[np.ndarray, np.ndarray]: ...
+Generate = Callable[..., tuple[np.ndarray, np.ndarray]]
+"""``generate(size, count, *, seed, split, **options) -> (inputs, labels)``, [count, S] int32."""
+
+
+def integers(values: Any, name: str, *, ndim: int | None = None) -> np.ndarray:
+    """`values` as an array of integers with `ndim` axes, by default at least one.
+
+    Raises:
+      InputError: it has other axes or another dtype; `name` says what they are.
+    """
+    array = np.asarray(values)
+    ndim_fits = array.ndim > 0 if ndim is None else array.ndim == ndim
+    if not ndim_fits or not np.issubdtype(array.dtype, np.integer):
+        axes = "at least one axis" if ndim is None else f"{ndim} axes"
+        raise InputError(
+            f"{name} must be integer tokens with {axes}, the last of cells; {name} has shape "
+            f"{array.shape} and dtype {array.dtype}; pass tokens, as encode makes them from text"
+        )
+    return array
 
 
 def image_key(image: bytes) -> int:
@@ -127,7 +142,7 @@ class Task:
     """
 
     name: str
-    satisfies_rules: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    satisfies_rules: Callable[[Any, Any], np.ndarray]
     vocab_size: Callable[[int], int] = _MISSING
     reads: Callable[[str | os.PathLike[str]], bool] = lambda path: False
     read: Callable[[str | os.PathLike[str]], Labelled] = _MISSING
@@ -137,10 +152,10 @@ class Task:
     decode: Callable[[Any], str] = lambda tokens: " ".join(_symbols(tokens))
     draw: Callable[..., str] = _draw
     symbols: Callable[[Any], list[str]] = _symbols
-    given: Callable[[np.ndarray], np.ndarray] = lambda tokens: np.zeros(np.shape(tokens), bool)
+    given: Callable[[Any], np.ndarray] = lambda tokens: np.zeros(np.shape(tokens), bool)
     bundled: Callable[[int], str] = lambda num_cells: ""
-    count_solutions: Callable[[np.ndarray], int] | None = None
-    puzzle_keys: Callable[[np.ndarray, np.ndarray], np.ndarray] = _keys
+    count_solutions: Callable[[Any], int] | None = None
+    puzzle_keys: Callable[[Any, Any], np.ndarray] = _keys
     augment: Callable[[int], Augment] = _augment
     generate: Generate = _MISSING
     options: Mapping[str, type] = dataclasses.field(default_factory=dict)
@@ -157,8 +172,8 @@ class Task:
                 object.__setattr__(self, field.name, refuse)
 
 
-def in_test_split(keys: np.ndarray) -> np.ndarray:
-    """Which puzzles belong to the test split, one in eight, by their `image_key`: [...] bool."""
+def in_test_split(keys: np.ndarray | int) -> np.ndarray | bool:
+    """Whether puzzles belong to the test split, one in eight, by their `image_key`: [...] bool."""
     return keys % _TEST_SHARE == 0
 
 

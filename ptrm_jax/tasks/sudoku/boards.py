@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.tasks.task import integers
 
 PAD = 0
 BLANK = 1
@@ -87,17 +88,6 @@ def cell_name(board: Board, cell: int) -> str:
     """The name of a cell in messages, such as "r2c7"."""
     row, column = divmod(cell, board.size)
     return f"r{row + 1}c{column + 1}"
-
-
-def integers(values: Any, name: str) -> np.ndarray:
-    """`values` as an array of integers with at least one axis."""
-    array = np.asarray(values)
-    if array.ndim == 0 or not np.issubdtype(array.dtype, np.integer):
-        raise InputError(
-            f"{name} must be an array of integer tokens; {name} has shape {array.shape} and dtype "
-            f"{array.dtype}; pass tokens, as encode makes them from text"
-        )
-    return array
 
 
 def one_board(tokens: Any, name: str = "tokens") -> tuple[Board, list[int]]:

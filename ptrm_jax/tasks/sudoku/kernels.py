@@ -1,14 +1,14 @@
 """Compiled parts of `ptrm_jax.tasks.sudoku`: exact search, random puzzles, canonical forms.
 
 Written for numba, which makes about 70 times as many puzzles per second as the same search in plain
-Python, installs as a wheel and needs no compiler. `sudoku` imports this module when it first solves
-or generates, since importing numba takes 0.2 s. Compiling takes 3 s for the solver and 5 s more for
-the generator; the machine code is then kept beside this file or in the user's cache directory.
+Python, installs as a wheel and needs no compiler. This module is imported at the first call that
+needs it, since importing numba takes 0.2 s. Compiling takes 3 s for the solver and 5 s more for the
+generator; the machine code is then cached beside this file or in the user's cache directory.
 
 A state of the search holds `places`, [n, bands] int64: bit c of ``places[d, b]`` says that digit
-d + 1 may stand in cell c of band b. A band is a row of boxes, at most 27 cells, and one operation
-on a word acts on all of them. Random numbers are SplitMix64, written out here, because the streams
-of numba and numpy may change with their versions.
+d + 1 may be in cell c of band b. A band is a row of boxes, at most 27 cells, and one operation on a
+word acts on all of them. Random numbers are SplitMix64, implemented here because the streams of
+numba and numpy may change between versions.
 """
 
 import functools
@@ -40,14 +40,14 @@ class Geometry(NamedTuple):
 class Symmetries(NamedTuple):
     """A board as canonical forms need it: its P orders of columns that keep stacks together.
 
-    They ascend by the columns that come to place 0 and to place `box_cols`, then by the others.
+    They are sorted by the columns moved to place 0 and to place `box_cols`, then by the others.
     """
 
     size: int  # n
     band_rows: int
     square: bool  # whether boxes are square, so that the board can be transposed
-    orders: np.ndarray  # [P, n] int64, the column that comes to a place
-    places: np.ndarray  # [P, n] int64, the place that a column comes to
+    orders: np.ndarray  # [P, n] int64, the column moved to a place
+    places: np.ndarray  # [P, n] int64, the place a column is moved to
     first: np.ndarray  # [n, n] int64, by the columns at 0 and box_cols: the first such order
     following: np.ndarray  # [P, n] int64, by order and c: the next to differ at 0, ..., c, box_cols
 
@@ -113,7 +113,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, compiled when first called; it releases the GIL."""
     try:
         return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no directory can hold the cache: each process compiles anew
+    except RuntimeError:  # no directory can hold the cache: each process compiles again
         return numba.njit(nogil=True)(function)
 
 
@@ -158,16 +158,16 @@ _POSITION[[(1 << k) % 37 for k in range(36)]] = np.arange(36)
 
 @_compiled
 def _propagate(geometry, state):
-    """Settles cells with one candidate and digits with one place in a unit, until there are none.
+    """Fills cells that have one candidate and digits that have one place in a unit, repeatedly.
 
     Args:
-        geometry: of the board.
-        state: [2n + 1, bands] int64, changed in place: `places`; the places each digit had when it
-            was last searched for units where it has one place; the cells whose digit has been taken
-            from all cells that see them.
+      geometry: of the board.
+      state: [2n + 1, bands] int64, changed in place: `places`; the places of each digit when it
+        was last searched for units in which it has one place; the cells whose digit has been
+        removed from all cells that share a unit with them.
 
     Returns:
-        `CONTRADICTION`, `SOLVED`, or `STUCK` where neither is shown.
+      `CONTRADICTION`, `SOLVED`, or `STUCK` if neither is shown.
     """
     n, rows, bands = geometry.size, geometry.band_rows, geometry.bands
     units, unseen = geometry.units, geometry.unseen
@@ -238,8 +238,9 @@ def _propagate(geometry, state):
 def _branch(geometry, state, rng):
     """A digit, a band and a bit to try: a candidate of a cell that has the fewest.
 
-    With `rng` any of these, at random. Else the first; but where no cell has two candidates, one of
-    two places of a digit, so that contradictory boards are not searched for seconds.
+    With a non-empty `rng` it is drawn from all of these. Otherwise it is the first; but if no cell
+    has only two candidates, it is one of the two places of some digit, if there is such a digit,
+    since contradictory boards would otherwise be searched for seconds.
     """
     n, units, shuffled = geometry.size, geometry.units, len(rng) > 0
     digit = band = bit = ties = 0
@@ -283,11 +284,11 @@ def _branch(geometry, state, rng):
 def search(geometry, places, limit, rng):
     """The number of solutions within `places`, up to `limit`; `places` becomes the last one found.
 
-    Solutions come in random order if `rng` is a [1] uint64 state, in a fixed one if it is empty.
-    Pass `limit` as an int64: for a literal, numba would compile everything once more.
+    The order of solutions is random if `rng` is a [1] uint64 state, fixed if it is empty. Pass
+    `limit` as an int64: numba would compile everything again for a literal.
     """
     n, bands = geometry.size, geometry.bands
-    states = np.empty((n * n + 1, 2 * n + 1, bands), np.int64)  # every level settles a cell
+    states = np.empty((n * n + 1, 2 * n + 1, bands), np.int64)  # every level fills a cell
     for k in range(2 * n + 1):
         for b in range(bands):
             states[0, k, b] = places[k, b] if k < n else 0
@@ -299,7 +300,7 @@ def search(geometry, places, limit, rng):
             for k in range(2 * n + 1):
                 for b in range(bands):
                     states[level + 1, k, b] = states[level, k, b]
-            # The next level places the digit; once that is done, this one goes on without it.
+            # The next level places the digit; this one then continues without that candidate.
             for other in range(n):
                 if other != digit:
                     states[level + 1, other, band] &= ~bit
@@ -319,7 +320,7 @@ def search(geometry, places, limit, rng):
 
 @_compiled
 def solve(geometry, tokens, limit, solution):
-    """`search` on tokens, [S] integer; writes a solution, if there is one, to `solution`."""
+    """`search` for tokens [S], integer; writes a solution, if there is one, to `solution`."""
     n = geometry.size
     band_cells = n * geometry.band_rows
     places = np.zeros((n, geometry.bands), np.int64)
@@ -335,7 +336,7 @@ def solve(geometry, tokens, limit, solution):
 
 @_compiled
 def _write(geometry, places, tokens):
-    """Tokens of a state in which every cell has one digit."""
+    """Writes the tokens of a state in which every cell has one digit."""
     band_cells = geometry.size * geometry.band_rows
     for cell in range(len(tokens)):
         for d in range(geometry.size):
@@ -352,8 +353,8 @@ def canonical(symmetries, puzzle, solution, best):
 
     The first row is always 1, 2, ..., n, and the second begins with box_cols + 1. So for each
     choice of these two rows and of the column at 0, the column at box_cols is given. The orders of
-    the others are tried in turn; where one makes the second row greater than the best so far, all
-    orders with the same beginning are passed over.
+    the others are tried in turn; if one makes the second row greater than the best so far, all
+    orders with the same beginning are skipped.
     """
     n, rows = symmetries.size, symmetries.band_rows
     orders, places = symmetries.orders, symmetries.places
@@ -385,8 +386,8 @@ def canonical(symmetries, puzzle, solution, best):
                     k = first_order[start, matches[start]]
                     end = following[k, 0]
                     while k < end:
-                        # Not a function of its own: counting references of its arguments would
-                        # take most of the time.
+                        # Inlined: as a function, counting references of its arguments would take
+                        # most of the time.
                         c = reach = excess = 0
                         while excess == 0 and c < n:
                             best_place = np.int64(best[n + c]) - 1
@@ -464,7 +465,7 @@ def hashes(forms, out):
 
 @_compiled
 def _by_solution(num_cells):
-    """Whether solutions decide about the split; 4x4 and 6x6 boards have too few of them."""
+    """Whether solutions determine the split; 4x4 and 6x6 boards have too few of them."""
     return num_cells == 81
 
 
@@ -490,11 +491,11 @@ def draw(geometry, symmetries, run, first, redraw, extra_clues, split, inputs, l
     """Puzzles first, first + 1, ... of a run, one per row of `inputs` and `labels`, [B, S] int32.
 
     Args:
-        run: uint64, the seed.
-        first: the index of the first puzzle.
-        redraw: how often these puzzles were drawn before.
-        extra_clues: solution cells to show beyond those of the minimal puzzle.
-        split: `ANY`, `TRAIN` or `TEST`.
+      run: uint64, the seed.
+      first: the index of the first puzzle.
+      redraw: how often these puzzles were drawn before.
+      extra_clues: solution cells to reveal beyond those of the minimal puzzle.
+      split: `ANY`, `TRAIN` or `TEST`.
     """
     num_cells = geometry.size**2
     by_solution = _by_solution(num_cells)
@@ -506,7 +507,7 @@ def draw(geometry, symmetries, run, first, redraw, extra_clues, split, inputs, l
         puzzle, solution = inputs[i], labels[i]
         while True:
             _fill(geometry, rng, solution)
-            # The solution is asked before the clues are removed, which takes most of the time.
+            # Checked before the clues are removed, which takes most of the time.
             if by_solution and not _belongs(symmetries, solution, solution, split, form):
                 continue
             _shuffle(rng, cells)
@@ -553,11 +554,11 @@ def _remove_clues(geometry, order, solution, puzzle):
     for cell, token in enumerate(solution):
         puzzle[cell] = token
         clues[token - FIRST_DIGIT, cell // band_cells] |= 1 << cell % band_cells
-    # One pass is enough: a clue that is needed now is needed all the more once others are gone.
+    # One pass is enough: a clue that is needed now is still needed once others are removed.
     for cell in order:
         digit, band, bit = solution[cell] - FIRST_DIGIT, cell // band_cells, 1 << cell % band_cells
         clues[digit, band] ^= bit
-        # The solution stays unique exactly when no other digit can stand in this cell.
+        # The solution stays unique exactly when no other digit can be in this cell.
         for d in range(n):
             for b in range(bands):
                 places[d, b] = clues[d, b] | blank[b]

@@ -13,10 +13,10 @@ from ptrm_jax.tasks.sudoku.boards import (
     board_for,
     cell_name,
     check_puzzles,
-    integers,
     one_puzzle,
 )
 from ptrm_jax.tasks.sudoku.text import decode
+from ptrm_jax.tasks.task import integers
 
 
 def check_clues(tokens: Any) -> None:

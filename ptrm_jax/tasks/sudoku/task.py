@@ -1,70 +1,28 @@
 """Sudoku as a task: its files, its strata, puzzles of its generator."""
 
 import os
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from ptrm_jax.tasks import csv_format
-from ptrm_jax.tasks.sudoku.boards import FIRST_DIGIT, board_for, check_puzzles, integers
+from ptrm_jax.tasks.csv_format import UNKNOWN_RATING, CsvFormat
+from ptrm_jax.tasks.sudoku.boards import FIRST_DIGIT, board_for, check_puzzles
 from ptrm_jax.tasks.sudoku.generator import count_solutions, generate
 from ptrm_jax.tasks.sudoku.rules import check_clues, satisfies_rules, wrong_answer
 from ptrm_jax.tasks.sudoku.symmetry import augment, puzzle_keys
 from ptrm_jax.tasks.sudoku.text import decode, draw, encode
 from ptrm_jax.tasks.task import Labelled, Task, bands
 
+CSV = CsvFormat(encode, decode, check_puzzles, satisfies_rules, wrong_answer)
+"""The format of Sudoku-Extreme; ratings are difficulties as the source gives them."""
 
-def read_csv(
-    path: str | os.PathLike[str],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Puzzles of a file in the format of Sudoku-Extreme; see `csv_format.read_csv`.
-
-    Every answer is checked to solve its puzzle, but not that it is the only solution.
-
-    Args:
-      path: CSV file; questions and answers as in `encode`.
-
-    Returns:
-      inputs [B, S] int32, labels [B, S] int32, ratings [B] float64 (difficulty as the source gives
-      it; -1 if unknown) and B sources.
-    """
-    return csv_format.read_csv(path, encode, satisfies_rules, wrong_answer)
-
-
-def write_csv(
-    path: str | os.PathLike[str],
-    inputs: Any,
-    labels: Any,
-    sources: Sequence[str] | None = None,
-    ratings: Any | None = None,
-) -> None:
-    """Writes puzzles in the format that `read_csv` reads; see `csv_format.write_csv`.
-
-    Args:
-      path: file to write, replaced if it exists.
-      inputs: [B, S] integer, blanks and digits only, B at least 1.
-      labels: [B, S] integer, the solutions.
-      sources: B strings; empty by default.
-      ratings: [B] finite numbers; -1, unknown, by default.
-    """
-    csv_format.write_csv(
-        path,
-        integers(inputs, "inputs"),
-        integers(labels, "labels"),
-        sources,
-        ratings,
-        decode=decode,
-        check_inputs=check_puzzles,
-        satisfies_rules=satisfies_rules,
-        wrong_answer=wrong_answer,
-    )
+read_csv, write_csv = CSV.read, CSV.write
 
 
 def _read(path: str | os.PathLike[str]) -> Labelled:
     inputs, labels, ratings, _ = read_csv(path)
     strata = {"clues": bands((inputs >= FIRST_DIGIT).sum(axis=1))}
-    if (ratings != csv_format.UNKNOWN_RATING).any():
+    if (ratings != UNKNOWN_RATING).any():
         strata["rating"] = bands(ratings)
     return Labelled(inputs, labels, strata)
 
