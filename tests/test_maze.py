@@ -6,9 +6,11 @@ from collections import deque
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import maze
 from ptrm_jax.tasks.maze import FREE, GOAL, PAD, PATH, START, VOCAB_SIZE, WALL
 
@@ -95,7 +97,13 @@ def test_tokens_are_upstreams():
 def test_spaces_at_the_ends_are_cells():
     for text in ("  S\n # \nG  ", "  S # G  ", "  S\n # \nG  \n"):
         assert maze.decode(maze.encode(text)) == "  S # G  "
-    assert maze.draw(maze.encode("  S # G  ")) == "  S\n # \nG  "
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.randoms())
+def test_encode_inverts_decode_and_draw(height, width, rng):
+    tokens = [rng.randrange(WALL, VOCAB_SIZE) for _ in range(height * width)]
+    for text in (maze.decode(tokens), maze.draw(tokens, width=width)):
+        assert maze.encode(text).tolist() == tokens
 
 
 def test_draw_marks_what_an_answer_may_not_change():
@@ -124,7 +132,7 @@ def test_draw_marks_what_an_answer_may_not_change():
     ],
 )
 def test_what_is_no_text_or_board_is_refused(call, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(InputError, match=says):
         call()
 
 
@@ -173,7 +181,7 @@ def test_labels_are_those_of_a_queue(height, width):
     ],
 )
 def test_what_is_no_maze_is_not_labelled(inputs, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(InputError, match=says):
         maze.label(inputs)
 
 
@@ -208,6 +216,14 @@ def test_paths_drawn_by_hand(answer, right):
     assert maze.satisfies_rules(grid(answer), inputs, width=4) == right
 
 
+def all_answers(tokens: np.ndarray) -> np.ndarray:
+    """The maze with every set of its free cells marked."""
+    free = np.flatnonzero(tokens == FREE)
+    answers = np.tile(tokens, (2 ** len(free), 1))
+    answers[:, free] = list(itertools.product([FREE, PATH], repeat=len(free)))
+    return answers
+
+
 @pytest.mark.parametrize(("height", "width", "seed"), [(3, 4, 0), (3, 3, 1), (2, 5, 2)])
 def test_right_answers_are_exactly_the_shortest_paths(height, width, seed):
     """Every set of free cells of small mazes, against all ways of walking."""
@@ -222,11 +238,10 @@ def test_right_answers_are_exactly_the_shortest_paths(height, width, seed):
                 if inputs[cell] != WALL and cell not in walk
             ]
         right = {frozenset(walk) - {start, goal} for walk in walks if walk[-1] == goal}
-        free = np.flatnonzero(inputs == FREE)
-        chosen = np.array(list(itertools.product([False, True], repeat=len(free))))
-        answers = np.tile(inputs, (len(chosen), 1))
-        answers[:, free] = np.where(chosen, PATH, FREE)
-        expected = [frozenset(free[row].tolist()) in right for row in chosen]
+        answers = all_answers(inputs)
+        expected = [
+            frozenset(np.flatnonzero(answer == PATH).tolist()) in right for answer in answers
+        ]
         np.testing.assert_array_equal(maze.satisfies_rules(answers, inputs, width=width), expected)
 
 
@@ -260,28 +275,29 @@ def test_rules_broadcast_over_rollouts(monkeypatch):
 @pytest.mark.parametrize("inputs", ["S  /   /   ", "   /   /  G", "S S/   /  G", "S #/###/# G"])
 def test_no_answer_is_right_where_there_is_no_maze(inputs):
     tokens = grid(inputs)
-    free = np.flatnonzero(tokens == FREE)
-    answers = np.tile(tokens, (2 ** len(free), 1))
-    marks = np.array(list(itertools.product([FREE, PATH], repeat=len(free))))
-    answers[:, free] = marks
-    assert not maze.satisfies_rules(answers, tokens).any()
+    assert not maze.satisfies_rules(all_answers(tokens), tokens).any()
 
 
 @pytest.mark.parametrize(
     ("answers", "inputs", "width", "says"),
     [
-        (np.ones((3, 4)), np.ones((3, 4), int), None, "answers must be integer"),
-        (np.ones((3, 4), int), np.ones((3, 4)), None, "inputs must be integer"),
-        (np.ones((3, 4), int), np.ones((2, 4), int), None, r"inputs\[:, None\]"),
-        (np.ones((4,), int), np.ones((2, 4), int), None, r"inputs\[:, None\]"),
-        (np.ones((3, 4), int), np.ones((3, 1), int), None, "cell by cell"),
-        (np.ones((3, 5), int), np.ones((3, 5), int), None, "5 cells and width is None"),
-        (np.ones((3, 6), int), np.ones((3, 6), int), 4, "6 cells and width is 4"),
+        ((3, 4), (2, 4), None, r"inputs\[:, None\]"),
+        ((4,), (2, 4), None, r"inputs\[:, None\]"),
+        ((3, 4), (3, 1), None, "cell by cell"),
+        ((3, 5), (3, 5), None, "5 cells and width is None"),
+        ((3, 6), (3, 6), 4, "6 cells and width is 4"),
     ],
 )
-def test_rules_refuse_what_does_not_fit(answers, inputs, width, says):
-    with pytest.raises(ValueError, match=says):
-        maze.satisfies_rules(answers, inputs, width=width)
+def test_rules_refuse_shapes_that_do_not_fit(answers, inputs, width, says):
+    with pytest.raises(InputError, match=says):
+        maze.satisfies_rules(np.ones(answers, int), np.ones(inputs, int), width=width)
+
+
+def test_rules_refuse_what_is_not_integer():
+    with pytest.raises(InputError, match="answers must be integer"):
+        maze.satisfies_rules(np.ones((3, 4)), np.ones((3, 4), int))
+    with pytest.raises(InputError, match="inputs must be integer"):
+        maze.satisfies_rules(np.ones((3, 4), int), np.ones((3, 4)))
 
 
 # Generator
@@ -323,11 +339,12 @@ def test_braiding_opens_dead_ends():
     assert dead_ends["braided"] < 0.6 * dead_ends["perfect"]
 
 
-def test_all_5x5_mazes_are_generated():
+def test_all_5x5_mazes_are_generated(monkeypatch):
     """4 spanning trees of 4 rooms, 12 choices of S and G; braided, one ring and 8 neighbours."""
     for kind, count in (("perfect", 48), ("braided", 8)):
         assert len(np.unique(maze.generate(5, 5, count, seed=0, kind=kind)[0], axis=0)) == count
-        with pytest.raises(ValueError, match=f"draws of maze {count} gave none"):
+        monkeypatch.setattr(maze, "_MAX_REDRAWS", 1000)
+        with pytest.raises(InputError, match=f"draws of maze {count} gave none"):
             maze.generate(5, 5, count + 1, seed=0, kind=kind)
 
 
@@ -341,11 +358,10 @@ def test_min_path_bounds_the_steps(kind):
 
 
 @pytest.mark.parametrize("split", [None, "train", "test"])
-def test_a_longer_run_begins_with_the_shorter(split):
+def test_a_shorter_run_is_a_prefix(split):
     options = {"kind": "braided", "min_path": 4, "split": split}
-    longer, shorter = (maze.generate(9, 9, count, 6, **options) for count in (30, 13))
-    for long, short in zip(longer, shorter, strict=True):
-        np.testing.assert_array_equal(long[:13], short)
+    longer, shorter = (maze.generate(9, 9, count, 6, **options) for count in (20, 9))
+    np.testing.assert_array_equal([part[:9] for part in longer], shorter)
 
 
 def test_runs_differ_by_seed_size_and_kind():
@@ -381,8 +397,9 @@ def test_a_pinned_run():
         ((5, 5, 1, 0), {"split": "dev"}, "split is 'dev'"),
     ],
 )
-def test_arguments_of_the_generator_are_checked(arguments, options, says):
-    with pytest.raises(ValueError, match=says):
+def test_arguments_of_the_generator_are_checked(arguments, options, says, monkeypatch):
+    monkeypatch.setattr(maze, "_MAX_REDRAWS", 100)
+    with pytest.raises(InputError, match=says):
         maze.generate(*arguments, **options)
 
 
@@ -425,9 +442,9 @@ def test_images_carry_the_label_of_the_rule(height, width):
 
 
 def test_keys_are_refused_for_what_is_no_batch_of_mazes():
-    with pytest.raises(ValueError, match="2 axes"):
+    with pytest.raises(InputError, match="2 axes"):
         maze.puzzle_keys(maze.encode(DRAWN))
-    with pytest.raises(ValueError, match="5 in r2c3"):
+    with pytest.raises(InputError, match="5 in r2c3"):
         maze.puzzle_keys(maze.encode(SOLVED)[None])
     assert len(maze.puzzle_keys(np.zeros((0, 9), int))) == 0
 
@@ -437,14 +454,14 @@ def test_train_and_test_share_no_maze_not_even_turned(kind):
     """There are so few of 7x7 that most classes of images come up again and again."""
     keys = {}
     for split in ("train", "test"):
-        runs = [maze.generate(7, 7, 100, seed, kind=kind, split=split)[0] for seed in range(4)]
+        runs = [maze.generate(7, 7, 75, seed, kind=kind, split=split)[0] for seed in range(4)]
         keys[split] = set(maze.puzzle_keys(np.concatenate(runs)).tolist())
-    assert len(keys["test"]) < 300
+    assert len(keys["test"]) < 250
     assert not keys["train"] & keys["test"]
     assert {key % 8 for key in keys["test"]} == {0}
     assert {key % 8 for key in keys["train"]} == set(range(1, 8))
-    shares = maze.puzzle_keys(maze.generate(11, 11, 800, 3, kind=kind)[0]) % 8 == 0
-    assert 0.09 < shares.mean() < 0.16
+    shares = maze.puzzle_keys(maze.generate(11, 11, 400, 3, kind=kind)[0]) % 8 == 0
+    assert 0.075 < shares.mean() < 0.175  # 3 sigma
 
 
 # Files
@@ -477,26 +494,20 @@ GOOD = "s,  S # G  ,ooSo# G  ,-1\n"
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        (HEADER, 1, "at least one puzzle"),
-        ("question\n" + GOOD, 1, "its header is 'question'"),
-        (HEADER + GOOD + "s,SG\n", 3, "it has 2"),
         (HEADER + GOOD.replace("# G", "#.G"), 2, "question: .*'.' at line 1, column 6"),
         (HEADER + GOOD.replace("  S #", "S #"), 2, "question: .* 7 cells"),
         (HEADER + GOOD.replace("  S #", "    #"), 2, "question: .* maze 0 has 0 S"),
         (HEADER + GOOD.replace("oSo", "oGo"), 2, "answer: .* maze 0 has 0 S"),
         (HEADER + GOOD.replace(",  S", ", oS"), 2, "a question must have no 'o'"),
         (HEADER + GOOD + "s,S  G,S oG,-1\n", 3, "here 9 cells; question has 4"),
-        (HEADER + GOOD + GOOD.replace("-1", "x"), 3, "rating is 'x'"),
         (HEADER + GOOD + GOOD.replace("oSo#", "oSo "), 3, "which marks 3 cells, does not"),
         (HEADER + GOOD + GOOD.replace("oSo#", " So#"), 3, "which marks 2 cells, does not"),
-        (HEADER + GOOD + '"s' + GOOD, 3, "must be CSV in UTF-8"),
-        (HEADER + GOOD.replace("s,", "\xff,"), 1, "must be CSV in UTF-8"),
     ],
 )
 def test_read_csv_names_file_and_line(tmp_path, text, line, says):
     path = tmp_path / "bad.csv"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match=says) as caught:
+    path.write_text(text)
+    with pytest.raises(InputError, match=says) as caught:
         maze.read_csv(path)
     assert str(caught.value).startswith(f"{path}:{line}: ")
 
@@ -508,13 +519,11 @@ def test_read_csv_names_file_and_line(tmp_path, text, line, says):
         ({"labels": grid(FIRST)}, "one shape"),
         ({"inputs": [grid(FIRST)]}, "5 in r1c1"),
         ({"inputs": [[3, 2, 4]], "labels": [[3, 5, 4]]}, "3 cells and width is None"),
-        ({"sources": []}, "0 sources"),
-        ({"ratings": [np.inf]}, "rating inf"),
     ],
 )
 def test_write_csv_errors_leave_no_file(tmp_path, changes, says):
     path = tmp_path / "m.csv"
     arguments = {"inputs": [grid(RING)], "labels": [grid(FIRST)]} | changes
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(InputError, match=says):
         maze.write_csv(path, **arguments)
     assert not path.exists()

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 from pysat.solvers import Glucose4
 
+from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import sudoku
 from ptrm_jax.tasks.sudoku import BLANK, PAD, generator, kernels
 
@@ -77,30 +79,19 @@ def test_units_are_the_rows_columns_and_boxes(size):
     box_rows, box_cols = BOXES[size]
     assert (board.size, board.box_rows, board.box_cols) == (size, box_rows, box_cols)
     assert (board.num_cells, board.vocab_size) == (size**2, size + 2)
-    cells = [divmod(cell, size) for cell in range(size**2)]
-    for groups, group_of in (
-        (board.units[:size], lambda r, c: r),
-        (board.units[size : 2 * size], lambda r, c: c),
-        (board.units[2 * size :], lambda r, c: r // box_rows * (size // box_cols) + c // box_cols),
-    ):
-        expected = [
-            [cell for cell, (r, c) in enumerate(cells) if group_of(r, c) == group]
-            for group in range(size)
-        ]
-        assert groups.tolist() == expected
-
-
-def test_units_are_shared_and_cannot_be_changed():
-    units = sudoku.board_for(81).units
-    assert sudoku.board_for(81).units is units
+    row, column = np.divmod(np.arange(size**2), size)
+    box = row // box_rows * (size // box_cols) + column // box_cols
+    expected = [np.flatnonzero(of == unit) for of in (row, column, box) for unit in range(size)]
+    np.testing.assert_array_equal(board.units, expected)
+    assert sudoku.board_for(size**2).units is board.units
     with pytest.raises(ValueError, match="read-only"):
-        units[0, 0] = 1
+        board.units[0, 0] = 1
 
 
 def test_board_errors():
-    with pytest.raises(ValueError, match=r"16 \(4x4\), 36 \(6x6\) or 81 \(9x9\).*\(80\)"):
+    with pytest.raises(InputError, match=r"16 \(4x4\), 36 \(6x6\) or 81 \(9x9\).*\(80\)"):
         sudoku.board_for(80)
-    with pytest.raises(ValueError, match=r"2 x 2.*size \(6\)"):
+    with pytest.raises(InputError, match=r"2 x 2.*size \(6\)"):
         sudoku.Board(6, 2, 2)
 
 
@@ -111,19 +102,15 @@ def test_encode_gives_upstream_tokens():
     tokens = sudoku.encode("12_4 .0.. 4..1 ....")
     assert tokens.dtype == np.int32
     assert tokens.tolist() == [2, 3, 1, 5, 1, 1, 1, 1, 5, 1, 1, 2, 1, 1, 1, 1]
-
-
-def test_encode_reads_a_drawn_board():
     line = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
     assert sudoku.decode(sudoku.encode(PUZZLE)) == line
-    drawn = sudoku.draw(sudoku.encode(PUZZLE))
-    np.testing.assert_array_equal(sudoku.encode(drawn), sudoku.encode(line))
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_decode_inverts_encode(size):
-    text = SOLVED[size].translate(str.maketrans("3", ".", " \n"))
-    assert sudoku.decode(sudoku.encode(text)) == text
+@given(st.sampled_from(SIZES), st.randoms())
+def test_encode_inverts_decode_and_draw(size, rng):
+    tokens = [rng.randrange(1, size + 2) for _ in range(size**2)]
+    for text in (sudoku.decode(tokens), sudoku.draw(tokens)):
+        assert sudoku.encode(text).tolist() == tokens
 
 
 def test_decode_marks_foreign_tokens():
@@ -145,7 +132,7 @@ def test_decode_marks_foreign_tokens():
     ],
 )
 def test_encode_errors(text, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         sudoku.encode(text)
 
 
@@ -160,13 +147,10 @@ def test_draw_marks_boxes_clues_and_changed_clues():
         "+---------+---------+",
         "| 2  3  1 | 5  6  4 |",
     ]
+    with pytest.raises(InputError, match="clues has 16 cells and tokens 36"):
+        sudoku.draw(answer, clues=solved(4))
     lines = sudoku.draw(clues).splitlines()
     assert len(lines) == 6 + 4 and lines[1] == "| 1  2  . | .  .  . |" and lines[-1] == lines[0]
-
-
-def test_draw_refuses_clues_of_another_board():
-    with pytest.raises(ValueError, match="clues has 16 cells and tokens 36"):
-        sudoku.draw(solved(6), clues=solved(4))
 
 
 # Rules
@@ -199,9 +183,7 @@ def test_each_kind_of_unit_counts(text, broken):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_solved_grid_must_keep_its_clues(size):
     grid = solved(size)
-    swapped = np.where(
-        grid == 2, 3, np.where(grid == 3, 2, grid)
-    )  # a valid grid, 1 and 2 exchanged
+    swapped = np.where(np.isin(grid, (2, 3)), 5 - grid, grid)  # a valid grid, 1 and 2 exchanged
     for cell in range(size**2):
         clue = blanked(grid, *set(range(size**2)) - {cell})
         assert sudoku.satisfies_rules(grid, clue)
@@ -226,20 +208,26 @@ def test_rules_take_any_integer_type(dtype):
     answers[1, 40] = PAD
     inputs = sudoku.encode(PUZZLE).astype(dtype)
     assert sudoku.satisfies_rules(answers, inputs).tolist() == [True, False]
-
-
-def test_tokens_beyond_the_range_of_small_integers_are_no_digits():
+    # Tokens beyond the range of small integers are no digits.
     for offset in (2**8, 2**16, 2**32, -(2**16)):
         assert not sudoku.satisfies_rules(solved(9).astype(np.int64) + offset, np.full(81, BLANK))
 
 
-def test_rules_errors():
-    with pytest.raises(ValueError, match=r"\(3, 16\) and answers \(2, 16\).*inputs\[:, None\]"):
-        sudoku.satisfies_rules(np.ones((2, 16), int), np.ones((3, 16), int))
-    with pytest.raises(ValueError, match=r"answers must be .* float64"):
-        sudoku.satisfies_rules(np.ones(16), np.ones(16, int))
-    with pytest.raises(ValueError, match=r"num_cells \(17\)"):
-        sudoku.satisfies_rules(np.ones((2, 17), int), np.ones((2, 17), int))
+@pytest.mark.parametrize(
+    ("answers", "inputs", "message"),
+    [
+        (
+            np.ones((2, 16), int),
+            np.ones((3, 16), int),
+            r"\(3, 16\) and answers \(2, 16\).*inputs\[",
+        ),
+        (np.ones(16), np.ones(16, int), r"answers must be .* float64"),
+        (np.ones((2, 17), int), np.ones((2, 17), int), r"num_cells \(17\)"),
+    ],
+)
+def test_rules_errors(answers, inputs, message):
+    with pytest.raises(InputError, match=message):
+        sudoku.satisfies_rules(answers, inputs)
 
 
 # Clues and solutions
@@ -255,14 +243,9 @@ def test_rules_errors():
 )
 def test_check_clues_names_the_contradiction(clues, message):
     tokens = only_clues(9, **clues)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         sudoku.check_clues(tokens)
     assert sudoku.count_solutions(tokens) == 0
-
-
-def test_check_clues_accepts_what_does_not_contradict():
-    for tokens in (sudoku.encode(PUZZLE), sudoku.encode(NO_SOLUTION), np.ones(36, int), solved(6)):
-        sudoku.check_clues(tokens)
 
 
 @pytest.mark.parametrize("call", [sudoku.check_clues, sudoku.count_solutions, sudoku.solve_exact])
@@ -270,13 +253,15 @@ def test_puzzles_must_hold_blanks_and_digits(call):
     for token in (PAD, 6, -1):
         tokens = blanked(solved(4), 0)
         tokens[6] = token
-        with pytest.raises(ValueError, match=rf"tokens has {token} in r2c3; .* d \+ 1"):
+        with pytest.raises(InputError, match=rf"tokens has {token} in r2c3; .* d \+ 1"):
             call(tokens)
-    with pytest.raises(ValueError, match=r"one board .* shape \(1, 16\)"):
+    with pytest.raises(InputError, match=r"one board .* shape \(1, 16\)"):
         call(solved(4)[None])
 
 
 def test_count_solutions():
+    for tokens in (sudoku.encode(PUZZLE), sudoku.encode(NO_SOLUTION), np.ones(36, int), solved(6)):
+        sudoku.check_clues(tokens)  # no two clues contradict
     assert sudoku.count_solutions(sudoku.encode(PUZZLE)) == 1
     assert sudoku.count_solutions(sudoku.encode(NO_SOLUTION)) == 0
     # 1 and 3 of two rows within one band can be exchanged in columns 1 and 3.
@@ -287,7 +272,7 @@ def test_count_solutions():
     assert sudoku.count_solutions(empty, limit=10_000) == 288  # the number of 4x4 grids
     one_box = sudoku.encode("12.. 34.. .... ....")
     assert sudoku.count_solutions(one_box, limit=10_000) == 288 // 24
-    with pytest.raises(ValueError, match="limit is 0"):
+    with pytest.raises(InputError, match="limit is 0"):
         sudoku.count_solutions(empty, limit=0)
 
 
@@ -327,7 +312,7 @@ def test_solutions_are_counted_as_by_sat(size):
     """Puzzles from none to a few dozen solutions: minimal ones with clues removed or changed."""
     rng = np.random.default_rng(size)
     counts = []
-    for puzzle in sudoku.generate(size, 30, seed=8)[0]:
+    for puzzle in sudoku.generate(size, 12 if size == 9 else 30, seed=8)[0]:
         clues = rng.permutation(np.flatnonzero(puzzle > BLANK))
         tokens = blanked(puzzle, *clues[: rng.integers(3)])
         if rng.integers(3) == 0:
@@ -349,37 +334,32 @@ def test_solutions_are_counted_as_by_sat(size):
 
 def assert_minimal(puzzle: np.ndarray) -> None:
     assert sudoku.count_solutions(puzzle) == 1
-    for cell in np.flatnonzero(puzzle > BLANK):
-        assert sudoku.count_solutions(blanked(puzzle, cell)) == 2, (
-            f"the clue in {cell} is not needed"
-        )
+    needless = [
+        cell
+        for cell in np.flatnonzero(puzzle > BLANK)
+        if sudoku.count_solutions(blanked(puzzle, cell)) == 1
+    ]
+    assert needless == []
 
 
-def test_generated_puzzles_are_minimal_and_solved_by_their_labels(generated):
+def test_generated_puzzles_are_minimal_and_depend_on_seed_and_index_only(generated):
     size, inputs, labels = generated
     assert inputs.shape == labels.shape == (12, size**2)
     assert inputs.dtype == labels.dtype == np.int32
     assert sudoku.satisfies_rules(labels, inputs).all()
     for puzzle in inputs:
         assert_minimal(puzzle)
-
-
-def test_generation_depends_on_seed_and_index_only(generated):
-    size, inputs, labels = generated
     for count in (0, 1, 7):
         shorter = sudoku.generate(size, count, seed=5)
-        np.testing.assert_array_equal(shorter[0], inputs[:count])
-        np.testing.assert_array_equal(shorter[1], labels[:count])
+        np.testing.assert_array_equal(shorter, (inputs[:count], labels[:count]))
     assert (sudoku.generate(size, 1, seed=6)[0] != inputs[:1]).any()
 
 
 def test_workers_do_not_change_the_puzzles(monkeypatch):
-    monkeypatch.setattr(generator, "_CHUNK", 7)
-    inputs, labels = sudoku.generate(6, 40, seed=5, split="train", workers=3)
-    monkeypatch.undo()
     same = sudoku.generate(6, 40, seed=5, split="train")
-    np.testing.assert_array_equal(inputs, same[0])
-    np.testing.assert_array_equal(labels, same[1])
+    monkeypatch.setattr(generator, "_CHUNK", 7)
+    made = sudoku.generate(6, 40, seed=5, split="train", workers=3)
+    np.testing.assert_array_equal(made, same)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +390,7 @@ def test_no_puzzle_occurs_twice_even_where_draws_collide(monkeypatch):
     assert len(np.unique(inputs, axis=0)) == 1500
     np.testing.assert_array_equal(sudoku.generate(4, 1490, seed=0, extra_clues=8)[0], inputs[:1490])
     monkeypatch.setattr(generator, "_MAX_REDRAWS", 1)
-    with pytest.raises(ValueError, match=r"count is 1500, and 1 draws of puzzle \d+ gave earlier"):
+    with pytest.raises(InputError, match=r"count is 1500, and 1 draws of puzzle \d+ gave earlier"):
         sudoku.generate(4, 1500, seed=0, extra_clues=8)
 
 
@@ -439,7 +419,7 @@ def test_extra_clues_are_added_to_the_minimal_puzzle(extra):
     ],
 )
 def test_generate_errors(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         sudoku.generate(**{"size": 4, "count": 1, "seed": 0} | arguments)
 
 
@@ -486,7 +466,7 @@ def least_4x4(puzzle: np.ndarray, solution: np.ndarray) -> list[int]:
 
 
 def test_canonical_forms_of_4x4_are_least():
-    inputs, labels = sudoku.generate(4, 40, seed=2, extra_clues=1)
+    inputs, labels = sudoku.generate(4, 15, seed=2, extra_clues=1)
     forms = sudoku.canonical(inputs, labels)
     assert forms.dtype == np.uint8
     assert forms.tolist() == [least_4x4(*boards) for boards in zip(inputs, labels, strict=True)]
@@ -536,14 +516,14 @@ def test_transposition_is_no_symmetry_of_oblong_boxes():
     grid = solved(6)
     transposed = grid.reshape(6, 6).T.ravel()
     assert not sudoku.satisfies_rules(transposed, transposed)
-    with pytest.raises(ValueError, match="row 0: an answer must"):
+    with pytest.raises(InputError, match="row 0: an answer must"):
         sudoku.canonical(transposed[None], transposed[None])
 
 
 @pytest.mark.parametrize(("size", "classes"), [(4, 2), (6, 49)])
 def test_number_of_classes_of_solutions(size, classes):
     """As counted by others for all 288 and 28,200,960 boards; no form is of two classes."""
-    labels = sudoku.generate(size, 12_000, seed=1)[1]
+    labels = sudoku.generate(size, 6000, seed=1)[1]
     assert len(np.unique(sudoku.canonical(labels, labels), axis=0)) == classes
 
 
@@ -565,11 +545,11 @@ def test_every_clue_counts():
 @pytest.mark.parametrize("size", SIZES)
 def test_train_and_test_never_share_a_class(size):
     keys: dict[str, set] = {"train": set(), "test": set()}
-    for split, seed in itertools.product(keys, (0, 1, 2)):
-        inputs, labels = sudoku.generate(size, 300, seed=seed, split=split)
+    for split, seed in itertools.product(keys, (0, 1)):
+        inputs, labels = sudoku.generate(size, 200, seed=seed, split=split)
         assert (sudoku.in_test_split(inputs, labels) == (split == "test")).all()
         if size == 9:
-            easier, same = sudoku.generate(size, 300, seed=seed, split=split, extra_clues=30)
+            easier, same = sudoku.generate(size, 200, seed=seed, split=split, extra_clues=30)
             np.testing.assert_array_equal(same, labels)
             assert (sudoku.in_test_split(easier, labels) == (split == "test")).all()
             inputs = labels  # not even solutions are shared
@@ -580,8 +560,8 @@ def test_train_and_test_never_share_a_class(size):
 
 @pytest.mark.parametrize("size", [6, 9])
 def test_one_class_in_eight_is_for_testing(size):
-    inputs, labels = sudoku.generate(size, 2000, seed=3)
-    assert abs(sudoku.in_test_split(inputs, labels).mean() - 1 / 8) < 0.03  # 4 sigma
+    inputs, labels = sudoku.generate(size, 1000, seed=3)
+    assert abs(sudoku.in_test_split(inputs, labels).mean() - 1 / 8) < 0.042  # 4 sigma
 
 
 @pytest.mark.parametrize(
@@ -594,16 +574,14 @@ def test_one_class_in_eight_is_for_testing(size):
 )
 @pytest.mark.parametrize("call", [sudoku.canonical, sudoku.puzzle_keys, sudoku.in_test_split])
 def test_canonical_errors(call, changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         call(**{"inputs": solved(4)[None], "labels": solved(4)[None]} | changes)
 
 
 def test_canonical_of_nothing():
     empty = np.ones((0, 36), int)
     assert sudoku.canonical(empty, empty).shape == (0, 72)
-    assert (
-        sudoku.puzzle_keys(empty, empty).shape == sudoku.in_test_split(empty, empty).shape == (0,)
-    )
+    assert len(sudoku.puzzle_keys(empty, empty)) == len(sudoku.in_test_split(empty, empty)) == 0
 
 
 # Compilation
@@ -623,21 +601,18 @@ def test_functions_compile_where_nothing_can_be_cached():
 # Files
 
 
-def test_csv_roundtrip(tmp_path):
+def test_csv_files_are_read_as_written(tmp_path):
     inputs, labels = sudoku.generate(6, 4, seed=1)
+    written = (inputs, labels, np.array([-1, 2.5, 0, 1e9]))
     sources = ["a", 'with "quotes", and commas', "", "é"]
-    sudoku.write_csv(tmp_path / "p.csv", inputs, labels, sources, [-1, 2.5, 0, 1e9])
-    read = sudoku.read_csv(tmp_path / "p.csv")
-    for array, expected, dtype in zip(
-        read, (inputs, labels, [-1, 2.5, 0, 1e9]), (np.int32, np.int32, np.float64), strict=False
-    ):
-        np.testing.assert_array_equal(array, expected)
-        assert array.dtype == dtype
-    assert read[3] == sources
-
-
-def test_csv_text_and_defaults(tmp_path):
     path = tmp_path / "p.csv"
+    sudoku.write_csv(path, inputs, labels, sources, written[2])
+    *read, read_sources = sudoku.read_csv(path)
+    assert read_sources == sources
+    for array, expected in zip(read, written, strict=True):
+        np.testing.assert_array_equal(array, expected)
+        assert array.dtype == expected.dtype
+
     sudoku.write_csv(path, blanked(solved(4), 0, 5)[None], solved(4)[None])
     assert path.read_bytes() == (
         b"source,question,answer,rating\n,.2343.1221434321,1234341221434321,-1\n"
@@ -650,11 +625,6 @@ def test_csv_text_and_defaults(tmp_path):
 
 HEADER = "source,question,answer,rating\n"
 GOOD = "s,.2343412214343.1,1234341221434321,-1\n"
-
-
-def test_the_good_row_of_the_next_test_is_good(tmp_path):
-    (tmp_path / "p.csv").write_text(HEADER + GOOD)
-    assert len(sudoku.read_csv(tmp_path / "p.csv")[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -683,14 +653,13 @@ def test_the_good_row_of_the_next_test_is_good(tmp_path):
 )
 def test_read_csv_names_file_and_line(tmp_path, text, line, message):
     path = tmp_path / "p.csv"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match=rf"p\.csv:{line}: .*{message}"):
-        sudoku.read_csv(path)
-
-
-def test_read_csv_passes_on_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
-        sudoku.read_csv(tmp_path / "none.csv")
+        sudoku.read_csv(path)
+    path.write_text(HEADER + GOOD)
+    assert len(sudoku.read_csv(path)[0]) == 1
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=rf"p\.csv:{line}: .*{message}"):
+        sudoku.read_csv(path)
 
 
 @pytest.mark.parametrize(
@@ -709,7 +678,7 @@ def test_read_csv_passes_on_a_missing_file(tmp_path):
 def test_write_csv_errors_leave_no_file(tmp_path, changes, message):
     grids = np.stack([solved(4), solved(4)])
     arguments = {"inputs": blanked(grids[0], 3) + 0 * grids, "labels": grids} | changes
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         sudoku.write_csv(tmp_path / "p.csv", **arguments)
     assert not (tmp_path / "p.csv").exists()
 
@@ -720,12 +689,6 @@ def test_write_csv_errors_leave_no_file(tmp_path, changes, message):
 @pytest.fixture(scope="module", params=[6, 9])
 def bundled(request) -> tuple[int, np.ndarray, np.ndarray]:
     return request.param, *sudoku.read_csv(BUNDLED / f"sudoku{request.param}.csv")[:2]
-
-
-def test_bundled_sets_hold_512_distinct_puzzles(bundled):
-    size, inputs, labels = bundled
-    assert inputs.shape == labels.shape == (512, size**2)
-    assert len(np.unique(inputs, axis=0)) == 512
 
 
 def test_bundled_puzzles_are_unique_by_sat(bundled):
@@ -742,19 +705,16 @@ def test_bundled_puzzles_are_unique_by_sat(bundled):
             assert not solver.solve(assumptions=[*clues, forbidden]), f"puzzle {row} is not unique"
 
 
-def test_bundled_puzzles_are_minimal(bundled):
-    _, inputs, _ = bundled
-    for puzzle in inputs[::32]:
-        assert_minimal(puzzle)
-
-
 def test_bundled_sets_are_what_generate_makes(bundled):
     size, inputs, labels = bundled
+    assert inputs.shape == labels.shape == (512, size**2)
+    assert len(np.unique(inputs, axis=0)) == 512
+    for puzzle in inputs[::64]:
+        assert_minimal(puzzle)
     again = sudoku.generate(size, 512, seed=2026, split="test")
     message = (
         "generate no longer makes the bundled puzzles; if it was changed on purpose, make the "
         "files anew and say so beside results measured on them"
     )
-    np.testing.assert_array_equal(again[0], inputs, err_msg=message)
-    np.testing.assert_array_equal(again[1], labels, err_msg=message)
+    np.testing.assert_array_equal(again, (inputs, labels), err_msg=message)
     assert sudoku.in_test_split(inputs, labels).all()
