@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from ptrm_jax import DataError, read_dataset, tasks
+from ptrm_jax import DataError, ModelConfig, read_dataset, tasks
 from ptrm_jax.errors import InputError
 from ptrm_jax.sweep import SweepConfig
 from ptrm_jax.tasks import Labelled, Task, catalog
-from ptrm_jax.training.examples import read_source
+from ptrm_jax.training import TrainConfig
+from ptrm_jax.training.examples import read_examples, read_source
 
 BLANK, BOARD = np.array([[0, 2, 0, 0]]), np.array([[1, 2, 2, 1]])
 
@@ -50,7 +51,7 @@ def test_the_tasks_of_this_package() -> None:
         tasks.load("chess")
 
 
-def test_a_registered_task_is_found_by_name_file_and_text(tmp_path: Path) -> None:
+def test_a_registered_task_is_found_and_trained_on(tmp_path: Path) -> None:
     def read(path: Any) -> Labelled:
         boards = np.loadtxt(path, np.int32)
         return Labelled(boards[:1], boards[1:], {})
@@ -78,6 +79,14 @@ def test_a_registered_task_is_found_by_name_file_and_text(tmp_path: Path) -> Non
         dataset = read_source(source, seed=0)
         assert (dataset.task, dataset.vocab_size) == ("latin", 3)
         assert (dataset.puzzles.inputs == BLANK).all() and (dataset.labels == BOARD).all()
+
+    ones = dict.fromkeys(("num_layers", "H_cycles", "L_cycles", "mlp_width", "mlp_t_width"), 1)
+    sizes = {"vocab_size": 3, "seq_len": 4, "hidden_size": 2, **ones}
+    model = ModelConfig(**sizes, variant="mlp_t", forward_dtype="float32")
+    config = TrainConfig(model=model, data=("pair", "generate:latin2:1"), task="latin", steps=1)
+    assert len(read_examples(config, None)) == 2
+    with pytest.raises(DataError, match="nothing is left to train on"):
+        read_examples(config, read_dataset("pair"))
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,9 @@ _MISSING: Any = object()
 class Task:
     """A kind of puzzle.
 
-    `name` and `satisfies_rules` suffice to train on, sweep and solve puzzles of a folder in
-    upstream's layout. Other fields add files and text, better pictures, symmetries, a generator. A
-    field without a default raises InputError when something needs it.
+    `name` and `satisfies_rules` suffice to train on and sweep puzzles of a folder in upstream's
+    layout. Other fields add files and text, better pictures, symmetries, a generator. A missing
+    function without a default raises InputError when it is called.
 
     Attributes:
       name: what commands call it: lower-case letters, digits, - and _.
