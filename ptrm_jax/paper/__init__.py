@@ -7,16 +7,19 @@ of a finished sweep; and `check`, which refuses data that it could not report on
 """
 
 import dataclasses
-import importlib
 from types import ModuleType
 
 from etils import epath
 
-from ptrm_jax.errors import InputError
+from ptrm_jax.registry import Registry
 from ptrm_jax.sweep import Result, Sweep, SweepConfig
 
 NAMES = ("arc-agi-2", "maze-hard", "ppbench", "sudoku-extreme")
 """As commands write them."""
+
+_REGISTRY = Registry(
+    "benchmark", {name: f"{__name__}.{name.replace('-', '_')}" for name in NAMES}, ModuleType
+)
 
 
 def load(name: str) -> SweepConfig:
@@ -25,12 +28,12 @@ def load(name: str) -> SweepConfig:
     Raises:
       InputError: no benchmark has this name.
     """
-    return _module(name).CONFIG
+    return _REGISTRY.load(name).CONFIG
 
 
 def with_grid(config: SweepConfig) -> SweepConfig:
     """The settings with the grid of their benchmark, up to K and D, unless they have a grid."""
-    grid = getattr(_module(config.benchmark), "GRID", None) if config.benchmark else None
+    grid = getattr(_REGISTRY.load(config.benchmark), "GRID", None) if config.benchmark else None
     if grid is None or config.grid_rollouts or config.grid_depths:
         return config
     rollouts, depths = (
@@ -46,7 +49,7 @@ def describe(name: str) -> str:
     Raises:
       InputError: no benchmark has this name.
     """
-    return _module(name).__doc__ or ""
+    return _REGISTRY.load(name).__doc__ or ""
 
 
 def check(sweep: Sweep) -> None:
@@ -56,8 +59,8 @@ def check(sweep: Sweep) -> None:
       InputError, DataError: the data are not of this benchmark.
     """
     name = sweep.config.benchmark
-    if name is not None and hasattr(_module(name), "check"):
-        _module(name).check(sweep)
+    if name is not None and hasattr(_REGISTRY.load(name), "check"):
+        _REGISTRY.load(name).check(sweep)
 
 
 def report(result: Result, directory: epath.Path) -> str:
@@ -68,11 +71,5 @@ def report(result: Result, directory: epath.Path) -> str:
       directory: where files go.
     """
     name = result.config.benchmark
-    more = getattr(_module(name), "report", None) if name is not None else None
+    more = getattr(_REGISTRY.load(name), "report", None) if name is not None else None
     return more(result, directory) if more is not None else ""
-
-
-def _module(name: str) -> ModuleType:
-    if name not in NAMES:
-        raise InputError(f"benchmark must be one of {', '.join(NAMES)}; got {name!r}")
-    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
