@@ -1,4 +1,4 @@
-"""Studies, exhibits, their command, and the analyses that need nothing but a sweep's record."""
+"""Studies, exhibits, their command, and the figures that are made from sweeps alone."""
 
 import dataclasses
 import json
@@ -9,26 +9,39 @@ import pytest
 from conftest import load_experiment
 
 import ptrm_jax
-from ptrm_jax import analysis, mesh, metrics, sweep
+from ptrm_jax import analysis, mesh, metrics
 from ptrm_jax.analysis import cost, exhibit, q_head, sigma, study, width
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
 from ptrm_jax.metrics import Interval
 from ptrm_jax.model import flops_per_rollout_step
+from ptrm_jax.sweep.config import Numerics
 
 figures = load_experiment("figures")
 
 SMALL = ["--checkpoint", "sudoku6", "--num-puzzles", "4", "--rollouts", "2", "--depth", "2"]
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def backend_as_it_is():
     """The command would set up the backend, which runs already."""
-    monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mesh, "use_cpu_cores", lambda: None)
+        yield
 
 
-def small_study(tmp_path, **settings):
-    small = {"checkpoint": "sudoku6", "num_puzzles": 4, "rollouts": 3, "depth": 2, **settings}
-    return study.Study("q_head", study.Settings(**small), tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the figures of this file are made, so that they share their sweeps."""
+    return tmp_path_factory.mktemp("figures")
+
+
+def small_study(folder, name="q_head", **own):
+    """A study with the settings of `SMALL`."""
+    kind = analysis.load(name).Settings
+    defaults = kind()
+    search = dataclasses.replace(defaults.search, rollouts=2, depth=2)
+    inputs = dataclasses.replace(defaults.inputs, checkpoint="sudoku6", num_puzzles=4)
+    return study.Study(name, kind(inputs=inputs, search=search, **own), folder, defaults=defaults)
 
 
 # --- Q against the truth -------------------------------------------------------------------------
@@ -53,11 +66,11 @@ def test_reliability_by_hand():
     diagram = q_head.reliability(correct, q, finite=finite, num_bins=4)
     np.testing.assert_allclose(diagram.said, [0.5, 1.0])
     assert [rate.mean for rate in diagram.right] == [0.25, 1.0]
-    assert diagram.count.tolist() == [4, 2]
+    assert diagram.num_rollouts.tolist() == [4, 2]
     assert diagram.error == pytest.approx((4 * 0.25 + 2 * 0.0) / 6)
     finite[0] = False  # half of one wrong; the other puzzle alone
     diagram = q_head.reliability(correct, q, finite=finite, num_bins=4)
-    assert diagram.count.tolist() == [2, 1]
+    assert diagram.num_rollouts.tolist() == [2, 1]
     assert diagram.error == pytest.approx(2 * 0.5 / 3)
 
 
@@ -91,8 +104,9 @@ def test_the_best_sigma_is_the_smallest_of_the_best():
     assert chosen == 0.1
 
 
-def test_the_sigma_that_is_talked_of_is_run():
-    assert sigma.Settings(sigma=0.15, sigmas=(1.0, 0.1)).sigmas == (0.1, 0.15, 1.0)
+def test_the_sigma_of_the_sentences_is_run():
+    settings = sigma.Settings(search=study.OneSigma(sigma=0.15), sigmas=(1.0, 0.1))
+    assert settings.scales == (0.1, 0.15, 1.0)
 
 
 # --- Cost ----------------------------------------------------------------------------------------
@@ -129,40 +143,55 @@ def test_a_rate_must_be_a_number():
 # --- Studies -------------------------------------------------------------------------------------
 
 
-def test_a_sweep_is_made_once_and_replayed_to_the_bit(tmp_path):
-    steps = []
-    small = small_study(tmp_path)
-    small = study.Study(
-        *("q_head", small.settings, tmp_path), progress=lambda done, total, what: steps.append(done)
-    )
+def test_a_sweep_is_run_once_and_replayed_to_the_bit(folder):
+    small, steps = small_study(folder), []
+    small.progress = lambda total: lambda done, what: steps.append((done, total))
     result = small.sweep()
-    assert steps[-1] == 4 * 2 * (3 + 1)  # the deterministic TRM has a rollout too
+    # The deterministic TRM has a rollout too. Another test may have made the sweep.
+    assert not steps or sum(done for done, _ in steps) == steps[0][1] == 4 * 2 * (2 + 1)
     steps.clear()
     again = small.sweep()
     assert not steps
-    record = result.runs[0].record
-    for first, second in zip(record, again.runs[0].record, strict=True):
+    rollouts = result.runs[0].rollouts
+    for field in dataclasses.fields(rollouts):
+        first, second = (getattr(r, field.name) for r in (rollouts, again.runs[0].rollouts))
         np.testing.assert_array_equal(first, second)
 
-    path = small.replay([2, 0], [1, 2])
-    np.testing.assert_array_equal(path.q_logit, record.q_logit[[2, 0]][:, [1, 2]])
-    np.testing.assert_array_equal(path.correct, record.correct[[2, 0]][:, [1, 2]])
+    path = small.replay([2, 0], [1, 0])
+    np.testing.assert_array_equal(path.q_logit, rollouts.q_logit[[2, 0]][:, [1, 0]])
+    np.testing.assert_array_equal(path.correct, rollouts.correct[[2, 0]][:, [1, 0]])
     cells = path.cell_accuracy.astype(np.float32)
-    np.testing.assert_array_equal(cells, record.cell_accuracy[[2, 0]][:, [1, 2]])
-    quiet = small.replay([3], sigma=0.0)
-    np.testing.assert_array_equal(quiet.q_logit[0, 0], result.deterministic.record.q_logit[3, 0])
-    length = small.model.config.length
-    assert quiet.y.shape == quiet.z.shape == (1, 1, 2, length, small.model.config.hidden_size)
+    np.testing.assert_array_equal(cells, rollouts.cell_accuracy[[2, 0]][:, [1, 0]])
+    quiet, config = small.replay([3, 1], [1, 0], sigma=0.0), small.prepared.model.config
+    without = result.deterministic.rollouts.q_logit[[3, 1]]
+    np.testing.assert_array_equal(quiet.q_logit, np.repeat(without, 2, axis=1))
+    assert quiet.y.shape == quiet.z.shape == (2, 2, 2, config.length, config.hidden_size)
     # After the norm the latent's root mean square is 1, the unit of sigma.
     np.testing.assert_allclose(np.square(quiet.z).mean(-1), 1, atol=1e-3)
 
 
-def test_a_command_says_what_is_not_the_default():
-    settings = cost.Settings(sigma=0.3, seeds=(0, 1), dollars_per_hour=2.5)
+def test_a_command_states_what_is_not_the_default():
+    settings = cost.Settings(
+        search=study.OneSigma(rollouts=64, sigma=0.3, seeds=(0, 1)),
+        numerics=Numerics(lane_tile=8),
+        dollars_per_hour=2.0,
+    )
     text = study.Study("cost", settings, "x", defaults=cost.Settings()).command
-    assert text == "python experiments/figures.py cost --sigma 0.3 --seeds 0 1"
-    again = figures._wanted(text.split()[2:])[0]
-    assert again == [("cost", settings, cost.Settings())]
+    assert text == (
+        "python experiments/figures.py cost --seeds 0 1 --sigma 0.3 --lane-tile 8 "
+        "--dollars-per-hour 2.0"
+    )
+    assert figures._parse("cost", text.split()[3:], alone=True) == (settings, "runs/figures")
+
+
+def test_settings_of_all_figures_change_only_what_is_given():
+    arguments = ["--depth", "3", "--num-puzzles", "None", "--output", "x"]
+    for name in analysis.NAMES:
+        defaults = analysis.load(name).Settings()
+        inputs = dataclasses.replace(defaults.inputs, num_puzzles=None)
+        search = dataclasses.replace(defaults.search, depth=3)
+        changed = dataclasses.replace(defaults, inputs=inputs, search=search)
+        assert figures._parse(name, arguments, alone=False) == (changed, "x")
 
 
 # --- Exhibits ------------------------------------------------------------------------------------
@@ -174,8 +203,8 @@ def test_a_command_says_what_is_not_the_default():
         (Finding.of("", Interval(0.5, 0.25, 0.75, 8)), "50.0 % [25.0, 75.0], n=8"),
         (Finding.of("", Interval(-0.05, -0.1, 0.0, 8), "points"), "-5.0 points [-10.0, +0.0], n=8"),
         (Finding.of("", Interval(1234.5, 900, 2000, 3), "number"), "1,234 [900, 2,000], n=3"),
-        (Finding("", 0.00123456, None, None, None, "dollars"), "0.00123 dollars"),
-        (Finding("", 0.0, None, None, 5, "number"), "0.00, n=5"),
+        (Finding.single("", 0.00123456, "dollars"), "0.00123 dollars"),
+        (Finding.single("", 0.0, "number", 5), "0.00, n=5"),
     ],
 )
 def test_findings_as_text(finding, text):
@@ -184,12 +213,12 @@ def test_findings_as_text(finding, text):
 
 def test_an_exhibit_comes_back_and_is_shown(tmp_path):
     shown = Exhibit(
-        name="modes_extra",
+        name="modes",
         title="A <title>",
         caption="digest, n",
         command="python experiments/figures.py modes",
         reading=["It says & means."],
-        findings={"none": Finding("nothing", float("nan"), None, None, 0, "number")},
+        findings={"none": Finding.single("nothing", float("nan"), "number", 0)},
         provenance={"data": {"digest": "ab"}},
         data={"x": np.arange(3)},
         rows=[{"a": 1, "b": 2.5}],
@@ -197,57 +226,74 @@ def test_an_exhibit_comes_back_and_is_shown(tmp_path):
     )
     names = shown.write(tmp_path)
     assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
-    np.testing.assert_array_equal(np.load(tmp_path / "modes_extra.npz")["x"], [0, 1, 2])
-    assert (tmp_path / "modes_extra.csv").read_text() == "a,b\n1,2.5\n"
-    (record,) = exhibit.read(tmp_path, analysis.NAMES)
-    assert np.isnan(record["findings"]["none"].value)
-    page = exhibit.index([record], {"basins": "no puzzle <fails>"})
+    np.testing.assert_array_equal(np.load(tmp_path / "modes.npz")["x"], [0, 1, 2])
+    assert (tmp_path / "modes.csv").read_text() == "a,b\n1,2.5\n"
+    (saved,) = exhibit.read(tmp_path, analysis.NAMES)
+    assert np.isnan(saved["findings"]["none"].value)
+    page = exhibit.index([saved], {"basins": "no puzzle <fails>"})
     assert "A &lt;title&gt;" in page and "It says &amp; means." in page
-    assert '<img src="modes_extra.gif"' in page and "no puzzle &lt;fails&gt;" in page
+    assert '<img src="modes.gif"' in page and "no puzzle &lt;fails&gt;" in page
     assert not re.search(r"https?://", page)
-    json.loads((tmp_path / "modes_extra.json").read_text(), parse_constant=pytest.fail)
+    json.loads((tmp_path / "modes.json").read_text(), parse_constant=pytest.fail)
+    saved["provenance"]["checkpoint"] = {"name": "maze11"}
+    text = exhibit.markdown({"here": [saved]})
+    assert "## A <title>: maze11" in text and "![A <title>](here/modes.gif)" in text
 
 
-# --- The command ---------------------------------------------------------------------------------
+# --- Figures and their command -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["q_head", "width", "sigma", "cost"])
-def test_the_command_makes_a_figure(name, tmp_path, capsys, monkeypatch):
+def test_a_figure_is_made(name, folder, tmp_path, monkeypatch):
     compared = {key: sigma.VARIANTS[key] for key in ("z_every", "z_first")}  # a program each
     monkeypatch.setattr(sigma, "VARIANTS", compared)
-    more = ["--sigmas", "0.1", "1.0"] if name == "sigma" else []
-    assert figures.main([name, *SMALL, *more, "--output", str(tmp_path)]) == 0
-    (record,) = exhibit.read(tmp_path, analysis.NAMES)
-    assert record["name"] == name
-    out = " ".join(capsys.readouterr().out.split())
-    assert " ".join(record["reading"][0].split()) in out
-    digest = record["provenance"]["checkpoint"]["digest"]
+    own = {"sigmas": (0.1, 1.0)} if name == "sigma" else {}
+    shown = analysis.load(name).make(small_study(folder, name, **own))
+    shown.write(tmp_path)
+    assert shown.name == name and all(shown.reading)
+    digest = shown.provenance["checkpoint"]["digest"]
     for part in (digest[:8], "4 of 512 puzzles", "K=2, D=2", "sigma", "seed 0"):
-        assert part in record["caption"]
+        assert part in shown.caption
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert record["title"] in (tmp_path / "index.html").read_text().replace("&#x27;", "'")
 
 
-def test_what_a_figure_says_is_what_the_sweep_says(tmp_path):
-    """Numbers of the exhibit, from the record by other ways."""
-    settings = width.Settings(checkpoint="sudoku6", num_puzzles=6, rollouts=4, depth=1, sigma=1.0)
-    small = study.Study("width", settings, tmp_path)
-    (shown,) = width.make(small)
+def test_the_command_makes_figures_and_says_what_cannot_be_shown(folder, monkeypatch, capsys):
+    def nothing(study):
+        raise exhibit.NothingToShow("no puzzle fails; pass harder ones")
+
+    monkeypatch.setattr(cost, "make", nothing)
+    assert figures.main(["cost", "--output", str(folder)]) == 2
+    assert "error: no puzzle fails; pass harder ones" in capsys.readouterr().err
+    monkeypatch.setattr(analysis, "NAMES", ("cost", "q_head"))
+    assert figures.main(["all", *SMALL, "--output", str(folder)]) == 0
+    (saved,) = exhibit.read(folder, analysis.NAMES)
+    assert saved["command"].startswith("python experiments/figures.py q_head --checkpoint sudoku6")
+    out = " ".join(capsys.readouterr().out.split())
+    assert " ".join(saved["reading"][0].split()) in out
+    page = (folder / "index.html").read_text()
+    assert "no puzzle fails; pass harder ones" in page and "q_head.png" in page
+    assert saved["title"] in page
+
+
+def test_a_figure_says_what_the_sweep_says(folder):
+    """Numbers of the exhibit, from the scores of the rollouts in other ways."""
+    small = small_study(folder, "width")
+    shown = width.make(small)
     result = small.sweep(equal_compute=True)
-    record = result.runs[0].record
-    deep = result.deterministic.record.correct[:, 0]
-    assert shown.findings["trm"].value == deep[:, 0].mean()
+    rollouts, deep = result.runs[0].rollouts, result.deterministic.rollouts.correct[:, 0]
+    right = rollouts.correct[:, :, 1]
+    assert shown.findings["trm"].value == deep[:, 1].mean()
     assert shown.findings["trm_equal_compute"].value == deep[:, 3].mean()
-    assert shown.findings["pass"].value == record.correct[:, :, 0].any(axis=1).mean()
-    best = record.q_logit[:, :, 0].argmax(axis=1)
-    chosen = record.correct[np.arange(6), best, 0]
+    assert shown.findings["pass"].value == right.any(axis=1).mean()
+    best = rollouts.q_logit[:, :, 1].argmax(axis=1)
+    chosen = right[np.arange(4), best]
     assert shown.findings["best_q"].value == chosen.mean()
     gain = chosen.mean() - deep[:, 3].mean()
     assert shown.findings["gain_equal_compute"].value == pytest.approx(gain)
     rows = {(row["choice"], row["rollouts"], row["depth"]): row["accuracy"] for row in shown.rows}
-    assert rows["best-Q@k", 1, 1] == pytest.approx(record.correct[:, :, 0].mean())
+    assert rows["best-Q@k", 1, 2] == pytest.approx(right.mean())
     np.testing.assert_allclose(
-        shown.data["best_q"][:, 0], [rows["best-Q@k", k, 1] for k in (1, 2, 4)]
+        shown.data["best_q"], [[rows["best-Q@k", k, d] for d in (1, 2)] for k in (1, 2)]
     )
 
 
@@ -267,19 +313,6 @@ def test_the_command_refuses(arguments, message, tmp_path, capsys):
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("error:") == 1
     assert not output.exists()
-
-
-def test_a_figure_with_nothing_to_show_says_so(tmp_path, monkeypatch, capsys):
-    def nothing(study):
-        raise exhibit.NothingToShow("no puzzle fails; pass harder ones")
-
-    monkeypatch.setattr(q_head, "make", nothing)
-    assert figures.main(["q_head", "--output", str(tmp_path)]) == 2
-    assert "error: no puzzle fails; pass harder ones" in capsys.readouterr().err
-    monkeypatch.setattr(analysis, "NAMES", ("q_head", "width"))
-    assert figures.main(["all", *SMALL, "--output", str(tmp_path)]) == 0
-    page = (tmp_path / "index.html").read_text()
-    assert "no puzzle fails; pass harder ones" in page and "width.png" in page
 
 
 def test_ratio_interval_by_hand():
@@ -312,11 +345,3 @@ def test_ratio_interval_by_hand():
 def test_ratio_interval_refuses(numerator, denominator, message):
     with pytest.raises(ValueError, match=message):
         metrics.ratio_interval(numerator, denominator)
-
-
-def test_settings_of_all_figures_have_what_all_may_set():
-    common = {field.name for field in dataclasses.fields(figures.Common)}
-    for name in ("q_head", "width", "sigma", "cost"):
-        fields = {field.name for field in dataclasses.fields(analysis.load(name).Settings)}
-        assert common <= fields
-    assert sweep.widths(6) == [1, 2, 4, 6]

@@ -1,18 +1,28 @@
-"""What noise buys: accuracy against sigma, by the state and the steps that get it (PTRM Figure 7).
+"""Accuracy against sigma, by the state and the steps that receive the noise (PTRM Figure 7).
 
 `noise_when="first"`, on the initial latent only, is the baseline of Efstathiou & Balwani (2026) and
 of Baek et al. (arXiv 2605.19376), who report that it does not help.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
+import tyro
 
-from ptrm_jax import charts, metrics, sweep
+from ptrm_jax import charts, metrics
 from ptrm_jax.analysis import study
-from ptrm_jax.analysis.exhibit import Exhibit, Finding
+from ptrm_jax.analysis.exhibit import Exhibit, Finding, interval_columns
+from ptrm_jax.analysis.study import OneSigma, Solved, Study
 from ptrm_jax.config import NoiseOn, NoiseWhen
 from ptrm_jax.metrics import Interval
+from ptrm_jax.sweep import Result
+from ptrm_jax.sweep.config import Inputs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 VARIANTS: dict[str, tuple[NoiseOn, NoiseWhen]] = {
     "z_every": ("z", "every"),
@@ -21,65 +31,106 @@ VARIANTS: dict[str, tuple[NoiseOn, NoiseWhen]] = {
     "z_first": ("z", "first"),
     "both_first": ("both", "first"),
 }
-"""Where and when the noise goes; the first is the paper's."""
+"""State and steps that receive the noise; the first is the paper's."""
+METHODS = {
+    "pass": "pass@{k} (bound)",
+    "best_q": "best-Q@{k}",
+    "mode": "mode@{k}",
+    "one": "one rollout (mean)",
+}
+"""Names in legends: choices among all rollouts, and the mean of single ones."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(study.Settings):
     """Noise scales and kinds of noise."""
 
-    num_puzzles: int | None = 64
-    rollouts: int = 8
-    sigmas: tuple[float, ...] = (0.03, 0.1, 0.3, 0.6, 1.0)
-    """Noise scales to compare; the figure draws 0 too."""
-    sigma: float = 0.1
-    """That of the sentences about the kinds of noise."""
+    inputs: Inputs = Inputs("maze11", num_puzzles=64)
+    search: OneSigma = OneSigma()
+    """Width, depth, seeds, and the noise scale at which the kinds of noise are compared."""
+    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (
+        0.03,
+        0.1,
+        0.3,
+        0.6,
+        1.0,
+    )
+    """Noise scales; the figure shows these, 0, and that of the comparison."""
 
-    def __post_init__(self) -> None:
-        if self.sigma not in self.sigmas:
-            object.__setattr__(self, "sigmas", tuple(sorted({*self.sigmas, self.sigma})))
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """All noise scales but 0, ascending."""
+        return tuple(sorted({*self.sigmas, self.search.sigma}))
 
 
 def words(variant: str) -> str:
-    """What legends call a kind of noise."""
+    """The name of a kind of noise in legends."""
     on, when = VARIANTS[variant]
     where = {"z": "z", "y": "y", "both": "z and y"}[on]
     return f"noise on {where}, {'every step' if when == 'every' else 'first step only'}"
 
 
-def best_sigma(by_sigma: dict[float, Interval]) -> float:
-    """The noise scale with the largest mean; the smallest of several."""
+def best_sigma(by_sigma: Mapping[float, Interval]) -> float:
+    """The noise scale with the largest mean; of equals the smallest."""
     return max(sorted(by_sigma), key=lambda sigma: by_sigma[sigma].mean)
 
 
-def make(study: study.Study) -> list[Exhibit]:
-    """pass, best-Q and mode against sigma, a panel for every kind of noise."""
-    settings = study.settings
-    width, depth, sigmas = settings.rollouts, settings.depth, sorted(settings.sigmas)
+class Measured(NamedTuple):
+    """Accuracy by kind of noise and noise scale.
+
+    Attributes:
+      results: a sweep over sigma for each of `VARIANTS`.
+      table: accuracy, by variant, method of `METHODS`, and sigma.
+      trm: of the deterministic TRM, [B] float64.
+      sigma: the noise scale at which variants are compared.
+    """
+
+    results: Mapping[str, Result]
+    table: Mapping[str, Mapping[str, Mapping[float, Interval]]]
+    trm: np.ndarray
+    sigma: float
+
+    @property
+    def sweep(self) -> Result:
+        """The sweep of the paper's kind of noise."""
+        return self.results["z_every"]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """`METHODS` with the width."""
+        return {name: text.format(k=self.sweep.config.rollouts) for name, text in METHODS.items()}
+
+    def solved(self, variant: str, sigma: float, method: str) -> np.ndarray:
+        """How often the answer is right: [R, B] float64."""
+        return _solved(self.results[variant], sigma, method)
+
+
+def _solved(result: Result, sigma: float, method: str) -> np.ndarray:
+    choice, k = ("pass", 1) if method == "one" else (method, result.config.rollouts)
+    return Solved(result, sigma).ptrm(choice, k, result.config.depth)
+
+
+def measure(study: Study[Settings]) -> Measured:
+    """Runs a sweep over sigma for every kind of noise."""
+    scales, depth = study.settings.scales, study.settings.search.depth
     results = {
-        name: study.sweep(sigmas=tuple(sigmas), noise_on=on, noise_when=when)
+        name: study.sweep(sigmas=scales, noise_on=on, noise_when=when)
         for name, (on, when) in VARIANTS.items()
     }
-    quiet = results["z_every"].deterministic.record.at(depth).correct[:, 0].astype(float)
-    metrics_shown = {
-        "pass": (sweep.pass_at, width),
-        "best_q": (sweep.best_q, width),
-        "mode": (sweep.mode_at, width),
-        "one": (sweep.pass_at, 1),
-    }
-
-    def values(variant: str, sigma: float, name: str) -> np.ndarray:
-        metric, k = metrics_shown[name]
-        return sweep.over_seeds(sweep.runs_of(results[variant], sigma), metric, k, depth)
-
     table = {
         variant: {
-            name: {sigma: metrics.interval(values(variant, sigma, name)) for sigma in sigmas}
-            for name in metrics_shown
+            method: {s: metrics.interval(_solved(result, s, method)) for s in scales}
+            for method in METHODS
         }
-        for variant in VARIANTS
+        for variant, result in results.items()
     }
-    caption = study.caption(results["z_every"], "where and when the noise goes: in the titles")
+    sigma = study.settings.search.sigma
+    trm = Solved(results["z_every"], sigma).trm(depth)[0]
+    return Measured(results, table, trm, sigma)
+
+
+def draw(measured: Measured, caption: str) -> "Figure":
+    """pass, best-Q and mode against sigma, a panel for every kind of noise."""
     figure, axes = charts.new_figure(
         caption,
         rows=len(VARIANTS) // 3 + 1,  # one place more than panels, for the legend
@@ -91,96 +142,105 @@ def make(study: study.Study) -> list[Exhibit]:
     panels, spare = axes.flat[: len(VARIANTS)], axes.flat[-1]
     for ax in axes.flat[len(VARIANTS) :]:
         ax.axis("off")
-    x = np.array([0.0, *sigmas])
-    rest = metrics.interval(quiet)
-    labels = {
-        "pass": f"pass@{width} (bound)",
-        "best_q": f"best-Q@{width}",
-        "mode": f"mode@{width}",
-        "one": "one rollout (mean)",
-    }
-    for ax, (variant, shown) in zip(panels, table.items(), strict=True):
-        curves = {name: [rest, *by_sigma.values()] for name, by_sigma in shown.items()}
-        for style, (name, curve) in enumerate(curves.items()):
-            shift = 0.006 * (style - 1.5) * sigmas[-1]
-            charts.points(ax, x + shift, curve, style, labels[name])
-        # What a perfect judge of answers would add.
-        ax.fill_between(
-            x,
-            [value.mean for value in curves["best_q"]],
-            [value.mean for value in curves["pass"]],
-            color=charts.GREY,
-            alpha=0.12,
-            label="headroom of a verifier",
-        )
-        ax.axhline(quiet.mean(), color=charts.GREY, linestyle=":", label=f"TRM, D={depth}")
-        charts.percent(ax)
-        ax.set_title(words(variant), fontsize=9)
-        ax.set_xlabel("sigma (RMS of the latent)")
+    for ax, variant in zip(panels, VARIANTS, strict=True):
+        _draw_panel(ax, measured, variant)
     for ax in axes[:, 0]:
         ax.set_ylabel("puzzles solved exactly (%)")
     spare.legend(*panels[0].get_legend_handles_labels(), loc="center")
+    return figure
 
-    findings = {"trm": Finding.of(f"TRM, D={depth}", rest)}
-    reading = []
-    for variant in VARIANTS:
-        best = best_sigma(table[variant]["best_q"])
-        against = metrics.paired_difference(
-            chosen := values(variant, best, "best_q"), np.broadcast_to(quiet, chosen.shape)
-        )
-        findings |= {
-            f"{variant}_best_q": Finding.of(
-                f"best-Q@{width}, {words(variant)}, sigma {best:g} (the best of {len(sigmas)})",
-                table[variant]["best_q"][best],
-            ),
-            f"{variant}_gain": Finding.of(f"the same minus TRM, D={depth}", against, "points"),
-            f"{variant}_sigma": Finding(
-                f"best sigma, {words(variant)}", best, None, None, len(quiet), "number"
-            ),
-        }
-        reading.append(
-            f"{words(variant).capitalize()}: best-Q@{width} is best at sigma {best:g}, "
-            f"{findings[f'{variant}_best_q'].text()}, {findings[f'{variant}_gain'].text()} over "
-            "TRM at equal depth (sigma picked on these same puzzles)."
-        )
-    first = metrics.paired_difference(
-        values("z_every", settings.sigma, "best_q"), values("z_first", settings.sigma, "best_q")
+
+def _draw_panel(ax: "Axes", measured: Measured, variant: str) -> None:
+    trm = metrics.interval(measured.trm)
+    curves = {m: [trm, *by_sigma.values()] for m, by_sigma in measured.table[variant].items()}
+    x = np.array([0.0, *measured.table[variant]["one"]])
+    for style, (method, curve) in enumerate(curves.items()):
+        shift = 0.006 * (style - 1.5) * x[-1]
+        charts.points(ax, x + shift, curve, style, measured.labels[method])
+    ax.fill_between(
+        x,
+        [value.mean for value in curves["best_q"]],
+        [value.mean for value in curves["pass"]],
+        color=charts.GREY,
+        alpha=0.12,
+        label="possible gain of a perfect verifier",
     )
-    findings["every_minus_first"] = Finding.of(
-        f"best-Q@{width}, sigma {settings.sigma:g} on z: every step minus first step only",
-        first,
+    depth = measured.sweep.config.depth
+    ax.axhline(measured.trm.mean(), color=charts.GREY, linestyle=":", label=f"TRM, D={depth}")
+    charts.percent(ax)
+    ax.set_title(words(variant), fontsize=9)
+    ax.set_xlabel("sigma (RMS of the latent)")
+
+
+def find(measured: Measured) -> dict[str, Finding]:
+    """The best sigma of every kind of noise, and comparisons at one sigma."""
+    config, trm, sigma = measured.sweep.config, measured.trm, measured.sigma
+    width, depth = config.rollouts, config.depth
+    found = {"trm": Finding.of(f"TRM, D={depth}", metrics.interval(trm))}
+    for variant, by_method in measured.table.items():
+        best = best_sigma(by_method["best_q"])
+        solved, name = measured.solved(variant, best, "best_q"), words(variant)
+        gain = metrics.paired_difference(solved, np.broadcast_to(trm, solved.shape))
+        found |= {
+            f"{variant}_best_q": Finding.of(
+                f"best-Q@{width}, {name}, sigma {best:g} (the best of {len(config.sigmas)})",
+                by_method["best_q"][best],
+            ),
+            f"{variant}_gain": Finding.of(f"the same minus TRM, D={depth}", gain, "points"),
+            f"{variant}_sigma": Finding.single(f"best sigma, {name}", best, "number", len(trm)),
+        }
+    found["every_minus_first"] = Finding.of(
+        f"best-Q@{width}, sigma {sigma:g} on z: every step minus first step only",
+        metrics.paired_difference(
+            measured.solved("z_every", sigma, "best_q"),
+            measured.solved("z_first", sigma, "best_q"),
+        ),
         "points",
     )
-    largest = sigmas[-1]
-    for name in ("pass", "best_q"):
-        change = metrics.paired_difference(
-            values("z_every", largest, name), values("z_every", settings.sigma, name)
+    largest = config.sigmas[-1]
+    for method in ("pass", "best_q"):
+        found[f"{method}_change"] = Finding.of(
+            f"{measured.labels[method]}, sigma {largest:g} minus {sigma:g} on z before every step",
+            metrics.paired_difference(
+                measured.solved("z_every", largest, method),
+                measured.solved("z_every", sigma, method),
+            ),
+            "points",
         )
-        findings[f"{name}_change"] = Finding.of(
-            f"{labels[name]}, sigma {largest:g} minus {settings.sigma:g} on z before every step",
-            *(change, "points"),
-        )
-    reading.append(
-        f"At sigma {settings.sigma:g}: {findings['every_minus_first'].what}: "
-        f"{findings['every_minus_first'].text()}."
-    )
-    return [
-        Exhibit(
-            name="sigma",
-            title="What noise buys (PTRM Figure 7)",
-            caption=caption,
-            command=study.command,
-            reading=reading,
-            findings=findings,
-            provenance=results["z_every"].provenance,
-            figure=figure,
-            rows=[
-                {"noise_on": VARIANTS[variant][0], "noise_when": VARIANTS[variant][1]}
-                | {"sigma": sigma, "choice": name, "num_puzzles": value.num_puzzles}
-                | {"accuracy": value.mean, "low": value.low, "high": value.high}
-                for variant, shown in table.items()
-                for name, by_sigma in shown.items()
-                for sigma, value in by_sigma.items()
-            ],
-        )
+    return found
+
+
+def say(measured: Measured, findings: Mapping[str, Finding]) -> list[str]:
+    """The findings in sentences."""
+    width, compared = measured.sweep.config.rollouts, findings["every_minus_first"]
+    sentences = [
+        f"{words(variant).capitalize()}: best-Q@{width} is highest at sigma "
+        f"{findings[f'{variant}_sigma'].value:g}, {findings[f'{variant}_best_q'].text()}, "
+        f"{findings[f'{variant}_gain'].text()} over TRM at equal depth (sigma selected on these "
+        "puzzles, optimistic)."
+        for variant in measured.table
     ]
+    return [*sentences, f"{compared.what}: {compared.text()}."]
+
+
+def make(study: Study[Settings]) -> Exhibit:
+    """The figure of accuracy against sigma."""
+    measured = measure(study)
+    caption = study.caption(measured.sweep, "each title names the state and steps with noise")
+    findings = find(measured)
+    return study.exhibit(
+        "Accuracy against the noise scale (PTRM Figure 7)",
+        caption=caption,
+        result=measured.sweep,
+        reading=say(measured, findings),
+        findings=findings,
+        figure=draw(measured, caption),
+        rows=[
+            {"noise_on": VARIANTS[variant][0], "noise_when": VARIANTS[variant][1]}
+            | {"sigma": sigma, "choice": method, "num_puzzles": value.num_puzzles}
+            | interval_columns(value)
+            for variant, by_method in measured.table.items()
+            for method, by_sigma in by_method.items()
+            for sigma, value in by_sigma.items()
+        ],
+    )

@@ -23,10 +23,9 @@ from etils import epath
 from ptrm_jax import mesh, metrics, sweep
 from ptrm_jax.analysis.exhibit import Exhibit
 from ptrm_jax.config import Langevin, Save
-from ptrm_jax.sweep import Result, SweepConfig
+from ptrm_jax.sweep import Result, SweepConfig, scores
 from ptrm_jax.sweep.config import Inputs, Numerics, Size
 from ptrm_jax.sweep.run import Progress
-from ptrm_jax.sweep.scores import headline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +68,38 @@ class Trajectories(NamedTuple):
     z: np.ndarray
     correct: np.ndarray
     cell_accuracy: np.ndarray
+
+
+class Solved(NamedTuple):
+    """Which puzzles a sweep solves at one noise scale, as arrays for `metrics.interval`.
+
+    Attributes:
+      result: the sweep.
+      sigma: noise scale of the runs, one run per seed, R.
+    """
+
+    result: Result
+    sigma: float
+
+    def ptrm(self, choice: str, k: int, depth: int) -> np.ndarray:
+        """How often the choice among k rollouts is right after `depth` steps: [R, B] float64.
+
+        Args:
+          choice: a key of `scores.CHOICES`.
+          k: rollouts to choose from.
+          depth: supervision steps.
+        """
+        runs = self.result.runs_of(self.sigma)
+        return scores.over_seeds(runs, scores.CHOICES[choice], k, depth)
+
+    def trm(self, depth: int) -> np.ndarray:
+        """Whether the deterministic TRM is right after `depth` steps: [R, B] float64, equal rows.
+
+        Args:
+          depth: supervision steps.
+        """
+        right = self.result.deterministic.rollouts.at(depth).correct[:, 0].astype(float)
+        return np.broadcast_to(right, (len(self.result.runs_of(self.sigma)), len(right)))
 
 
 class Study(Generic[SettingsT]):
@@ -181,7 +212,7 @@ class Study(Generic[SettingsT]):
         """
         described = result or self.prepared
         sigmas = ", ".join(f"{sigma:g}" for sigma in described.config.sigmas)
-        lines = headline(described.config, described.provenance)
+        lines = scores.headline(described.config, described.provenance)
         lines[-1] += f", sigma {sigmas}; intervals: 95 % over puzzles"
         return "\n".join([*lines, *([more] if more else [])])
 

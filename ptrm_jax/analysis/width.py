@@ -1,209 +1,232 @@
-"""What width and depth buy: curves over K, the K x D map, equal compute (PTRM Figure 6, Table 5).
+"""How accuracy grows with width and depth, and at equal compute (PTRM Figure 6, Tables 1 and 5).
 
-Shape letters: B puzzles, K rollouts, D supervision steps.
+Shape letters: B puzzles, R seeds, K rollouts, D supervision steps.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ptrm_jax import charts, metrics, sweep
+from ptrm_jax import charts, metrics
 from ptrm_jax.analysis import study
-from ptrm_jax.analysis.exhibit import Exhibit, Finding
-from ptrm_jax.sweep import Result
+from ptrm_jax.analysis.exhibit import Exhibit, Finding, interval_columns
+from ptrm_jax.analysis.study import OneSigma, Solved, Study
+from ptrm_jax.metrics import Interval
+from ptrm_jax.sweep import scores
+from ptrm_jax.sweep.config import powers_of_two
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CHOICES = {"pass@k (bound)": "pass", "best-Q@k": "best_q", "mode@k": "mode"}
+"""Choices of `scores.CHOICES` by their name in the figure."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(study.Settings):
-    """Width against depth."""
+    """Width and depth."""
 
-    rollouts: int = 32
-    depth: int = 32
-
-
-def accuracy_map(result: Result, sigma: float, metric: sweep.Choice) -> np.ndarray:
-    """A metric at every width and depth that are powers of two: [len(ks), len(ds)] fractions."""
-    runs = sweep.runs_of(result, sigma)
-    config = result.config
-    return np.array(
-        [
-            [sweep.over_seeds(runs, metric, k, d).mean() for d in sweep.widths(config.depth)]
-            for k in sweep.widths(config.rollouts)
-        ]
-    )
+    search: OneSigma = OneSigma(rollouts=32, depth=32)
 
 
 def at_equal_compute(
-    values: np.ndarray, rollouts: list[int], depths: list[int]
+    accuracy: np.ndarray, rollouts: list[int], depths: list[int]
 ) -> dict[int, tuple[int, int]]:
-    """The best width and depth for every compute K * D that the map holds.
+    """The best width and depth for every compute K * D of a map.
 
     Args:
-      values: [len(rollouts), len(depths)] accuracy.
+      accuracy: [len(rollouts), len(depths)].
       rollouts: K of the rows.
       depths: D of the columns.
 
     Returns:
-      (K, D) by compute, ascending; where several are as good, the narrowest.
+      (K, D) by compute, ascending; of equally good pairs the one with the smallest K.
     """
     best: dict[int, tuple[float, int, int]] = {}
     for i, k in enumerate(rollouts):
         for j, d in enumerate(depths):
-            candidate = (values[i, j], k, d)
+            candidate = (accuracy[i, j], k, d)
             if k * d not in best or candidate[0] > best[k * d][0] + 1e-12:
                 best[k * d] = candidate
     return {compute: best[compute][1:] for compute in sorted(best)}
 
 
-def make(study: study.Study) -> list[Exhibit]:
-    """pass, best-Q and mode by K; the map of best-Q over K and D; accuracy at equal compute."""
-    sigma, depth, width = (getattr(study.settings, n) for n in ("sigma", "depth", "rollouts"))
-    result = study.sweep(equal_compute=True)
-    runs, quiet = sweep.runs_of(result, sigma), result.deterministic.record
-    ks, ds = sweep.widths(width), sweep.widths(depth)
+class Measured(NamedTuple):
+    """Accuracy by width and depth.
 
-    def noisy(metric: sweep.Choice, k: int, d: int) -> np.ndarray:
-        return sweep.over_seeds(runs, metric, k, d)
+    Attributes:
+      solved: by PTRM, and by the deterministic TRM up to equal compute.
+      best_q: accuracy of best-Q at every width and depth, [len(widths), len(depths)].
+      chosen: the best (K, D) for every compute of that map.
+      curves: (compute in rollout-steps per puzzle, accuracy) of four ways to spend it.
+      widths: powers of two, and K.
+      depths: powers of two, and D.
+      trm_depths: powers of two, and K * D.
+    """
 
-    def alone(d: int) -> np.ndarray:
-        return np.broadcast_to(quiet.at(d).correct[:, 0].astype(float), (len(runs), len(quiet[0])))
+    solved: Solved
+    best_q: np.ndarray
+    chosen: Mapping[int, tuple[int, int]]
+    curves: Mapping[str, tuple[list[int], list[Interval]]]
+    widths: list[int]
+    depths: list[int]
+    trm_depths: list[int]
 
-    choices = {"pass@k (bound)": sweep.pass_at, "best-Q@k": sweep.best_q, "mode@k": sweep.mode_at}
-    by_k = {n: [metrics.interval(noisy(m, k, depth)) for k in ks] for n, m in choices.items()}
-    best = accuracy_map(result, sigma, sweep.best_q)
-    chosen = at_equal_compute(best, ks, ds)
-    deep = sweep.widths(result.config.baseline_depth)
+    @property
+    def full(self) -> tuple[int, int]:
+        """Full width K and depth D."""
+        return self.widths[-1], self.depths[-1]
+
+
+def measure(study: Study[Settings]) -> Measured:
+    """Runs the sweep and scores it at every width and depth."""
+    solved = Solved(study.sweep(equal_compute=True), study.settings.search.sigma)
+    config = solved.result.config
+    widths, depths = config.widths, powers_of_two(config.depth)
+    trm_depths, shallow = powers_of_two(config.baseline_depth), min(16, config.depth)
+
+    def ptrm(choice: str, k: int, depth: int) -> Interval:
+        return metrics.interval(solved.ptrm(choice, k, depth))
+
+    best_q = np.array([[solved.ptrm("best_q", k, d).mean() for d in depths] for k in widths])
+    chosen = at_equal_compute(best_q, widths, depths)
     curves = {
-        "TRM, depth alone": (deep, [metrics.interval(alone(d)) for d in deep]),
-        f"best-Q, D={min(16, depth)}, width alone": (
-            [k * min(16, depth) for k in ks],
-            [metrics.interval(noisy(sweep.best_q, k, min(16, depth))) for k in ks],
+        "TRM, depth alone": (trm_depths, [metrics.interval(solved.trm(d)) for d in trm_depths]),
+        f"best-Q, D={shallow}, width alone": (
+            [k * shallow for k in widths],
+            [ptrm("best_q", k, shallow) for k in widths],
         ),
-        "one noisy rollout, depth alone": (
-            ds,
-            [metrics.interval(noisy(sweep.pass_at, 1, d)) for d in ds],
-        ),
-        "best-Q, best K x D": (
-            list(chosen),
-            [metrics.interval(noisy(sweep.best_q, *pair)) for pair in chosen.values()],
-        ),
+        "one noisy rollout, depth alone": (depths, [ptrm("pass", 1, d) for d in depths]),
+        "best-Q, best K x D": (list(chosen), [ptrm("best_q", *kd) for kd in chosen.values()]),
     }
+    return Measured(solved, best_q, chosen, curves, widths, depths, trm_depths)
 
-    figure, axes = charts.new_figure(study.caption(result), columns=3, size=(4.8, 4.2), margin=0.2)
+
+def draw(measured: Measured, caption: str) -> "Figure":
+    """pass, best-Q and mode by K; the map of best-Q over K and D; accuracy at equal compute."""
+    figure, axes = charts.new_figure(caption, columns=3, size=(4.8, 4.2), margin=0.2)
     left, middle, right = axes[0]
-    for style, (name, values) in enumerate(by_k.items()):
-        charts.points(left, np.array(ks) * 1.03 ** (style - 1), values, style, name)
-    for d, line in ((depth, ":"), (result.config.baseline_depth, "--")):
-        left.axhline(alone(d).mean(), color=charts.GREY, linestyle=line, label=f"TRM, D={d}")
+    width, depth = measured.full
+    for style, (name, choice) in enumerate(CHOICES.items()):
+        curve = [metrics.interval(measured.solved.ptrm(choice, k, depth)) for k in measured.widths]
+        charts.points(left, np.array(measured.widths) * 1.03 ** (style - 1), curve, style, name)
+    for d, line in ((depth, ":"), (width * depth, "--")):
+        accuracy = measured.solved.trm(d).mean()
+        left.axhline(accuracy, color=charts.GREY, linestyle=line, label=f"TRM, D={d}")
     left.set_xscale("log", base=2)
-    left.set_xticks(ks, [str(k) for k in ks])
+    left.set_xticks(measured.widths, [str(k) for k in measured.widths])
     left.set(xlabel=f"k, rollouts (D={depth})", ylabel="puzzles solved exactly (%)")
-    _map(middle, best, ks, ds)
-    for style, (name, (compute, values)) in enumerate(curves.items()):
+    _draw_map(middle, measured)
+    for style, (name, (compute, curve)) in enumerate(measured.curves.items()):
         x = np.array(compute) * 1.02 ** (style - 1)
-        charts.points(right, x, values, style, name, linestyle="--" if style == 3 else "-")
+        charts.points(right, x, curve, style, name, linestyle="--" if style == 3 else "-")
     right.set_xscale("log", base=2)
     right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.set(xlabel="compute, rollout-steps per puzzle", ylabel="puzzles solved exactly (%)")
     for ax in (left, right):
         charts.percent(ax)
         ax.legend(fontsize=7, loc="lower right")
-
-    full = noisy(sweep.best_q, width, depth)
-    findings = {
-        "trm": Finding.of(f"TRM, D={depth}", metrics.interval(alone(depth))),
-        "trm_equal_compute": Finding.of(
-            f"TRM, D={width * depth}", metrics.interval(alone(width * depth))
-        ),
-        "one": Finding.of(
-            f"one noisy rollout, D={depth}", metrics.interval(noisy(sweep.pass_at, 1, depth))
-        ),
-    }
-    for name, metric in {
-        "best_q": sweep.best_q,
-        "pass": sweep.pass_at,
-        "mode": sweep.mode_at,
-    }.items():
-        label = f"{sweep.CHOICE_NAMES[name]}@{width}, D={depth}"
-        findings[name] = Finding.of(label, metrics.interval(noisy(metric, width, depth)))
-
-    def gain(what: str, a: np.ndarray, b: np.ndarray) -> Finding:
-        return Finding.of(what, metrics.paired_difference(a, b), "points")
-
-    one = noisy(sweep.best_q, 1, depth)
-    findings |= {
-        "width_gain": gain(f"best-Q, K=1 to {width}, D={depth}", full, one),
-        "mode_gain": gain(
-            f"mode, K=1 to {width}, D={depth}", noisy(sweep.mode_at, width, depth), one
-        ),
-        "best_q_minus_mode": gain(
-            f"best-Q minus mode, K={width}, D={depth}", full, noisy(sweep.mode_at, width, depth)
-        ),
-        "pass_gap": gain(
-            f"pass minus best-Q, K={width}, D={depth}", noisy(sweep.pass_at, width, depth), full
-        ),
-        "gain_equal_depth": gain(f"best-Q@{width} minus TRM, D={depth}", full, alone(depth)),
-        "gain_equal_compute": gain(
-            f"best-Q@{width}, D={depth} minus TRM, D={width * depth}", full, alone(width * depth)
-        ),
-        "depth_gain": gain(
-            f"best-Q@{width}, D={depth} minus D={depth // 2}",
-            *(full, noisy(sweep.best_q, width, max(1, depth // 2))),
-        ),
-        "trm_depth_gain": gain(
-            f"TRM, D={width * depth} minus D={depth}", alone(width * depth), alone(depth)
-        ),
-    }
-    most = max(chosen)
-    middle_compute = next(c for c in chosen if c >= most**0.5)
-    said = {name: found.text() for name, found in findings.items()}
-    reading = [
-        f"At D={depth}, {width} rollouts bring best-Q from {100 * one.mean():.1f} to "
-        f"{said['best_q']} ({said['width_gain']}); mode gains {said['mode_gain']}. pass@{width} "
-        f"lies {said['pass_gap']} above best-Q: what a perfect judge would add.",
-        f"Against TRM at equal depth: {said['gain_equal_depth']}; at equal compute (one quiet "
-        f"rollout for {width * depth} steps): {said['gain_equal_compute']}. Depth alone, from "
-        f"{depth} to {width * depth} steps, brings TRM {said['trm_depth_gain']}.",
-        f"Of {middle_compute} rollout-steps the best use here is K={chosen[middle_compute][0]}, "
-        f"D={chosen[middle_compute][1]} (picked on these same puzzles).",
-    ]
-    rows = [
-        {"choice": name, "rollouts": k, "depth": d, "num_puzzles": value.num_puzzles}
-        | {"accuracy": value.mean, "low": value.low, "high": value.high}
-        for name, metric in choices.items()
-        for k in ks
-        for d in ds
-        for value in [metrics.interval(noisy(metric, k, d))]
-    ]
-    return [
-        Exhibit(
-            name="width",
-            title="What width and depth buy (PTRM Figure 6, Tables 1 and 5)",
-            caption=study.caption(result),
-            command=study.command,
-            reading=reading,
-            findings=findings,
-            provenance=result.provenance,
-            figure=figure,
-            data={"best_q": best, "rollouts": np.array(ks), "depths": np.array(ds)}
-            | {"trm_depths": np.array(deep), "trm": np.array([alone(d).mean() for d in deep])},
-            rows=rows,
-        )
-    ]
+    return figure
 
 
-def _map(ax: "Axes", values: np.ndarray, ks: list[int], ds: list[int]) -> None:
-    """A heat map with its values written in."""
+def _draw_map(ax: "Axes", measured: Measured) -> None:
+    """A heat map with its numbers written in."""
+    best_q, widths, depths = measured.best_q, measured.widths, measured.depths
     ax.grid(False)
-    ax.imshow(values, origin="lower", cmap="cividis", aspect="auto")
-    middle = (values.min() + values.max()) / 2
-    for i, j in np.ndindex(values.shape):
-        colour = "white" if values[i, j] < middle else "black"
-        ax.text(j, i, f"{100 * values[i, j]:.0f}", ha="center", va="center", color=colour)
-    ax.set_xticks(range(len(ds)), [str(d) for d in ds])
-    ax.set_yticks(range(len(ks)), [str(k) for k in ks])
+    ax.imshow(best_q, origin="lower", cmap="cividis", aspect="auto")
+    middle = (best_q.min() + best_q.max()) / 2
+    for i, j in np.ndindex(best_q.shape):
+        colour = "white" if best_q[i, j] < middle else "black"
+        ax.text(j, i, f"{100 * best_q[i, j]:.0f}", ha="center", va="center", color=colour)
+    ax.set_xticks(range(len(depths)), [str(d) for d in depths])
+    ax.set_yticks(range(len(widths)), [str(k) for k in widths])
     ax.set(xlabel="D, supervision steps", ylabel="K, rollouts", title="best-Q, solved (%)")
+
+
+def find(measured: Measured) -> dict[str, Finding]:
+    """Accuracy of TRM and PTRM, and paired differences."""
+    width, depth = measured.full
+    ptrm, trm = measured.solved.ptrm, measured.solved.trm
+    accuracies = {
+        "trm": (f"TRM, D={depth}", trm(depth)),
+        "trm_equal_compute": (f"TRM, D={width * depth}", trm(width * depth)),
+        "one": (f"one noisy rollout, D={depth}", ptrm("pass", 1, depth)),
+    }
+    for choice in ("best_q", "pass", "mode"):
+        label = f"{scores.CHOICE_NAMES[choice]}@{width}, D={depth}"
+        accuracies[choice] = (label, ptrm(choice, width, depth))
+    one, mode, bound, full = (
+        ptrm("best_q", 1, depth),
+        *(accuracies[choice][1] for choice in ("mode", "pass", "best_q")),
+    )
+    half = ptrm("best_q", width, max(1, depth // 2))
+    best, best_of_k = f"best-Q@{width}, D={depth}", f"K={width}, D={depth}"
+    gains = {
+        "width_gain": (f"best-Q, K=1 to {width}, D={depth}", full, one),
+        "mode_gain": (f"mode, K=1 to {width}, D={depth}", mode, one),
+        "best_q_minus_mode": (f"best-Q minus mode, {best_of_k}", full, mode),
+        "pass_gap": (f"pass minus best-Q, {best_of_k}", bound, full),
+        "gain_equal_depth": (f"best-Q@{width} minus TRM, D={depth}", full, trm(depth)),
+        "gain_equal_compute": (f"{best} minus TRM, D={width * depth}", full, trm(width * depth)),
+        "depth_gain": (f"{best} minus D={depth // 2}", full, half),
+        "trm_depth_gain": (
+            f"TRM, D={width * depth} minus D={depth}",
+            trm(width * depth),
+            trm(depth),
+        ),
+    }
+    found = {n: Finding.of(what, metrics.interval(a)) for n, (what, a) in accuracies.items()}
+    for name, (what, a, b) in gains.items():
+        found[name] = Finding.of(what, metrics.paired_difference(a, b), "points")
+    return found
+
+
+def say(measured: Measured, findings: Mapping[str, Finding]) -> list[str]:
+    """The findings in sentences."""
+    width, depth = measured.full
+    said = {name: found.text() for name, found in findings.items()}
+    one = measured.solved.ptrm("best_q", 1, depth).mean()
+    compute = next(c for c in measured.chosen if c >= max(measured.chosen) ** 0.5)
+    k, d = measured.chosen[compute]
+    return [
+        f"At D={depth}, {width} rollouts raise best-Q from {100 * one:.1f} to {said['best_q']} "
+        f"({said['width_gain']}); mode gains {said['mode_gain']}. pass@{width}, which needs the "
+        f"labels, is {said['pass_gap']} above best-Q.",
+        f"Gain over TRM at equal depth: {said['gain_equal_depth']}; at equal compute (one "
+        f"noise-free rollout of {width * depth} steps): {said['gain_equal_compute']}. Depth alone, "
+        f"from {depth} to {width * depth} steps, changes TRM by {said['trm_depth_gain']}.",
+        f"The best split of {compute} rollout-steps is K={k}, D={d} (selected on these puzzles, "
+        "optimistic).",
+    ]
+
+
+def make(study: Study[Settings]) -> Exhibit:
+    """The figure of width and depth."""
+    measured = measure(study)
+    caption, findings = study.caption(measured.solved.result), find(measured)
+    return study.exhibit(
+        "Accuracy by width and depth (PTRM Figure 6, Tables 1 and 5)",
+        caption=caption,
+        result=measured.solved.result,
+        reading=say(measured, findings),
+        findings=findings,
+        figure=draw(measured, caption),
+        data={
+            "best_q": measured.best_q,
+            "rollouts": np.array(measured.widths),
+            "depths": np.array(measured.depths),
+            "trm_depths": np.array(measured.trm_depths),
+            "trm": np.array([measured.solved.trm(d).mean() for d in measured.trm_depths]),
+        },
+        rows=[
+            {"choice": name, "rollouts": k, "depth": d, "num_puzzles": value.num_puzzles}
+            | interval_columns(value)
+            for name, choice in CHOICES.items()
+            for k in measured.widths
+            for d in measured.depths
+            for value in [metrics.interval(measured.solved.ptrm(choice, k, d))]
+        ],
+    )
