@@ -100,12 +100,9 @@ class Measured(NamedTuple):
         """`METHODS` with the width."""
         return {name: text.format(k=self.sweep.config.rollouts) for name, text in METHODS.items()}
 
-    def solved(self, variant: str, sigma: float, method: str) -> np.ndarray:
-        """How often the answer is right: [R, B] float64."""
-        return _solved(self.results[variant], sigma, method)
-
 
 def _solved(result: Result, sigma: float, method: str) -> np.ndarray:
+    """How often a method's answer is right: [R, B] float64."""
     choice, k = ("pass", 1) if method == "one" else (method, result.config.rollouts)
     return Solved(result, sigma).ptrm(choice, k, result.config.depth)
 
@@ -179,7 +176,7 @@ def find(measured: Measured) -> dict[str, Finding]:
     found = {"trm": Finding.of(f"TRM, D={depth}", metrics.interval(trm))}
     for variant, by_method in measured.table.items():
         best = best_sigma(by_method["best_q"])
-        solved, name = measured.solved(variant, best, "best_q"), words(variant)
+        solved, name = _solved(measured.results[variant], best, "best_q"), words(variant)
         gain = metrics.paired_difference(solved, np.broadcast_to(trm, solved.shape))
         found |= {
             f"{variant}_best_q": Finding.of(
@@ -192,8 +189,8 @@ def find(measured: Measured) -> dict[str, Finding]:
     found["every_minus_first"] = Finding.of(
         f"best-Q@{width}, sigma {sigma:g} on z: every step minus first step only",
         metrics.paired_difference(
-            measured.solved("z_every", sigma, "best_q"),
-            measured.solved("z_first", sigma, "best_q"),
+            _solved(measured.sweep, sigma, "best_q"),
+            _solved(measured.results["z_first"], sigma, "best_q"),
         ),
         "points",
     )
@@ -202,8 +199,8 @@ def find(measured: Measured) -> dict[str, Finding]:
         found[f"{method}_change"] = Finding.of(
             f"{measured.labels[method]}, sigma {largest:g} minus {sigma:g} on z before every step",
             metrics.paired_difference(
-                measured.solved("z_every", largest, method),
-                measured.solved("z_every", sigma, method),
+                _solved(measured.sweep, largest, method),
+                _solved(measured.sweep, sigma, method),
             ),
             "points",
         )
