@@ -1,73 +1,82 @@
 """Does the gradient of Q help? Langevin dynamics, its control, plain noise (PTRM Appendix C).
 
-Between supervision steps z takes N updates z - eta grad E(z) + sqrt(2 eta) xi; the control has the
-noise alone; plain noise is PTRM's own, once before every step, with the variance of the N updates.
-It comes before the first step too, where there is nothing yet to update.
+Between supervision steps z takes N updates z - eta grad E(z) + sqrt(2 eta) xi. The control has the
+noise alone. Plain noise is PTRM's, once before every step, with the variance of the N updates; it
+is also added before the first step, when there is nothing to update yet.
 
 Shape letters: B puzzles, R seeds, K rollouts, D supervision steps, L positions, C channels.
 """
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import tyro
 
-from ptrm_jax import charts, metrics, solver, sweep
+from ptrm_jax import charts, metrics, solver
 from ptrm_jax.analysis import study
-from ptrm_jax.analysis.exhibit import Exhibit, Finding
+from ptrm_jax.analysis.exhibit import Exhibit, Finding, interval_columns
 from ptrm_jax.analysis.pca import principal_plane
-from ptrm_jax.config import Langevin, check_int
+from ptrm_jax.analysis.study import OneSigma, Solved, Study, Trajectories
+from ptrm_jax.config import Langevin, check_int, check_step_size
 from ptrm_jax.errors import InputError
+from ptrm_jax.metrics import Interval
 from ptrm_jax.model import Carry
 from ptrm_jax.sweep import Result
+from ptrm_jax.sweep.config import Inputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METHODS = {"gradient": "Langevin", "control": "without gradient", "plain": "plain noise"}
+"""Names in legends."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(study.Settings):
-    """Langevin dynamics and what they are compared with."""
+    """Langevin dynamics and what they are compared with.
 
-    checkpoint: str = "sudoku9"
-    rollouts: int = 8
-    depth: int = 8
-    sigma: float = 0.3
-    """Plain noise before every step; the updates get a step size of the same variance."""
-    updates: tuple[int, ...] = (1, 4)
-    """N, updates between two steps, compared with each other."""
-    step_size: float | None = None
-    """eta of all of them; by default sigma^2 / (2 N), the variance of plain noise."""
+    Raises:
+      InputError: when built, for `updates` or `step_size` out of range, or if sigma is 0 and
+        `step_size` is not given.
+    """
+
+    inputs: Inputs = Inputs("sudoku9", num_puzzles=128)
+    search: OneSigma = OneSigma(rollouts=8, depth=8, sigma=0.3)
+    """Width, depth, seeds, and the scale of the plain noise before every step."""
+    updates: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT...")] = (1, 4)
+    """N, numbers of updates between two steps to compare."""
+    step_size: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """eta of all updates; by default sigma^2 / (2 N), so that N updates have the variance of plain
+    noise."""
 
     def __post_init__(self) -> None:
-        for number in self.updates:
-            check_int("updates", number, 1)
         if not self.updates:
             raise InputError("updates must hold at least one value; got none; pass 1")
         for number in self.updates:
-            _ = self.langevin(number)
+            check_int("updates", number, 1)
+        if self.step_size is not None:
+            check_step_size(self.step_size)
+        elif not self.search.sigma > 0:
+            raise InputError(
+                "sigma must be > 0 where the step size follows from it; got "
+                f"{self.search.sigma}; pass step_size"
+            )
 
     def langevin(self, updates: int, *, gradient: bool = True) -> Langevin:
-        """The dynamics of N updates.
-
-        Raises:
-          ValueError: sigma is 0 and no step size is given, or the step size is out of range.
-        """
-        if self.step_size is None and not self.sigma > 0:
-            raise InputError(
-                f"sigma must be > 0 where the step size follows from it; got {self.sigma}; pass "
-                "step_size"
-            )
+        """The dynamics of N updates."""
         step_size = self.step_size
         if step_size is None:
-            step_size = self.sigma**2 / (2 * updates)
+            step_size = self.search.sigma**2 / (2 * updates)
         return Langevin(updates, step_size, gradient)
 
 
 def pull(gradient: np.ndarray, step_size: float) -> np.ndarray:
-    """How long the gradient's part of an update is against the noise's: [...] float.
+    """Length of the gradient's part of an update relative to the noise's part: [...] float.
 
     |eta grad E| / |sqrt(2 eta) xi|, the expected length of the noise being sqrt(2 eta L C).
 
@@ -80,152 +89,129 @@ def pull(gradient: np.ndarray, step_size: float) -> np.ndarray:
     return step_size * length / math.sqrt(2 * step_size * number)
 
 
-def make(study: study.Study) -> list[Exhibit]:
-    """Accuracy with gradient, without, and of plain noise, by N; gradients in a principal plane."""
-    settings = study.settings
-    width, depth = settings.rollouts, settings.depth
-    results: dict[str, dict[int, Result]] = {"gradient": {}, "control": {}, "plain": {}}
+class Measured(NamedTuple):
+    """Accuracy with and without gradient, and the gradients along the rollouts of one puzzle.
+
+    Attributes:
+      results: a sweep by method of `METHODS` and N.
+      row: a puzzle on which rollouts disagree.
+      path: its rollouts with Langevin updates, the largest number last in the settings.
+      gradient: of the energy at each of their states, [K, D, L, C] float32.
+      pull: [K, D] float, as `pull`.
+    """
+
+    results: Mapping[str, Mapping[int, Result]]
+    row: int
+    path: Trajectories
+    gradient: np.ndarray
+    pull: np.ndarray
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Names of the choices."""
+        width = self.path.correct.shape[1]
+        return {"one": "one rollout (mean)", "best_q": f"best-Q@{width}"}
+
+    @property
+    def trm(self) -> Interval:
+        """Accuracy of the deterministic TRM."""
+        first = next(iter(self.results["gradient"].values()))
+        return metrics.interval(first.deterministic.rollouts.correct[:, 0, -1])
+
+    def solved(self, choice: str, method: str, updates: int) -> np.ndarray:
+        """How often the answer after the last step is right: [R, B] float64."""
+        result = self.results[method][updates]
+        name, k = ("pass", 1) if choice == "one" else (choice, result.config.rollouts)
+        return Solved(result, result.config.sigmas[0]).ptrm(name, k, result.config.depth)
+
+    def accuracy(self) -> dict[tuple[str, str, int], Interval]:
+        """By choice, method and number of updates."""
+        return {
+            (choice, method, number): metrics.interval(self.solved(choice, method, number))
+            for choice in self.titles
+            for method, by_number in self.results.items()
+            for number in by_number
+        }
+
+
+def measure(study: Study[Settings]) -> Measured:
+    """Runs all sweeps, and computes the gradients along the rollouts of one puzzle."""
+    settings, search = study.settings, study.settings.search
+    results: dict[str, dict[int, Result]] = {method: {} for method in METHODS}
     for number in settings.updates:
         dynamics = settings.langevin(number)
-        for name in ("gradient", "control"):
-            results[name][number] = study.sweep(
+        for method in ("gradient", "control"):
+            results[method][number] = study.sweep(
                 sigmas=(0.0,),
                 langevin_updates=number,
                 langevin_step_size=dynamics.step_size,
-                langevin_gradient=name == "gradient",
+                langevin_gradient=method == "gradient",
             )
         results["plain"][number] = study.sweep(sigmas=(dynamics.matched_sigma,))
-
-    def values(name: str, number: int, metric: sweep.Choice, k: int) -> np.ndarray:
-        return sweep.over_seeds(list(results[name][number].runs), metric, k, depth)
-
-    first = results["gradient"][settings.updates[0]]
-    quiet = metrics.interval(first.deterministic.record.at(depth).correct[:, 0])
-    shown = {"one": (sweep.pass_at, 1), "best_q": (sweep.best_q, width)}
-    words = {"gradient": "Langevin", "control": "without gradient", "plain": "plain noise"}
-    titles = {"one": "one rollout (mean)", "best_q": f"best-Q@{width}"}
-    findings = {"trm": Finding.of(f"TRM, D={depth}", quiet)}
-    table = {}
-    for choice, (metric, k) in shown.items():
-        for name in results:
-            for number in settings.updates:
-                table[choice, name, number] = metrics.interval(values(name, number, metric, k))
-        for number in settings.updates:
-            dynamics = settings.langevin(number)
-            suffix = (
-                ""
-                if (choice, number) == ("best_q", settings.updates[-1])
-                else (f"_{choice}_{number}")
-            )
-            for other, label in (("control", "control"), ("plain", "plain noise")):
-                gain = metrics.paired_difference(
-                    values("gradient", number, metric, k), values(other, number, metric, k)
-                )
-                what = (
-                    f"{titles[choice]}, N={number}, eta={dynamics.step_size:.3g}, D={depth}: "
-                    f"gradient minus {label}"
-                )
-                key = "gradient_gain" if other == "control" else "plain_gain"
-                findings[key + suffix] = Finding.of(what, gain, "points")
-
-    row = _shown_puzzle(first)
-    number = settings.updates[-1]
-    dynamics = settings.langevin(number)
-    path = study.replay([row], range(width), sigma=0.0, langevin=dynamics)
+    row = _disputed_puzzle(results["gradient"][settings.updates[0]])
+    dynamics = settings.langevin(settings.updates[-1])
+    path = study.replay([row], range(search.rollouts), sigma=0.0, langevin=dynamics)
     gradient = _gradients(study, row, path)
-    strength = pull(gradient, dynamics.step_size)
-    findings["pull"] = Finding(
-        f"length of the gradient's part of an update over that of its noise, N={number}, median "
-        f"over {width} rollouts of puzzle {row} and their steps",
-        *(float(np.median(strength)), None, None, 1, "number"),
-    )
-
-    more = f"Langevin updates with the variance of sigma {dynamics.matched_sigma:g} per step"
-    caption = study.caption(results["plain"][number], more)
-    figure, axes = charts.new_figure(caption, rows=2, columns=2, size=(5.2, 3.6), margin=0.2)
-    one, best, paths, strengths = axes.flat
-    for ax, choice in zip((one, best), shown, strict=True):
-        for style, name in enumerate(results):
-            x = np.arange(len(settings.updates)) + 0.08 * (style - 1)
-            curve = [table[choice, name, number] for number in settings.updates]
-            charts.points(ax, x, curve, style, words[name])
-        ax.axhline(quiet.mean, color=charts.GREY, linestyle=":", label=f"TRM, D={depth}")
-        ax.set_xticks(range(len(settings.updates)), [str(number) for number in settings.updates])
-        ax.set(xlabel="N, updates between steps", ylabel="puzzles solved exactly (%)")
-        ax.set_title(titles[choice], fontsize=10)
-        charts.percent(ax)
-        ax.legend(fontsize=8)
-    _draw_plane(paths, path.z[0], gradient)
-    steps = np.arange(1, depth + 1)
-    for k in range(width):
-        right = path.correct[0, k, -1]
-        strengths.plot(
-            *(steps, strength[k]),
-            color=charts.colour(0 if right else 1),
-            linestyle="-" if right else "--",
-            linewidth=1,
-        )
-    for style, label in enumerate(("right in the end", "wrong in the end")):
-        strengths.plot(
-            [], [], color=charts.colour(style), linestyle=("-", "--")[style], label=label
-        )
-    strengths.set(xlabel="after supervision step", ylabel="|gradient part| / |noise part|")
-    strengths.set(yscale="log", title=f"pull of the gradient, puzzle {row}")
-    strengths.legend(fontsize=8)
-
-    said = {name: found.text() for name, found in findings.items()}
-    reading = [
-        f"{findings['gradient_gain'].what}: {said['gradient_gain']}. Against plain noise of the "
-        f"same variance: {said['plain_gain']}.",
-        f"The gradient's part of an update is {findings['pull'].value:.2g} times as long as its "
-        f"noise (median over the rollouts of puzzle {row} and their steps).",
-    ]
-    reading += [
-        f"{findings[key].what}: {said[key]}."
-        for key in findings
-        if key.startswith("gradient_gain_")
-    ]
-    return [
-        Exhibit(
-            name="langevin",
-            title="Langevin dynamics in Q's energy (PTRM Appendix C, Figure 8)",
-            caption=caption,
-            command=study.command,
-            reading=reading,
-            findings=findings,
-            provenance=results["plain"][number].provenance,
-            figure=figure,
-            data={"pull": strength, "correct": path.correct[0], "q_logit": path.q_logit[0]},
-            rows=[
-                {"choice": choice, "method": words[name], "updates": number}
-                | {"step_size": settings.langevin(number).step_size, "num_puzzles": v.num_puzzles}
-                | {"accuracy": v.mean, "low": v.low, "high": v.high}
-                for (choice, name, number), v in table.items()
-            ],
-        )
-    ]
+    return Measured(results, row, path, gradient, pull(gradient, dynamics.step_size))
 
 
-def _shown_puzzle(result: Result) -> int:
-    """A puzzle whose rollouts disagree: as near to half of them right as can be, the first such."""
-    share = result.runs[0].record.correct[:, :, -1].mean(axis=1)
+def _disputed_puzzle(result: Result) -> int:
+    """The puzzle with the fraction of right rollouts nearest to half; of equals the first."""
+    share = result.runs[0].rollouts.correct[:, :, -1].mean(axis=1)
     return int(np.abs(share - 0.5).argmin())
 
 
-def _gradients(study: study.Study, row: int, path: study.Trajectories) -> np.ndarray:
+def _gradients(study: Study[Settings], row: int, path: Trajectories) -> np.ndarray:
     """Of the energy at every state of the rollouts of one puzzle: [K, D, L, C] float32."""
-    lanes = path.y.shape[1] * path.y.shape[2]
-    puzzles = study.puzzles.puzzles.take(np.full(lanes, row))
-    dtype = study.model.precision.dtype
-    states = (jnp.asarray(s.reshape(lanes, *s.shape[3:]), dtype) for s in (path.y, path.z))
+    prepared, lanes = study.prepared, path.y.shape[1] * path.y.shape[2]
+    puzzles = prepared.puzzles.puzzles.take(np.full(lanes, row))
+    dtype = prepared.model.precision.dtype
+    y, z = (jnp.asarray(s.reshape(lanes, *s.shape[3:]), dtype) for s in (path.y, path.z))
     _, gradient = solver.energy(
-        study.model, study.params, Carry(*states), puzzles, lane_tile=study.lane_tile
+        prepared.model, prepared.params, Carry(y, z), puzzles, lane_tile=prepared.lane_tile
     )
     return np.asarray(gradient, np.float32).reshape(path.z[0].shape)
 
 
+def draw(measured: Measured, caption: str) -> "Figure":
+    """Accuracy by method and N; gradients in a principal plane; their pull by step."""
+    figure, axes = charts.new_figure(caption, rows=2, columns=2, size=(4.8, 3.6), margin=1.6)
+    one, best_q, plane, strengths = axes.flat
+    accuracy, numbers = measured.accuracy(), list(measured.results["gradient"])
+    depth = measured.pull.shape[1]
+    for ax, (choice, title) in zip((one, best_q), measured.titles.items(), strict=True):
+        for style, (method, name) in enumerate(METHODS.items()):
+            x = np.arange(len(numbers)) + 0.05 * (style - 1)
+            curve = [accuracy[choice, method, number] for number in numbers]
+            charts.points(ax, x, curve, style, name)
+        ax.axhline(measured.trm.mean, color=charts.GREY, linestyle=":", label=f"TRM, D={depth}")
+        ax.set_xticks(range(len(numbers)), [str(number) for number in numbers])
+        ax.set_xlim(-0.5, len(numbers) - 0.5)
+        ax.margins(y=0.1)
+        ax.set(xlabel="N, updates between steps", ylabel="puzzles solved exactly (%)")
+        ax.set_title(title, fontsize=10)
+        charts.percent(ax)
+    charts.legend(figure, one)
+    _draw_plane(plane, measured.path.z[0], measured.gradient)
+    _draw_pull(strengths, measured)
+    return figure
+
+
+def _draw_pull(ax: "Axes", measured: Measured) -> None:
+    steps = np.arange(1, measured.pull.shape[1] + 1)
+    right = measured.path.correct[0, :, -1]
+    for style, (chosen, outcome) in enumerate(((right, "right"), (~right, "wrong"))):
+        line = {"color": charts.colour(style), "linestyle": ("-", "--")[style], "linewidth": 1}
+        for values in measured.pull[chosen]:
+            ax.plot(steps, values, **line)
+        ax.plot([], [], label=f"{outcome} after step {len(steps)}", **line)
+    ax.set(xlabel="after supervision step", ylabel="|gradient part| / |noise part|", yscale="log")
+    ax.set_title(f"pull of the gradient, puzzle {measured.row}", fontsize=10)
+    ax.legend(fontsize=8)
+
+
 def _draw_plane(ax: "Axes", z: np.ndarray, gradient: np.ndarray) -> None:
-    """Paths of z in their principal plane, and which way -gradient points, all arrows as long."""
+    """Paths of z in their principal plane, with arrows of equal length along -gradient."""
     width, depth = z.shape[:2]
     plane = principal_plane(z.reshape(width, depth, -1))
     downhill = -gradient.reshape(width, depth, -1) @ plane.axes.T
@@ -242,7 +228,81 @@ def _draw_plane(ax: "Axes", z: np.ndarray, gradient: np.ndarray) -> None:
         width=0.005,
     )
     ax.figure.colorbar(arrows, ax=ax, label="after supervision step", pad=0.02)
-    for axis, share in zip(("x", "y"), plane.share, strict=True):
-        number = 1 if axis == "x" else 2
-        ax.set(**{f"{axis}label": f"z, component {number} ({100 * share:.0f} % of the variance)"})
-    ax.set_title("where -gradient points", fontsize=10)
+    first, second = (f"{100 * share:.0f} % of the variance" for share in plane.share)
+    ax.set(xlabel=f"z, component 1 ({first})", ylabel=f"z, component 2 ({second})")
+    ax.set_title("direction of -gradient", fontsize=10)
+
+
+def find(measured: Measured, settings: Settings) -> dict[str, Finding]:
+    """Paired differences with the control and with plain noise; strength of the gradient."""
+    width, depth = measured.pull.shape
+    last = settings.updates[-1]
+    found = {"trm": Finding.of(f"TRM, D={depth}", measured.trm)}
+    for choice, title in measured.titles.items():
+        for number in settings.updates:
+            suffix = "" if (choice, number) == ("best_q", last) else f"_{choice}_{number}"
+            eta = settings.langevin(number).step_size
+            for key, other, label in (
+                ("gradient_gain", "control", "control"),
+                ("plain_gain", "plain", "plain noise"),
+            ):
+                gain = metrics.paired_difference(
+                    measured.solved(choice, "gradient", number),
+                    measured.solved(choice, other, number),
+                )
+                what = f"{title}, N={number}, eta={eta:.3g}, D={depth}: gradient minus {label}"
+                found[key + suffix] = Finding.of(what, gain, "points")
+    found["pull"] = Finding.single(
+        f"length of the gradient's part of an update over that of its noise, N={last}, median over "
+        f"{width} rollouts of puzzle {measured.row} and their steps",
+        np.median(measured.pull),
+        "number",
+        1,
+    )
+    return found
+
+
+def say(measured: Measured, findings: Mapping[str, Finding]) -> list[str]:
+    """The findings in sentences."""
+    said = {name: found.text() for name, found in findings.items()}
+    return [
+        f"{findings['gradient_gain'].what}: {said['gradient_gain']}. Compared with plain noise of "
+        f"the same variance: {said['plain_gain']}.",
+        f"The gradient's part of an update is {findings['pull'].value:.2g} times as long as its "
+        f"noise (median over the rollouts of puzzle {measured.row} and their steps).",
+        *(
+            f"{finding.what}: {said[name]}."
+            for name, finding in findings.items()
+            if name.startswith("gradient_gain_")
+        ),
+    ]
+
+
+def make(study: Study[Settings]) -> Exhibit:
+    """The figure of Langevin dynamics."""
+    measured, settings = measure(study), study.settings
+    last = settings.updates[-1]
+    plain, matched = measured.results["plain"][last], settings.langevin(last).matched_sigma
+    caption = study.caption(
+        plain, f"Langevin updates with the variance of sigma {matched:g} per step"
+    )
+    findings = find(measured, settings)
+    return study.exhibit(
+        "Langevin dynamics in Q's energy (PTRM Appendix C, Figure 8)",
+        caption=caption,
+        result=plain,
+        reading=say(measured, findings),
+        findings=findings,
+        figure=draw(measured, caption),
+        data={
+            "pull": measured.pull,
+            "correct": measured.path.correct[0],
+            "q_logit": measured.path.q_logit[0],
+        },
+        rows=[
+            {"choice": choice, "method": METHODS[method], "updates": number}
+            | {"step_size": settings.langevin(number).step_size, "num_puzzles": value.num_puzzles}
+            | interval_columns(value)
+            for (choice, method, number), value in measured.accuracy().items()
+        ],
+    )
