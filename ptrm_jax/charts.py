@@ -1,4 +1,4 @@
-"""How pictures look: no display, colours for any colour vision, intervals, a caption below."""
+"""The style of all pictures: colour-blind-safe colours, intervals, a caption below the axes."""
 
 import io
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with any colour vision; never colour alone: markers differ.
+# Okabe and Ito's colours, distinct for any colour vision; markers differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#444444"
 
 
 def colour(style: int) -> str:
-    """Colour of the curve of this number; they repeat."""
+    """Colour of a curve by its number; the colours repeat."""
     return COLOURS[style % len(COLOURS)]
 
 
@@ -35,11 +35,11 @@ def new_figure(
     """A figure and its axes, [rows, columns].
 
     Args:
-      caption: below the axes: checkpoint, data, settings; may have several lines.
+      caption: text below the axes: checkpoint, data, settings; may have several lines.
       rows: of axes.
       columns: of axes.
       size: width and height of one of the axes, inches.
-      margin: room on the right for `legend`, inches.
+      margin: space on the right for `legend`, inches.
       **subplots: for matplotlib's `Figure.subplots`.
     """
     # Without pyplot: no global state, no display.
@@ -57,7 +57,7 @@ def new_figure(
 
 
 def percent(ax: "Axes", axis: str = "y") -> None:
-    """Fractions on an axis, written as percent."""
+    """Writes the fractions on an axis as percent."""
     which = ax.yaxis if axis == "y" else ax.xaxis
     which.set_major_formatter(lambda value, _: f"{100 * value:g}")
 
@@ -65,12 +65,12 @@ def percent(ax: "Axes", axis: str = "y") -> None:
 def points(
     ax: "Axes", x: np.ndarray, values: Sequence[Interval], style: int, label: str, **line: Any
 ) -> None:
-    """Means with whiskers; `x` is shifted a little by the caller, since curves often coincide."""
+    """Draws means with error bars. Callers shift `x` a little, since curves often coincide."""
     mean, low, high = np.array([value[:3] for value in values]).T
     ax.errorbar(
         x,
         mean,
-        # Where resampling says nothing an interval may lie beside its mean by rounding.
+        # If all puzzles are equal, rounding may put an end of the interval past the mean.
         yerr=np.maximum((mean - low, high - mean), 0),
         label=label,
         color=colour(style),
@@ -80,7 +80,7 @@ def points(
 
 
 def band(ax: "Axes", x: np.ndarray, values: Sequence[Interval], style: int, label: str) -> None:
-    """Means with their interval as a band, for curves of many points."""
+    """Draws means with their intervals as a band, for curves of many points."""
     mean, low, high = np.array([value[:3] for value in values]).T
     marker = MARKERS[style % len(MARKERS)] if len(x) <= 64 else ""
     ax.plot(x, mean, label=label, color=colour(style), marker=marker, markersize=4, linewidth=1.2)
@@ -88,12 +88,27 @@ def band(ax: "Axes", x: np.ndarray, values: Sequence[Interval], style: int, labe
 
 
 def legend(figure: "Figure", ax: "Axes") -> None:
-    """Beside the axes, where it hides nothing."""
+    """Adds the legend of some axes to the right of all axes."""
     figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
 
 
+def legend_below(ax: "Axes", columns: int = 2) -> None:
+    """Adds a legend below axes, where it covers no data; none if nothing has a label."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        ax.legend(
+            handles,
+            labels,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.15),
+            ncols=columns,
+            fontsize=8,
+            frameon=False,
+        )
+
+
 def png(figure: "Figure", dpi: int = 150) -> bytes:
-    """The file of a picture."""
+    """A figure as the contents of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

@@ -71,12 +71,13 @@ def cost(solved: np.ndarray, rollout_steps: int, steps_per_second: float) -> Cos
     chance = solved.mean(axis=0)
     steps = metrics.ratio_interval(np.full(len(chance), rollout_steps), chance)
     steps = steps._replace(num_puzzles=len(chance))  # unsolved puzzles cost too
+    mean, low, high, n = steps
     return Cost(
         rollout_steps,
         rollout_steps / steps_per_second,
         metrics.interval(solved),
         steps,
-        Interval(*(value / steps_per_second for value in steps[:3]), len(chance)),
+        Interval(mean / steps_per_second, low / steps_per_second, high / steps_per_second, n),
     )
 
 
@@ -97,12 +98,14 @@ def compiled_flops_per_rollout_step(model: TRM, params: Params, lane_tile: int) 
         (config.length, lane_tile, config.hidden_size), model.precision.dtype
     )
 
-    def count(method: Callable[..., Any], *states: jax.ShapeDtypeStruct, **axes: int) -> float:
+    def count(method: Callable[..., Any], *states: jax.ShapeDtypeStruct, out_axes: int) -> float:
         lane = functools.partial(model.apply, {"params": params}, method=method)
-        compiled = jax.jit(jax.vmap(lane, in_axes=1, **axes)).lower(*states).compile()
-        return compiled.cost_analysis()["flops"] / lane_tile
+        compiled = jax.jit(jax.vmap(lane, in_axes=1, out_axes=out_axes)).lower(*states).compile()
+        counts = compiled.cost_analysis()
+        assert counts is not None
+        return counts["flops"] / lane_tile
 
-    network, heads = count(TRM.f, state, state, out_axes=1), count(TRM.heads, state)
+    network, heads = count(TRM.f, state, state, out_axes=1), count(TRM.heads, state, out_axes=0)
     return config.H_cycles * (config.L_cycles + 1) * network + heads
 
 
@@ -174,8 +177,10 @@ def draw(measured: Measured, caption: str) -> "Figure":
             x = np.array([way.accuracy.mean for way in priced])
             charts.points(right, x, [way.steps_per_right for way in priced], style, label)
     for ax in (left, right):
-        ax.legend(fontsize=8)
-    left.set(xscale="log", xlabel="seconds per puzzle", ylabel="puzzles solved exactly (%)")
+        charts.legend_below(ax, columns=3)
+    left.set_xscale("log", base=2)
+    left.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
+    left.set(xlabel="seconds per puzzle", ylabel="puzzles solved exactly (%)")
     charts.percent(left)
     right.set(
         yscale="log",

@@ -10,7 +10,7 @@ Shape letters: B puzzles, R seeds, K rollouts, D supervision steps, L positions,
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -175,7 +175,7 @@ def _gradients(study: Study[Settings], row: int, path: Trajectories) -> np.ndarr
 
 def draw(measured: Measured, caption: str) -> "Figure":
     """Accuracy by method and N; gradients in a principal plane; their pull by step."""
-    figure, axes = charts.new_figure(caption, rows=2, columns=2, size=(4.8, 3.6), margin=1.6)
+    figure, axes = charts.new_figure(caption, rows=2, columns=2, size=(5.2, 4.0), margin=0.2)
     one, best_q, plane, strengths = axes.flat
     accuracy, numbers = measured.accuracy(), list(measured.results["gradient"])
     depth = measured.pull.shape[1]
@@ -191,7 +191,7 @@ def draw(measured: Measured, caption: str) -> "Figure":
         ax.set(xlabel="N, updates between steps", ylabel="puzzles solved exactly (%)")
         ax.set_title(title, fontsize=10)
         charts.percent(ax)
-    charts.legend(figure, one)
+        charts.legend_below(ax)
     _draw_plane(plane, measured.path.z[0], measured.gradient)
     _draw_pull(strengths, measured)
     return figure
@@ -201,13 +201,13 @@ def _draw_pull(ax: "Axes", measured: Measured) -> None:
     steps = np.arange(1, measured.pull.shape[1] + 1)
     right = measured.path.correct[0, :, -1]
     for style, (chosen, outcome) in enumerate(((right, "right"), (~right, "wrong"))):
-        line = {"color": charts.colour(style), "linestyle": ("-", "--")[style], "linewidth": 1}
+        line: dict[str, Any] = {"color": charts.colour(style), "linestyle": ("-", "--")[style]}
         for values in measured.pull[chosen]:
-            ax.plot(steps, values, **line)
+            ax.plot(steps, values, linewidth=1, **line)
         ax.plot([], [], label=f"{outcome} after step {len(steps)}", **line)
     ax.set(xlabel="after supervision step", ylabel="|gradient part| / |noise part|", yscale="log")
     ax.set_title(f"pull of the gradient, puzzle {measured.row}", fontsize=10)
-    ax.legend(fontsize=8)
+    charts.legend_below(ax)
 
 
 def _draw_plane(ax: "Axes", z: np.ndarray, gradient: np.ndarray) -> None:
@@ -230,6 +230,7 @@ def _draw_plane(ax: "Axes", z: np.ndarray, gradient: np.ndarray) -> None:
     ax.figure.colorbar(arrows, ax=ax, label="after supervision step", pad=0.02)
     first, second = (f"{100 * share:.0f} % of the variance" for share in plane.share)
     ax.set(xlabel=f"z, component 1 ({first})", ylabel=f"z, component 2 ({second})")
+    ax.margins(0.1)  # for the arrows
     ax.set_title("direction of -gradient", fontsize=10)
 
 

@@ -213,7 +213,7 @@ def _rise(values: np.ndarray, chosen: np.ndarray) -> Interval:
 def draw(measured: Measured, caption: str) -> "Figure":
     """Q and cell accuracy by step; histogram; reliability; accuracy against coverage."""
     depth = measured.result.config.depth
-    figure, axes = charts.new_figure(caption, rows=2, columns=3, size=(4.4, 3.6), margin=0.2)
+    figure, axes = charts.new_figure(caption, rows=2, columns=3, size=(4.4, 4.0), margin=0.2)
     (q_ax, cells_ax, histogram), (calibration, covered, thresholds) = axes
     for ax, name in ((q_ax, "q"), (cells_ax, "cells")):
         for style, outcome in enumerate(("right", "wrong")):
@@ -231,8 +231,7 @@ def draw(measured: Measured, caption: str) -> "Figure":
     for ax in (cells_ax, histogram, calibration, covered, thresholds):
         charts.percent(ax)
     for ax in axes.flat:
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize=8)
+        charts.legend_below(ax)
     return figure
 
 

@@ -107,7 +107,7 @@ def measure(study: Study[Settings]) -> Measured:
 
 def draw(measured: Measured, caption: str) -> "Figure":
     """pass, best-Q and mode by K; the map of best-Q over K and D; accuracy at equal compute."""
-    figure, axes = charts.new_figure(caption, columns=3, size=(4.8, 4.2), margin=0.2)
+    figure, axes = charts.new_figure(caption, columns=3, size=(4.8, 4.6), margin=0.2)
     left, middle, right = axes[0]
     width, depth = measured.full
     for style, (name, choice) in enumerate(CHOICES.items()):
@@ -128,7 +128,7 @@ def draw(measured: Measured, caption: str) -> "Figure":
     right.set(xlabel="compute, rollout-steps per puzzle", ylabel="puzzles solved exactly (%)")
     for ax in (left, right):
         charts.percent(ax)
-        ax.legend(fontsize=7, loc="lower right")
+        charts.legend_below(ax)
     return figure
 
 
