@@ -1,29 +1,21 @@
-"""Langevin dynamics as a figure; their law is tested with the solver."""
+"""The figure of Langevin dynamics; their law is tested with the solver."""
 
-import csv
 import math
 
 import jax
 import numpy as np
 import pytest
-from conftest import load_experiment
 
-from ptrm_jax import analysis, mesh, metrics, solver
-from ptrm_jax.analysis import exhibit, langevin
-from ptrm_jax.analysis.study import Study
+from ptrm_jax import mesh, metrics, solver
+from ptrm_jax.analysis import langevin
+from ptrm_jax.analysis.study import OneSigma, Study
 from ptrm_jax.config import Langevin, Save
-
-figures = load_experiment("figures")
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    """The command would set up the backend, which runs already."""
-    monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+from ptrm_jax.model import Carry
+from ptrm_jax.sweep.config import Inputs, Numerics
 
 
 def test_step_sizes_have_the_variance_of_plain_noise():
-    settings = langevin.Settings(sigma=0.3, updates=(1, 4))
+    settings = langevin.Settings(search=OneSigma(sigma=0.3), updates=(1, 4))
     for number in settings.updates:
         dynamics = settings.langevin(number, gradient=False)
         assert dynamics == Langevin(number, 0.09 / (2 * number), gradient=False)
@@ -36,7 +28,7 @@ def test_step_sizes_have_the_variance_of_plain_noise():
     [
         ({"updates": (1, 0)}, "updates must be a whole number >= 1; got 0"),
         ({"updates": ()}, "updates must hold at least one value"),
-        ({"sigma": 0.0}, "sigma must be > 0 where the step size follows from it"),
+        ({"search": OneSigma(sigma=0.0)}, "sigma must be > 0 where the step size follows from it"),
         ({"step_size": -1.0}, "step_size must be finite and > 0; got -1"),
     ],
 )
@@ -56,28 +48,23 @@ def test_the_pull_by_hand():
     assert math.sqrt(squares) == pytest.approx(2.0, rel=0.03)
 
 
-ARGUMENTS = "langevin --checkpoint sudoku6 --num-puzzles 6 --rollouts 3 --depth 2 --sigma 1"
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The folder of a small figure, and its study."""
-    folder = tmp_path_factory.mktemp("langevin")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mesh, "use_cpu_cores", lambda: None)
-        arguments = [*ARGUMENTS.split(), "--updates", "1", "--output", str(folder)]
-        assert figures.main(arguments) == 0
+def study(tmp_path_factory):
+    """A small figure."""
     settings = langevin.Settings(
-        checkpoint="sudoku6", num_puzzles=6, rollouts=3, depth=2, sigma=1.0, updates=(1,)
+        inputs=Inputs("sudoku6", num_puzzles=4),
+        search=OneSigma(rollouts=2, depth=2, sigma=1.0),
+        numerics=Numerics(lane_tile=4, devices=1),
+        updates=(1,),
     )
-    return folder, Study("langevin", settings, folder)
+    return Study("langevin", settings, tmp_path_factory.mktemp("langevin"))
 
 
-def test_a_figure_compares_with_its_control_on_the_same_noise(made):
-    folder, study = made
-    with open(folder / "langevin.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["choice"] == "one"]
-    one = {row["method"]: float(row["accuracy"]) for row in rows}
+def test_a_figure_compares_with_its_control_on_the_same_noise(study, tmp_path):
+    shown, prepared = langevin.make(study), study.prepared
+    shown.write(tmp_path)
+    assert (tmp_path / "langevin.png").exists()
+    one = {row["method"]: row["accuracy"] for row in shown.rows if row["choice"] == "one"}
     step_size = study.settings.langevin(1).step_size
     for method, sigma, dynamics in (
         ("Langevin", 0.0, Langevin(1, step_size)),
@@ -85,34 +72,36 @@ def test_a_figure_compares_with_its_control_on_the_same_noise(made):
         ("plain noise", 1.0, None),
     ):
         solution = mesh.solve(
-            study.model,
-            study.params,
+            prepared.model,
+            prepared.params,
             jax.random.key(0, impl="threefry2x32"),
-            study.puzzles.puzzles,
-            num_rollouts=3,
+            prepared.puzzles.puzzles,
+            num_rollouts=2,
             depth=2,
             sigma=sigma,
             langevin=dynamics,
+            # As in a sweep, so that the compiled programs are the sweep's.
             save=Save(answers=True, q_logits=True),
-            lane_tile=study.lane_tile,
+            lane_tile=prepared.lane_tile,
+            devices=prepared.devices,
         )
-        right = metrics.exact(solution.rollout_answers, study.puzzles.labels)
+        right = metrics.exact(solution.rollout_answers, prepared.puzzles.labels)
         assert one[method] == pytest.approx(right.mean())
-    (record,) = exhibit.read(folder, analysis.NAMES)
-    gain = record["findings"]["gradient_gain_one_1"]
+    gain = shown.findings["gradient_gain_one_1"]
     assert gain.value == pytest.approx(one["Langevin"] - one["without gradient"])
-    assert {"gradient_gain", "plain_gain", "pull"} <= record["findings"].keys()
-    assert "eta=0.5" in record["findings"]["gradient_gain"].what
-    assert (folder / "langevin.png").exists()
+    assert {"gradient_gain", "plain_gain", "pull"} <= shown.findings.keys()
+    assert "eta=0.5" in shown.findings["gradient_gain"].what
 
 
-def test_gradients_are_the_solvers(made):
-    study = made[1]
-    path = study.replay([1], range(3), sigma=0.0, langevin=study.settings.langevin(1))
+def test_gradients_are_the_solvers(study):
+    prepared = study.prepared
+    path = study.replay([1], range(2), sigma=0.0, langevin=study.settings.langevin(1))
     gradient = langevin._gradients(study, 1, path)
-    carry = solver.Carry(path.y[:, 1, 0], path.z[:, 1, 0])
-    puzzles = study.puzzles.puzzles.take(np.array([1]))
-    _, alone = solver.energy(study.model, study.params, carry, puzzles, lane_tile=study.lane_tile)
+    carry = Carry(path.y[:, 1, 0], path.z[:, 1, 0])
+    puzzles = prepared.puzzles.puzzles.take(np.array([1]))
+    _, alone = solver.energy(
+        prepared.model, prepared.params, carry, puzzles, lane_tile=prepared.lane_tile
+    )
     scale = np.abs(alone).max()
     np.testing.assert_allclose(gradient[1, 0], alone[0], atol=1e-4 * scale)
     assert scale > 0
