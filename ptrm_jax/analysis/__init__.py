@@ -1,4 +1,4 @@
-"""The paper's analyses, on any checkpoint: a module for each, `experiments/figures.py` runs them.
+"""The paper's analyses on any checkpoint: a module each, run by `experiments/figures.py`.
 
 Each module has `Settings`, whose defaults show something on the bundled models; `measure`, which
 computes arrays and intervals from the sweeps and trajectories of a `Study`; `draw`, which makes the
@@ -6,10 +6,9 @@ picture; `find` and `say`, which state the numbers and describe them in sentence
 combines them into an `Exhibit`.
 """
 
-import importlib
 from types import ModuleType
 
-from ptrm_jax.errors import InputError
+from ptrm_jax.registry import Registry
 
 NAMES = (
     "modes",
@@ -24,13 +23,5 @@ NAMES = (
 )
 """All analyses, in the order in which they are shown."""
 
-
-def load(name: str) -> ModuleType:
-    """The module of an analysis.
-
-    Raises:
-      InputError: there is none of this name.
-    """
-    if name not in NAMES:
-        raise InputError(f"figure must be one of {', '.join(NAMES)}; got {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
+load = Registry("figure", {name: f"{__name__}.{name}" for name in NAMES}, ModuleType).load
+"""The module of an analysis, by its name."""
