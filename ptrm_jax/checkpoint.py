@@ -13,6 +13,7 @@ checkpoint's identity: it is what results record.
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -112,6 +113,11 @@ def read_manifest(name_or_directory: str | os.PathLike[str]) -> dict[str, Any]:
             "the checkpoint again"
         )
     return manifest
+
+
+def num_parameters(manifest: Mapping[str, Any]) -> int:
+    """Number of parameters of the checkpoint that a manifest describes."""
+    return sum(math.prod(leaf["shape"]) for leaf in manifest["leaves"].values())
 
 
 def save(

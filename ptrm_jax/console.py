@@ -1,4 +1,4 @@
-"""What all commands share: how they print, and how they turn an error into an exit status."""
+"""Shared by all commands: printing, progress bars, signals, and errors as exit statuses."""
 
 import contextlib
 import signal
@@ -21,41 +21,41 @@ from ptrm_jax.errors import PtrmError
 
 
 def output() -> Console:
-    """Standard output. Text is printed as it is: no markup, no highlighting, no wrapping."""
-    return Console(soft_wrap=True, markup=False, highlight=False)
+    """Standard output. Prints text as it is: without markup, highlighting, emoji or wrapping."""
+    return Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def messages() -> Console:
     """Standard error, likewise."""
-    return Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    return Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
-def run_command(command: Callable[[], int]) -> int:
+def run_command(command: Callable[[], int | None]) -> int:
     """Runs a command and returns its exit status.
 
-    An error that its user can mend becomes one line on standard error: any `PtrmError`, and what
-    Python and the libraries raise for files and values (OSError, ValueError). Others are bugs and
-    keep their traceback.
+    An error that the user can fix becomes one line on standard error: any `PtrmError`, and the
+    OSError and ValueError that Python and libraries raise. Other exceptions are bugs and propagate.
 
     Args:
-      command: returns its exit status.
+      command: returns its exit status, or None for success.
 
     Returns:
       The command's own status; that of a `PtrmError`; 2 for the other errors.
     """
     try:
-        return command()
+        return command() or 0
     except (PtrmError, OSError, ValueError) as error:
-        label = error.label if isinstance(error, PtrmError) else PtrmError.label
-        messages().print(f"{label}: {error}", style="red")
-        return error.exit_status if isinstance(error, PtrmError) else PtrmError.exit_status
+        kind = error if isinstance(error, PtrmError) else PtrmError
+        text = " ".join(line.strip() for line in str(error).splitlines())
+        messages().print(f"{kind.label}: {text}", style="red")
+        return kind.exit_status
 
 
 class Stop:
-    """Whether SIGINT or SIGTERM has arrived; called, it says so.
+    """Returns, when called, whether SIGINT or SIGTERM was received.
 
     Attributes:
-      signal: its number, 0 for none.
+      signal: the signal's number, 0 for none.
     """
 
     signal: int = 0
@@ -66,7 +66,7 @@ class Stop:
 
 @contextlib.contextmanager
 def signals() -> Iterator[Stop]:
-    """Within it the first SIGINT or SIGTERM asks the work to stop, the second ends the process."""
+    """Makes the first SIGINT or SIGTERM set the yielded `Stop`, and the second end the process."""
     stop = Stop()
 
     def handle(number: int, frame: object) -> None:
@@ -86,8 +86,8 @@ def progress(unit: str, shown: bool = True) -> Progress:
     """A progress bar on standard error.
 
     Args:
-      unit: what it counts.
-      shown: False for none.
+      unit: unit of the count.
+      shown: whether to show it.
     """
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -104,7 +104,7 @@ def progress(unit: str, shown: bool = True) -> Progress:
 
 
 def updating(bar: Progress, total: int, name: str = "") -> Callable[[int, str], None]:
-    """A callback (steps just finished, description) that moves a new task of a bar forward."""
+    """Adds a task to a bar; returns a callback (steps just finished, description) to advance it."""
     task = bar.add_task(name, total=total)
     prefix = f"{name}: " if name else ""
     return lambda steps, what: bar.update(task, advance=steps, description=f"{prefix}{what}")
@@ -116,12 +116,12 @@ class _Rate(ProgressColumn):
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Formats seconds, as s, min or h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def size(num_bytes: float) -> str:
-    """Bytes in the unit that suits them."""
+    """Formats bytes, as MB or GB."""
     return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.1f} GB"

@@ -4,14 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from conftest import load_experiment
 
 import ptrm_jax.__main__ as ptrm_command
-from ptrm_jax import mesh, read_dataset
+from ptrm_jax import console, mesh, puzzle_text, read_dataset
+from ptrm_jax.checkpoint import read_manifest
+from ptrm_jax.errors import InputError, PtrmError
+from ptrm_jax.solver import Solution
 from ptrm_jax.tasks import maze, sudoku
 
 ROOT = Path(__file__).parents[1]
@@ -41,78 +46,200 @@ def puzzle(name: str, row: int = 0) -> str:
     return sudoku.decode(read_dataset(name).puzzles.inputs[row])
 
 
-def test_solve_shows_the_solution(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ptrm_command.main(["solve", puzzle("sudoku6"), "--rollouts", "3"]) == 0
-    out = capsys.readouterr().out
-    assert sudoku.decode(read_dataset("sudoku6").labels[0]) in out
-    assert "the rules hold" in out and "BROKEN" not in out
-    assert "chosen: rollout" in out and "sudoku6: K=3, D=16, sigma=0.3 on z, seed 0" in out
-    assert out.count("rules hold") == 4  # three rollouts and the choice
+def answer(name: str, row: int = 0) -> str:
+    return sudoku.decode(read_dataset(name).labels[row])
 
 
-def test_solve_says_when_the_rules_are_broken(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        ptrm_command.main(["solve", puzzle("sudoku9", 1), "--rollouts", "2", "--depth", "1"]) == 0
-    )
-    assert "the rules are BROKEN" in capsys.readouterr().out
+# --- Puzzles and solutions as text ---------------------------------------------------------------
 
 
-def test_solve_draws_mazes(capsys: pytest.CaptureFixture[str]) -> None:
-    text = maze.decode(read_dataset("maze11").puzzles.inputs[1])
-    assert ptrm_command.main(["solve", text, "--rollouts", "2", "--depth", "2"]) == 0
-    out = capsys.readouterr().out
-    assert "\n".join(text[row : row + 11] for row in range(0, 121, 11)) in out
-    assert "maze11: K=2, D=2" in out and "the rules" in out
-
-
-def test_solve_reads_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reads_a_puzzle_or_a_file(tmp_path: Path) -> None:
     path = tmp_path / "puzzles.txt"
     path.write_text(f"{puzzle('sudoku6')}\n\n{puzzle('sudoku6', 1)}\n")
-    assert ptrm_command.main(["solve", str(path), "--rollouts", "1"]) == 0
-    out = capsys.readouterr().out
-    for row in (0, 1):
-        assert sudoku.decode(read_dataset("sudoku6").labels[row]) in out
+    task, inputs = puzzle_text.read(str(path))
+    assert task.name == "sudoku"
+    np.testing.assert_array_equal(inputs, read_dataset("sudoku6").puzzles.inputs[:2])
+    path = tmp_path / "set.csv"
+    path.write_text(f"source,question,answer,rating\nx,{puzzle('sudoku6')},{answer('sudoku6')},0\n")
+    _, inputs = puzzle_text.read(str(path))
+    np.testing.assert_array_equal(inputs, read_dataset("sudoku6").puzzles.inputs[:1])
+    board = maze.decode(read_dataset("maze11").puzzles.inputs[1])
+    task, inputs = puzzle_text.read(board)
+    assert task.name == "maze" and maze.decode(inputs[0]) == board
+    loaded = ptrm_command.Solve(board).load()
+    assert (loaded.checkpoint, loaded.model.config.seq_len) == ("maze11", 121)
 
 
-def test_watch_shows_every_step(capsys: pytest.CaptureFixture[str]) -> None:
-    """Plain text where there is no terminal; the last board is the answer that `solve` chooses."""
-    argv = [puzzle("sudoku6"), "--rollouts", "3", "--depth", "2"]
-    assert ptrm_command.main(["watch", *argv]) == 0
-    out = capsys.readouterr().out
-    assert "\x1b" not in out
-    assert out.count(", step ") == 2 and "step 2 of 2, Q " in out and "cells changed: " in out
-    assert "sudoku6: K=3, D=2, sigma=0.3 on z, seed 0" in out
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("\n \n", "must hold one puzzle per line; it is empty"),
+        (f"{'.' * 36}\n{'.' * 81}", "must hold puzzles of one size; use one file per size"),
+    ],
+)
+def test_refuses_files(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "puzzles.txt"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        puzzle_text.read(str(path))
+
+
+def solution(answers: list[str], q_logits: list[float], finite: list[bool]) -> Solution:
+    """Of one 4x4 Sudoku, with the best Q chosen."""
+    tokens = np.stack([sudoku.encode(answer) for answer in answers])
+    q = np.where(finite, q_logits, -np.inf)
+    best = int(q.argmax()) if any(finite) else -1
+    arrays = (tokens[best], q[best], np.int32(best), tokens, np.array(q_logits), np.array(finite))
+    return Solution(*arrays, trajectory=None)  # type: ignore[arg-type]
+
+
+RIGHT, WRONG = "1234341221434321", "1234341221434323"
+
+
+def test_solution_text() -> None:
+    """Sorted by Q, those that are not finite last, equal answers named by their first rollout."""
+    clues = sudoku.encode(RIGHT[:12] + "....")
+    shown = solution([WRONG, RIGHT, RIGHT, RIGHT], [-1.0, 9.0, 0.5, 1.5], [True, False, True, True])
+    assert puzzle_text.solution_text(sudoku.TASK, clues, shown) == "\n".join(
+        [
+            "puzzle",
+            sudoku.TASK.draw(clues),
+            "",
+            "rollout       Q  answer",
+            f"      3   +1.50  {RIGHT}  chosen, rules hold, = rollout 1",
+            f"      2   +0.50  {RIGHT}  rules hold, = rollout 1",
+            f"      0   -1.00  {WRONG}  rules broken",
+            f"      1   +9.00  {RIGHT}  rules hold, not finite",
+            "",
+            "chosen: rollout 3, Q +1.50 (the model's own probability of being right: 81.8 %),",
+            "given by 3 of 4 rollouts; the rules hold",
+            sudoku.TASK.draw(sudoku.encode(RIGHT), clues=clues),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("clues", "answers", "finite", "message"),
+    [
+        (RIGHT[:12] + "....", WRONG, True, "the rules are BROKEN"),
+        (RIGHT[:12] + "....", RIGHT, False, "no rollout was finite: nothing to choose"),
+        ("." * 16, RIGHT, True, "(it has several solutions)"),
+        ("123....4........", RIGHT, True, "(it has no solution)"),
+    ],
+)
+def test_solution_text_says(clues: str, answers: str, finite: bool, message: str) -> None:
+    shown = solution([answers], [1.0], [finite])
+    text = puzzle_text.solution_text(sudoku.TASK, sudoku.encode(clues), shown)
+    assert message in text and ("it has" in text) == ("it has" in message)
+
+
+# --- python -m ptrm_jax --------------------------------------------------------------------------
+
+ROWS = (0, 1)
+SETTINGS = "sudoku6: K=3, D=2, sigma=0.3 on z, seed 0"
+
+
+@pytest.fixture(scope="module")
+def argv(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two puzzles and settings; the same for all tests, for their compiled program."""
+    path = tmp_path_factory.mktemp("puzzles") / "puzzles.txt"
+    path.write_text("\n".join(puzzle("sudoku6", row) for row in ROWS))
+    return [str(path), "--rollouts", "3", "--depth", "2"]
+
+
+def test_solve_and_watch(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Both show the chosen rollout; in plain text where there is no terminal."""
     assert ptrm_command.main(["solve", *argv]) == 0
     solved = capsys.readouterr().out
-    chosen = solved.split("chosen: rollout ")[1].split(",")[0]
-    answer = next(
-        line.split()[2] for line in solved.splitlines() if line.startswith(f"{chosen:>7}  ")
-    )
-    assert f"rollout {chosen}, step 2 of 2" in out
-    board = out.split("step 2 of 2")[1].splitlines()[1:7]
-    assert "".join(char for line in board for char in line if char in "123456") == answer
+    assert solved.endswith(f"\n{SETTINGS}\n") and "BROKEN" not in solved
+    assert solved.count("rules hold") == 8  # three rollouts and the choice, twice
+    assert ptrm_command.main(["watch", *argv]) == 0
+    watched = capsys.readouterr().out
+    assert "\x1b" not in watched
+    assert watched.endswith(f"\n\nx clue not kept, ? confidence below 90 %; {SETTINGS}\n")
+    assert watched.count(", step ") == 4 and watched.count("cells changed: ") == 2
+    choices, ends = solved.split("chosen: rollout ")[1:], watched.split("step 2 of 2, Q ")
+    for row, choice, before, end in zip(ROWS, choices, ends[:-1], ends[1:], strict=True):
+        assert answer("sudoku6", row) in solved
+        assert before.endswith(f"rollout {choice.split(',')[0]}, ")
+        board = end.splitlines()[1:7]
+        assert "".join(c for line in board for c in line if c in "123456") == answer("sudoku6", row)
 
 
-def test_watch_waits_and_colours_on_a_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_watch_redraws_on_a_terminal(
+    argv: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
     monkeypatch.setattr(ptrm_command.time, "sleep", waited.append)
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes anything for a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes any stream for a terminal
     monkeypatch.setenv("TERM", "xterm-256color")
-    argv = ["watch", puzzle("sudoku6"), "--rollouts", "3", "--depth", "2"]
-    assert ptrm_command.main([*argv, "--delay", "0.25"]) == 0
+    assert ptrm_command.main(["watch", *argv, "--delay", "0.25"]) == 0
     in_place = capsys.readouterr().out
-    assert waited == [0.25, 0.25] and "\x1b[1A" in in_place  # one board over the other
-    assert ptrm_command.main([*argv, "--delay", "0"]) == 0
+    assert waited == [0.25] * 4 and "\x1b[1A" in in_place  # one board over the other
+    assert ptrm_command.main(["watch", *argv, "--delay", "0"]) == 0
     followed = capsys.readouterr().out
-    assert len(waited) == 2 and "\x1b[1m" in followed and "\x1b[1A" not in followed
+    assert len(waited) == 4 and "\x1b[1m" in followed and "\x1b[1A" not in followed
+
+
+def test_nothing_finite_to_watch(
+    argv: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = types.SimpleNamespace(rollout=np.array([-1]))
+    monkeypatch.setattr(ptrm_command.Solve, "solve", lambda *_, **__: nothing)
+    assert ptrm_command.main(["watch", *argv]) == 0
+    assert "no rollout was finite: nothing to watch" in capsys.readouterr().out
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert ptrm_command.main(["info", "sudoku9"]) == 0
     out = capsys.readouterr().out
-    assert "522,626 values" in out and "H_cycles: 2" in out and "trained_by: ptrm_jax" in out
+    digest = read_manifest("sudoku9")["digest"]
+    assert out.startswith(f"sudoku9: 522,626 parameters, digest {digest}\nconfig:\n")
+    assert "\n  H_cycles: 2\n" in out and "\n  trained_by: ptrm_jax\n" in out
+    assert "\n  start:\n    digest: d453" in out  # nested provenance is indented
+    assert ptrm_command.main(["info", "sudoku9", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["parameters"], facts["digest"]) == (522626, digest)
+    assert facts["config"]["seq_len"] == 81 and facts["provenance"]["trained_by"] == "ptrm_jax"
+
+
+@pytest.mark.parametrize("command", ["solve", "watch", "info", "arc-folder"])
+def test_help_is_readable(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(ptrm_command.main, [command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "{None}" not in out and " STR" not in out and "[STR" not in out
+
+
+class Mishap(PtrmError):
+    exit_status = 5
+    label = "oh dear"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "message"),
+    [
+        (None, 0, ""),
+        (4, 4, ""),
+        (Mishap("what  ':x:'\n to [red]do"), 5, "oh dear: what  ':x:' to [red]do\n"),
+        (ValueError("v" * 200), 2, f"error: {'v' * 200}\n"),
+        (OSError("disk"), 2, "error: disk\n"),
+    ],
+)
+def test_run_command(
+    outcome: object, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> int | None:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome  # type: ignore[return-value]
+
+    assert console.run_command(command) == status
+    assert capsys.readouterr() == ("", message)
+
+
+def test_run_command_passes_bugs_on() -> None:
+    with pytest.raises(ZeroDivisionError):
+        console.run_command(lambda: 1 // 0)
 
 
 @pytest.mark.parametrize(
@@ -204,19 +331,19 @@ def test_sweep_leaves_other_folders_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_as_processes(tmp_path: Path) -> None:
-    """A fresh process each: devices are asked for before they are used, and the status is real."""
+@pytest.mark.parametrize(
+    ("command", "status", "message"),
+    [
+        (["-m", "ptrm_jax", "solve", puzzle("sudoku6"), *"--rollouts 2 --depth 2".split()], 0, ""),
+        ([str(ROOT / "experiments" / "ptrm_sweep.py"), "--sigmas", "nan"], 2, "sigma must be fin"),
+    ],
+)
+def test_as_processes(tmp_path: Path, command: list[str], status: int, message: str) -> None:
+    """A fresh process each: devices are configured before their first use, the status is real."""
     environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
     run = subprocess.run(
-        [sys.executable, "-m", "ptrm_jax", "solve", puzzle("sudoku6"), "--rollouts", "2"],
-        **{"capture_output": True, "text": True, "env": environment, "cwd": tmp_path},
+        [sys.executable, *command], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
-    assert run.returncode == 0, run.stderr
-    assert "the rules hold" in run.stdout
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / "ptrm_sweep.py"), "--sigmas", "nan"],
-        **{"capture_output": True, "text": True, "env": environment, "cwd": tmp_path},
-    )
-    assert run.returncode == 2
-    assert "sigma must be finite" in run.stderr and "Traceback" not in run.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert run.returncode == status, run.stderr
+    assert "the rules hold" in run.stdout if status == 0 else message in run.stderr
+    assert "Traceback" not in run.stderr and list(tmp_path.iterdir()) == []

@@ -1,0 +1,115 @@
+"""Puzzles and their solutions as text: read from a line or a file, printed for the terminal.
+
+Shape letters: B puzzles, K rollouts, D supervision steps, S tokens (cells), L positions, C
+channels.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from rich.text import Text
+
+from ptrm_jax import metrics, tasks
+from ptrm_jax.analysis import movie
+from ptrm_jax.errors import InputError
+from ptrm_jax.model import TRM, Params
+from ptrm_jax.solver import Solution, Trajectory
+from ptrm_jax.tasks import Task
+
+_LONGEST_FILE_NAME = 255
+
+
+def read(text: str) -> tuple[Task, np.ndarray]:
+    """Reads a puzzle, or a file of puzzles.
+
+    Args:
+      text: a puzzle on one line; or the path of a file that a task reads (.csv, .jsonl), or that
+        has one puzzle per line.
+
+    Returns:
+      The task, and tokens [B, S] int32.
+
+    Raises:
+      InputError: malformed puzzles, an empty file, or puzzles of several sizes.
+    """
+    path, lines = Path(text), [text]
+    if len(text) <= _LONGEST_FILE_NAME and path.is_file():
+        task = tasks.of_file(path)
+        if task is not None:
+            return task, task.read(path).inputs
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        if not lines:
+            raise InputError(f"{path} must hold one puzzle per line; it is empty")
+    task = tasks.of_text(lines[0])
+    boards = [task.encode(line) for line in lines]
+    if len({len(board) for board in boards}) > 1:
+        raise InputError(f"{path} must hold puzzles of one size; use one file per size")
+    return task, np.stack(boards)
+
+
+def solution_text(task: Task, puzzle: np.ndarray, solution: Solution) -> str:
+    """The puzzle, every rollout's answer in the order of Q, and the chosen answer.
+
+    Args:
+      task: the kind of puzzle.
+      puzzle: [S] tokens.
+      solution: of this puzzle, without the axis B: `rollout_answers` [K, S], `rollout` [], ...
+    """
+    answers, q_logits = np.asarray(solution.rollout_answers), np.asarray(solution.rollout_q_logits)
+    finite, chosen = np.asarray(solution.rollout_finite), int(solution.rollout)
+    valid = task.satisfies_rules(answers, puzzle)
+    ids = metrics.answer_ids(answers[None])[0]
+    lines = ["puzzle", task.draw(puzzle)]
+    num_solutions = 1 if task.count_solutions is None else task.count_solutions(puzzle)
+    if num_solutions != 1:
+        lines.append(f"(it has {'several solutions' if num_solutions else 'no solution'})")
+    lines += ["", "rollout       Q  answer"]
+    for k in np.argsort(np.where(finite, -q_logits, np.inf), stable=True):
+        marks = ["chosen"] if k == chosen else []
+        marks += ["rules hold" if valid[k] else "rules broken"]
+        marks += [f"= rollout {ids[k]}"] if ids[k] != k else []
+        marks += [] if finite[k] else ["not finite"]
+        lines.append(f"{k:7d}  {q_logits[k]:+6.2f}  {task.decode(answers[k])}  {', '.join(marks)}")
+    if chosen < 0:
+        return "\n".join([*lines, "", "no rollout was finite: nothing to choose"])
+    agree = int((ids == ids[chosen]).sum())
+    probability = 1 / (1 + np.exp(-float(q_logits[chosen])))
+    lines += [
+        "",
+        f"chosen: rollout {chosen}, Q {q_logits[chosen]:+.2f} (the model's own probability of "
+        f"being right: {100 * probability:.1f} %),",
+        f"given by {agree} of {len(answers)} rollouts; {_verdict(valid[chosen])}",
+        task.draw(answers[chosen], clues=puzzle),
+    ]
+    return "\n".join(lines)
+
+
+def step_texts(
+    task: Task, model: TRM, params: Params, puzzle: np.ndarray, rollout: int, path: Trajectory
+) -> Iterator[Text]:
+    """The board after each supervision step of one rollout, below a line about the step.
+
+    Args:
+      task: the kind of puzzle.
+      model: the network.
+      params: its parameters.
+      puzzle: [S] tokens.
+      rollout: its number, for the text.
+      path: `answers` [D, S], `q_logits` [D] and `y` [D, L, C] of the rollout.
+    """
+    assert path.answers is not None and path.q_logits is not None and path.y is not None
+    answers, q_logits = np.asarray(path.answers), np.asarray(path.q_logits)
+    sure = movie.confidence(model, params, np.asarray(path.y))
+    film = movie.film(task, puzzle, answers, sure, q_logits)
+    valid = task.satisfies_rules(answers, puzzle)
+    for step, answer in enumerate(answers, start=1):
+        line = f"rollout {rollout}, step {step} of {len(answers)}, Q {q_logits[step - 1]:+.2f}, "
+        line += _verdict(valid[step - 1])
+        if step > 1:
+            line += f", cells changed: {(answer != answers[step - 2]).sum()}"
+        yield Text(f"{line}\n") + movie.text(film, step)
+
+
+def _verdict(valid: bool) -> str:
+    return "the rules hold" if valid else "the rules are BROKEN"
