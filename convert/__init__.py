@@ -1,7 +1,7 @@
-"""Conversion of upstream (PyTorch) TRM checkpoints, with a proof of what they compute.
+"""Conversion of upstream (PyTorch) TRM checkpoints, verified against the original computation.
 
 `python -m convert CHECKPOINT --out DIR`, or `convert.convert(checkpoint, directory)`. PyTorch is
-imported where it is needed only: a `.safetensors` file converts without it.
+imported only where it is needed; `.safetensors` files convert without it.
 """
 
 from convert.conversion import convert

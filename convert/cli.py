@@ -1,8 +1,8 @@
 """The command `python -m convert`."""
 
 import dataclasses
+import functools
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,64 +11,67 @@ import tyro
 from tyro.conf import arg
 
 from convert.conversion import convert, describe_worst
-from convert.mapping import ConversionError
-from ptrm_jax import checkpoint
+from ptrm_jax import checkpoint, console
 from ptrm_jax.config import DType, Positions
+
+# Without "(default: None)" or "(default: False)" in the help.
+_optional = functools.partial(arg, help_behavior_hint="")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fields:
-    """Architecture that the files leave open; what they do say must agree."""
+    """Fields that the files do not determine; they may not contradict the files."""
 
-    H_cycles: Annotated[int | None, arg(name="h-cycles", metavar="INT")] = None
-    """T, latent recursions in a deep recursion."""
-    L_cycles: Annotated[int | None, arg(name="l-cycles", metavar="INT")] = None
-    """n, updates of z in a latent recursion."""
-    num_heads: Annotated[int | None, arg(metavar="INT")] = None
+    H_cycles: Annotated[int | None, _optional(metavar="INT", name="h-cycles")] = None
+    """T, latent recursions per deep recursion."""
+    L_cycles: Annotated[int | None, _optional(metavar="INT", name="l-cycles")] = None
+    """n, updates of z per latent recursion."""
+    num_heads: Annotated[int | None, _optional(metavar="INT")] = None
     """Attention heads."""
-    positions: Annotated[Positions | None, arg(metavar="rope|learned|none")] = None
+    positions: Annotated[Positions | None, _optional(metavar="rope|learned|none")] = None
     """Position encoding (upstream pos_encodings)."""
-    seq_len: Annotated[int | None, arg(metavar="INT")] = None
+    seq_len: Annotated[int | None, _optional(metavar="INT")] = None
     """S, tokens of a puzzle."""
-    prefix_len: Annotated[int | None, arg(metavar="INT")] = None
-    """P, positions that hold the puzzle embedding (upstream puzzle_emb_len, unless 0)."""
-    forward_dtype: Annotated[DType | None, arg(metavar="float32|bfloat16")] = None
+    prefix_len: Annotated[int | None, _optional(metavar="INT")] = None
+    """P, positions of the puzzle embedding (upstream puzzle_emb_len, unless 0)."""
+    forward_dtype: Annotated[DType | None, _optional(metavar="float32|bfloat16")] = None
     """Dtype of activations in training."""
-    rms_norm_eps: Annotated[float | None, arg(metavar="FLOAT")] = None
+    rms_norm_eps: Annotated[float | None, _optional(metavar="FLOAT")] = None
     """Upstream's default is 1e-5."""
-    rope_theta: Annotated[float | None, arg(metavar="FLOAT")] = None
+    rope_theta: Annotated[float | None, _optional(metavar="FLOAT")] = None
     """Upstream's default is 10000."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Converts an upstream (PyTorch) TRM checkpoint, compares both models, writes ours."""
+    """Converts an upstream (PyTorch) TRM checkpoint, and verifies that both compute the same."""
 
     checkpoint: Annotated[tyro.conf.Positional[str], arg(metavar="CHECKPOINT")]
     """Run folder, step_<n>, .pt, .pth, .safetensors, or hf://owner/name[@revision][/file]."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Directory to write."""
-    config: Annotated[Path | None, arg(metavar="FILE")] = None
-    """all_config.yaml, where it is not beside the checkpoint."""
-    dataset: Annotated[Path | None, arg(metavar="FILE")] = None
-    """dataset.json, where it is not beside the checkpoint or in data/ below."""
-    entry: Annotated[str | None, arg(metavar="NAME")] = None
-    """Which state of a file that holds several, e.g. ema."""
-    parity: Annotated[str, arg(metavar="torch|none|FILE")] = "auto"
-    """What to compare with; FILE is an .npz of reference vectors; auto is torch where installed."""
-    allow_parity_failure: bool = False
+    config: Annotated[Path | None, _optional(metavar="FILE")] = None
+    """all_config.yaml; by default beside the checkpoint."""
+    dataset: Annotated[Path | None, _optional(metavar="FILE")] = None
+    """dataset.json; by default beside the checkpoint or in data/ there."""
+    entry: Annotated[str | None, _optional(metavar="NAME")] = None
+    """State to use of a file that has several, e.g. ema."""
+    parity: Annotated[str, arg(metavar="auto|torch|none|FILE")] = "auto"
+    """Reference to compare with: FILE is an .npz of vectors, auto is torch if installed."""
+    allow_parity_failure: Annotated[bool, _optional()] = False
     """Write even if the comparison fails."""
-    overwrite: bool = False
+    overwrite: Annotated[bool, _optional()] = False
     """Replace an existing checkpoint."""
-    fields: tyro.conf.OmitArgPrefixes[Fields] = Fields()
+    fields: Annotated[tyro.conf.OmitArgPrefixes[Fields], arg(name="architecture")] = Fields()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit status, 2 for a conversion that was refused."""
+    """Runs the command; returns its exit status, 2 if the checkpoint cannot be converted."""
     args = tyro.cli(
         Arguments, prog="python -m convert", args=argv, config=(tyro.conf.FlagCreatePairsOff,)
     )
-    try:
+
+    def command() -> None:
         out = convert(
             args.checkpoint,
             args.out,
@@ -80,29 +83,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             overwrite=args.overwrite,
             **dataclasses.asdict(args.fields),
         )
-        print(summary(out))
-    except (ConversionError, checkpoint.CheckpointError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+        console.output().print(summary(out))
+
+    return console.run_command(command)
 
 
 def summary(directory: Path) -> str:
-    """What a converted checkpoint is, in a few lines, from what is on disk."""
+    """Describes a converted checkpoint, from its files, in a few lines."""
     manifest = checkpoint.read_manifest(directory)
     config, source = manifest["config"], manifest["provenance"]
     record = json.loads((directory / "parity.json").read_text())
-    values = 0
-    for leaf in manifest["leaves"].values():
-        size = 1
-        for dim in leaf["shape"]:
-            size *= dim
-        values += size
+    num_tensors, num_parameters = len(manifest["leaves"]), checkpoint.num_parameters(manifest)
     heads = f", {config['num_heads']} heads" if config["variant"] == "attention" else ""
     verdict = {True: "passed", False: "FAILED", None: "not compared"}[record["passed"]]
     lines = [
         ("read", f"{source['source']} ({source['kind']}), sha256 {source['source_sha256']}"),
-        ("weights", f"{values:,} values in {len(manifest['leaves'])} tensors; {source['ema']}"),
+        ("weights", f"{num_parameters:,} parameters in {num_tensors} tensors; {source['ema']}"),
         (
             "model",
             f"{config['variant']}, positions {config['positions']}, {config['num_layers']} layers, "

@@ -1,4 +1,4 @@
-"""From an upstream checkpoint to one of ours: read, infer, port, compare, write."""
+"""Converts an upstream checkpoint: read, infer the architecture, port, compare, write."""
 
 import dataclasses
 import datetime
@@ -32,41 +32,45 @@ def convert(
     overwrite: bool = False,
     **fields: Any,
 ) -> Path:
-    """Writes a checkpoint of ours with the weights of an upstream one; all of it or nothing.
+    """Converts an upstream checkpoint to one of ours, atomically.
 
     Args:
       source: run folder, file, or `hf://owner/name[@revision][/file]`.
       out: directory to write.
-      config: `all_config.yaml`, where it is not beside the weights.
-      dataset: `dataset.json`, where it is not beside the weights or in data/ below.
-      entry: which of several states inside the file, e.g. "ema".
-      parity: what to compare with: "torch", a path of reference vectors (.npz), "none", or "auto",
-        which is "torch" where PyTorch is installed.
+      config: `all_config.yaml`; by default beside the weights.
+      dataset: `dataset.json`; by default beside the weights or in data/ there.
+      entry: which state to use of a file that has several, e.g. "ema".
+      parity: what to compare with: "torch", a path of reference vectors (.npz), "none", or "auto":
+        "torch" if PyTorch is installed, otherwise "none".
       allow_parity_failure: write even if the comparison fails; the record says so.
       overwrite: replace an existing checkpoint at `out`.
-      **fields: fields of `ModelConfig` that the files leave open, e.g. `H_cycles=3`.
+      **fields: fields of `ModelConfig` that the files do not determine, e.g. `H_cycles=3`.
 
     Returns:
       `out`.
 
     Raises:
-      ConversionError: the source cannot be read, its architecture is not certain, its tensors do
-        not fit, or the comparison fails.
-      ptrm_jax.checkpoint.CheckpointError: `out` exists or cannot be written.
+      ConversionError: the source cannot be read, its architecture is not determined, its tensors
+        do not fit, or the comparison fails.
+      CheckpointError: `out` exists or cannot be written.
     """
     parity = os.fspath(parity)
     torch_installed = importlib.util.find_spec("torch") is not None
     if parity == "auto":
         parity = "torch" if torch_installed else "none"
-    # What fails without work fails before it.
+    # Cheap checks come first.
     if parity == "torch" and not torch_installed:
         raise ConversionError(
             "--parity torch needs PyTorch: pip install 'ptrm-jax[convert]', or pass --parity none"
         )
     if parity not in ("torch", "none") and not Path(parity).is_file():
-        raise ConversionError(f"--parity must be torch, none or an .npz file; no file {parity}")
+        raise ConversionError(
+            f"--parity must be torch, none or an .npz file; there is no file {parity}"
+        )
     if Path(out).exists() and not overwrite:
-        raise checkpoint.CheckpointError(f"{out} exists; choose another directory or overwrite it")
+        raise checkpoint.CheckpointError(
+            f"{out} exists; choose another directory or pass overwrite"
+        )
 
     found = upstream.find_checkpoint(source, config=config, dataset=dataset)
     digest = upstream.file_digest(found.file)
@@ -80,8 +84,8 @@ def convert(
     record = _compare(model, params, state, parity)
     if record["passed"] is False and not allow_parity_failure:
         raise ConversionError(
-            f"the converted model does not compute what {parity} computes: {_failures(record)}; "
-            "nothing was written; --allow-parity-failure writes it all the same"
+            f"the converted model does not agree with {parity}: {_failures(record)}; nothing was "
+            "written; pass --allow-parity-failure to write it anyway"
         )
     provenance = {
         "source": found.name,
@@ -103,11 +107,11 @@ def convert(
 
 
 def _compare(model: TRM, params: Params, state: State, parity: str) -> dict[str, Any]:
-    """Record of every comparison made: `{"passed": bool or None, "checks": [...]}`."""
+    """Record of all comparisons: `{"passed": bool or None, "checks": [...]}`."""
     if parity == "none":
         return {"passed": None, "checks": [], "note": "not compared with anything"}
     if parity == "torch":
-        # float32 shows the port and the algorithm to seven digits, whatever the forward dtype.
+        # Whatever the forward dtype, float32 verifies the port and the algorithm to seven digits.
         dtypes = dict.fromkeys(("float32", model.precision.compute_dtype))
         checks = [
             parity_checks.parity_against_torch(
@@ -123,7 +127,7 @@ def _compare(model: TRM, params: Params, state: State, parity: str) -> dict[str,
 
 
 def _failures(record: Mapping[str, Any]) -> str:
-    """One line: how many comparisons fail, and the worst."""
+    """The number of failed comparisons, and the worst of them."""
     comparisons = [c for check in record["checks"] for c in check["comparisons"]]
     runs = [run for check in record["checks"] for run in check.get("algorithm_1", ())]
     failed = sum(not c["passed"] for c in comparisons)
@@ -138,7 +142,7 @@ def _failures(record: Mapping[str, Any]) -> str:
 
 
 def describe_worst(check: Mapping[str, Any]) -> str:
-    """The largest error of a parity record in words, in units of what is allowed."""
+    """Describes the largest error, relative to its tolerance, in a parity record."""
     worst = check["worst"]
     error, tolerance = worst["relative_error"], worst["tolerance"]
     size = "not finite" if error is None else f"{error:.1e}"

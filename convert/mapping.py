@@ -1,7 +1,7 @@
-"""The port as a table: upstream's tensor names and layouts against our parameter paths.
+"""The port as a table: upstream's tensor names and layouts, and our parameter paths.
 
-The only module that knows upstream's names. Every function takes a state with canonical names,
-that is, without the prefixes that training wrappers put in front (`canonical_name`).
+Only this module knows upstream's names. Its functions take states with canonical names, that is,
+without the prefixes that training wrappers add (`canonical_name`).
 
 Source: upstream `models/recursive_reasoning/trm.py`, `models/layers.py`,
 `models/sparse_embedding.py` (SamsungSAILMontreal/TinyRecursiveModels).
@@ -37,7 +37,7 @@ MLP_UP, MLP_DOWN = "mlp.gate_up_proj", "mlp.down_proj"
 
 
 class ConversionError(InputError):
-    """A checkpoint that cannot be converted; says what is wrong with it and what to do."""
+    """A checkpoint that cannot be converted."""
 
 
 def layer_weight(i: int, part: str) -> str:
@@ -46,7 +46,7 @@ def layer_weight(i: int, part: str) -> str:
 
 
 def canonical_name(name: str) -> str:
-    """`name` without any of `PREFIXES`, in whatever order and number they stand in front."""
+    """`name` without leading `PREFIXES`, of any number and in any order."""
     while prefix := next((p for p in PREFIXES if name.startswith(p)), ""):
         name = name.removeprefix(prefix)
     return name
@@ -58,9 +58,9 @@ class Row:
 
     Attributes:
       upstream: canonical upstream name.
-      path: path of our parameter, "/" between the levels.
-      shape: of the upstream tensor; linear weights are (out, in).
-      transpose: our parameter is the transpose, a [in, out] kernel; otherwise a copy.
+      path: path of our parameter, its levels separated by "/".
+      shape: shape of the upstream tensor; linear weights are (out, in).
+      transpose: whether our parameter is the transpose, an [in, out] kernel, rather than a copy.
     """
 
     upstream: str
@@ -70,7 +70,7 @@ class Row:
 
 
 def table(config: ModelConfig) -> list[Row]:
-    """Every tensor of a model: one row for each of our parameters."""
+    """Every tensor of a model, one row per parameter."""
     h, length = config.hidden_size, config.length
     rows = [
         Row(H_INIT, "H_init", (h,)),
@@ -99,19 +99,19 @@ def table(config: ModelConfig) -> list[Row]:
 
 
 def port(state: State, config: ModelConfig) -> Params:
-    """Our parameters with the values of an upstream state; strict in both directions.
+    """Converts an upstream state to our parameters.
 
     Args:
-      state: canonical name to array; float32, or bfloat16 and float16, which become float32
-        exactly, or float64, which is rounded.
+      state: canonical name to array: float32; bfloat16 or float16, which convert to float32
+        exactly; or float64, which is rounded.
       config: the architecture.
 
     Returns:
-      Nested dict of float32 arrays, as `ptrm_jax` takes it.
+      Nested dict of float32 arrays.
 
     Raises:
-      ConversionError: naming every missing, unexpected and misshapen tensor, and every one that
-        holds anything but finite floating point numbers.
+      ConversionError: tensors are missing, unexpected, misshapen, or hold anything but finite
+        floating-point numbers; the message lists all of them.
     """
     rows = {row.upstream: row for row in table(config)}
     problems = [f"missing {name} {list(rows[name].shape)}" for name in rows.keys() - state.keys()]
@@ -122,7 +122,7 @@ def port(state: State, config: ModelConfig) -> Params:
         if value.shape != row.shape:
             problems.append(f"{name} has shape {list(value.shape)}, expected {list(row.shape)}")
         elif not jnp.issubdtype(value.dtype, np.floating):
-            problems.append(f"{name} must hold floating point numbers; got {value.dtype}")
+            problems.append(f"{name} must hold floating-point numbers; got {value.dtype}")
         else:
             with np.errstate(over="ignore"):  # an overflow is reported as not finite
                 value = np.array(value.T if row.transpose else value, np.float32, order="C")
@@ -135,17 +135,20 @@ def port(state: State, config: ModelConfig) -> Params:
             level[leaf] = value
     if problems:
         raise ConversionError(
-            "the tensors are not those of this architecture: " + "; ".join(sorted(problems))
+            "the tensors do not fit this architecture: " + "; ".join(sorted(problems))
         )
     return params
 
 
 def to_upstream(params: Params, config: ModelConfig) -> dict[str, np.ndarray]:
-    """The inverse of `port`: canonical upstream name to float32 array, linear weights (out, in).
+    """Inverts `port`.
 
     Args:
       params: nested dict with the shapes of `config` (`ptrm_jax.solver.check_params`).
       config: the architecture.
+
+    Returns:
+      Canonical upstream name to float32 array; linear weights are (out, in).
     """
 
     def leaf(row: Row) -> np.ndarray:
@@ -162,35 +165,37 @@ def to_upstream(params: Params, config: ModelConfig) -> dict[str, np.ndarray]:
 
 
 def check_architecture(state: State) -> None:
-    """Refuses the states of other architectures by name.
+    """Checks by its tensor names that a state is a TRM's.
 
     Raises:
-      ConversionError: no tensors of a TRM, or also those of an HRM.
+      ConversionError: it has no tensors of a TRM, or it has those of an HRM as well.
     """
     if any(name.startswith("H_level.") for name in state):
         raise ConversionError(
-            "this is a Hierarchical Reasoning Model (it has an H_level beside the L_level): its "
-            "two networks are not one TRM network; convert a TRM checkpoint"
+            "this is a Hierarchical Reasoning Model (it has an H_level besides the L_level), whose "
+            "two networks cannot be converted to the one of a TRM; convert a TRM checkpoint"
         )
     if not any(name.startswith(LAYERS) for name in state):
         names = sorted(state)
         raise ConversionError(
             f"this is not a TRM: no tensor is named {LAYERS}<i>...; it has {len(names)} tensors: "
-            + ", ".join(names[:4])
-            + (", ..." if len(names) > 4 else "")
+            + ", ".join(names[:4] + ["..."] * (len(names) > 4))
         )
 
 
 def read_architecture(state: State) -> dict[str, tuple[Any, str]]:
-    """What the tensors alone decide: field to (value, the tensor that shows it).
+    """What the tensors alone determine about the architecture.
 
-    The fields are those of `ModelConfig`, and `length`, L = P + S, where a tensor has that many
-    rows. A missing tensor decides nothing, `port` reports it.
+    Missing tensors determine nothing; `port` reports them.
+
+    Returns:
+      Field to (value, tensor that shows it), for fields of `ModelConfig` and for `length`,
+      L = P + S.
     """
     facts: dict[str, tuple[Any, str]] = {}
 
-    def fact(field: str, value: Any, *names: str) -> None:
-        facts.setdefault(field, (value, names[0]))
+    def fact(field: str, value: Any, name: str) -> None:
+        facts.setdefault(field, (value, name))
 
     def matrix(name: str) -> tuple[int, ...] | None:
         return state[name].shape if name in state and state[name].ndim == 2 else None
@@ -214,9 +219,9 @@ def read_architecture(state: State) -> dict[str, tuple[Any, str]]:
         fact("mlp_t_width", 0, layer_weight(0, QKV))
     if shape := matrix(EMBED_POS):
         fact("positions", "learned", EMBED_POS)
-        facts["length"] = facts.get("length", (shape[0], EMBED_POS))
+        fact("length", shape[0], EMBED_POS)
     elif facts.get("variant", ("",))[0] == "mlp_t":
-        # Nothing rotates without attention: rope and none are the same model.
+        # Without attention there is nothing to rotate: rope and none are the same model.
         fact("positions", "none", f"no {EMBED_POS}, mlp_t")
     if shape := matrix(PUZZLE_EMB):
         fact("num_puzzle_identifiers", shape[0], PUZZLE_EMB)
@@ -224,8 +229,8 @@ def read_architecture(state: State) -> dict[str, tuple[Any, str]]:
     elif PUZZLE_EMB not in state:
         fact("puzzle_emb_ndim", 0, f"no {PUZZLE_EMB}")
         fact("prefix_len", 0, f"no {PUZZLE_EMB}")
-    # The initial states are buffers in the forward dtype; the weights are float32 masters. Where
-    # all tensors have one dtype, someone cast the file, and it says nothing.
+    # Upstream keeps the initial states, which are buffers, in the forward dtype, and the weights in
+    # float32. If all tensors have the same dtype, the file was cast, and determines nothing.
     buffers = [state[name].dtype for name in (H_INIT, L_INIT) if name in state]
     others = {value.dtype for name, value in state.items() if name not in (H_INIT, L_INIT)}
     bfloat16 = np.dtype(ml_dtypes.bfloat16)

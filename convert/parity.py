@@ -1,7 +1,7 @@
-"""Whether converted parameters compute what their source computes, number by number.
+"""Numerical comparison of converted models with their source.
 
-One supervision step at a time, from the reference's own state: rounding grows about tenfold per
-step in this recursion, in PyTorch too, so free-running outputs agree for a few steps only.
+Supervision steps are compared one by one, each from the reference's state: rounding errors grow
+about tenfold per step, in PyTorch too, so free-running outputs agree for a few steps only.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 2e-2}
 """Largest error allowed, as a fraction of the largest magnitude in the reference array."""
 
 ROUNDINGS = 4.0
-"""How many times the reference's own rounding a whole step may differ by, where that is more.
+"""Largest error of a whole step, as a multiple of the reference's own rounding error, if larger.
 
-A step passes through hundreds of operations, and the recursion enlarges what each of them rounds:
-in bfloat16 upstream itself is 0.05 (root mean square) from float64 after one small step.
+A step has hundreds of operations, and the recursion amplifies their rounding errors: in bfloat16,
+upstream differs by 0.05 (root mean square) from float64 after one step of a small model.
 """
 
 STEP_RMS_TOLERANCE = 0.1
@@ -39,7 +39,7 @@ Q_TOLERANCE = 1e-2
 BFLOAT16_AGREEMENT = 0.8
 """Smallest fraction of equal answer tokens after a free run of Algorithm 1 in bfloat16.
 
-One rounding that differs is enlarged at every step; an untrained model's answers are near ties.
+Every step amplifies rounding errors, and the answers of an untrained model are near ties.
 """
 
 _STEP_PARTS = ("y", "z", "logits", "q_halt", "q_continue")
@@ -48,7 +48,7 @@ Record = dict[str, Any]
 
 
 class _Record:
-    """Comparisons, collected into one JSON-able dict."""
+    """Collects comparisons into a JSON-able dict."""
 
     def __init__(self, model: TRM, against: str) -> None:
         self.tolerance = TOLERANCE[model.precision.compute_dtype]
@@ -62,14 +62,14 @@ class _Record:
         self.comparisons: list[Record] = []
 
     def compare(self, what: str, got: Any, want: Any, *, exact: Any = None) -> None:
-        """Largest error of one array of ours against the reference's.
+        """Adds the largest error of an array.
 
         Args:
           what: name of the comparison.
-          got: ours.
+          got: our array.
           want: the reference, of the same shape.
-          exact: what it would be but for rounding; the tolerance is at least `ROUNDINGS` times
-            the error of the reference against it.
+          exact: the same without rounding; the tolerance is at least `ROUNDINGS` times the error
+            of the reference against it.
         """
         tolerance = self.tolerance
         if exact is not None:
@@ -77,7 +77,7 @@ class _Record:
         self._add(what, "max", *_max_error(got, want), tolerance)
 
     def compare_rms(self, what: str, got: Any, want: Any, tolerance: float) -> None:
-        """Root mean square error of one array of ours, relative to that of the reference."""
+        """Adds the root mean square error of an array, relative to that of the reference."""
         self._add(what, "rms", *_rms_error(got, want), tolerance)
 
     def _add(
@@ -104,7 +104,7 @@ class _Record:
         worst = max(self.comparisons, key=excess)
         return {
             **self._head,
-            "worst": worst,  # the largest error, in units of what is allowed there
+            "worst": worst,  # the largest error relative to its tolerance
             "comparisons": self.comparisons,
             **more,
             "passed": all(c["passed"] for c in self.comparisons)
@@ -113,7 +113,7 @@ class _Record:
 
 
 def _max_error(got: Any, want: Any) -> tuple[float, float]:
-    """Largest absolute error, and the same over the largest magnitude of `want`; inf for NaN."""
+    """Largest absolute error, and its ratio to the largest magnitude of `want`; inf for NaN."""
     return _error(got, want, lambda x: float(np.max(np.abs(x))))
 
 
@@ -132,7 +132,7 @@ def _error(got: Any, want: Any, norm: Callable[[np.ndarray], float]) -> tuple[fl
 
 @functools.partial(jax.jit, static_argnums=0)
 def _embed(model: TRM, params: Params, puzzles: Puzzles) -> jax.Array:
-    embed = functools.partial(model.apply, {"params": params}, method=TRM.embed)
+    embed: Any = functools.partial(model.apply, {"params": params}, method=TRM.embed)
     return jax.vmap(embed)(puzzles.inputs, puzzles.puzzle_identifiers)
 
 
@@ -144,8 +144,8 @@ def _block(model: TRM, params: Params, x: jax.Array, i: int) -> jax.Array:
 
 
 def _step(model: TRM, params: Params, carry: Carry, puzzles: Puzzles) -> dict[str, Any]:
-    """What one supervision step makes of a carry of [B, L, C] arrays, by `_STEP_PARTS`."""
-    carry = Carry(*(jnp.asarray(state, model.precision.dtype) for state in carry))
+    """The results of one supervision step from a carry of [B, L, C] arrays, by `_STEP_PARTS`."""
+    carry = jax.tree.map(lambda state: jnp.asarray(state, model.precision.dtype), carry)
     carry, heads = deep_recursion(model, params, carry, puzzles)
     parts = (carry.y, carry.z, heads.logits, heads.q_logits[:, 0], heads.q_logits[:, 1])
     return dict(zip(_STEP_PARTS, parts, strict=True))
@@ -157,25 +157,25 @@ def _step(model: TRM, params: Params, carry: Carry, puzzles: Puzzles) -> dict[st
 def parity_against_reference(
     model: TRM, params: Params, reference: str | os.PathLike[str]
 ) -> Record:
-    """Compares with what another implementation recorded: each step, and Algorithm 1.
+    """Compares with recorded results of another implementation: each step, and Algorithm 1.
 
     Args:
       model: the network, in the compute dtype of the reference.
       params: its parameters.
       reference: an .npz with `inputs` [B, S], `puzzle_identifiers` [B], `prefix_len` [],
         `input_embeddings` [B, L, C], and after each of T deterministic steps `det_z_H`, `det_z_L`
-        [T, B, L, C], `det_logits` [T, B, S, V], `det_q_halt`, `det_q_continue` [T, B]. Where it
-        also has `eps` [K, T, B, L, C] and `sigma` [], Algorithm 1 runs with that noise, on each
-        of the states s in z_L, z_H that has `ptrm_<s>_q_halt` [K, T, B], `ptrm_<s>_answers`
-        [K, B, S] and `ptrm_<s>_best_rollout` [B]; `ptrm_<s>_logits` [K, T, B, S, V], optional,
-        show which answers are ties.
+        [T, B, L, C], `det_logits` [T, B, S, V], `det_q_halt`, `det_q_continue` [T, B]. If it also
+        has `eps` [K, T, B, L, C] and `sigma` [], Algorithm 1 runs with that noise on each of the
+        states s in z_L, z_H for which it has `ptrm_<s>_q_halt` [K, T, B], `ptrm_<s>_answers`
+        [K, B, S] and `ptrm_<s>_best_rollout` [B]; the optional `ptrm_<s>_logits`
+        [K, T, B, S, V] show which answers are ties.
 
     Returns:
       JSON-able record: `comparisons` (embedding; y, z, logits and Q of each step from the
-      reference's state before it), `algorithm_1` (free running), `passed`.
+      reference's previous state), `algorithm_1` (free-running), `passed`.
 
     Raises:
-      ConversionError: not such a file, or of another architecture.
+      ConversionError: the file cannot be read, or is of another architecture.
     """
     ref = _read_reference(model, reference)
     params = jax.tree.map(jnp.asarray, params)
@@ -184,21 +184,18 @@ def parity_against_reference(
 
     record = _Record(model, "reference")
     record.compare("embedding", _embed(model, params, puzzles), ref["input_embeddings"])
-    # Every step starts from a known state, so all of them go through as one batch.
-    start = initial_carry(model, params, num_puzzles)
-    before = Carry(
-        *(
-            np.concatenate([np.asarray(first, np.float32)[None], ref[name][:-1]])
-            for first, name in zip(start, ("det_z_H", "det_z_L"), strict=True)
-        )
+    # Every step starts from a recorded state, so all steps form one batch.
+    before = jax.tree.map(
+        lambda first, later: jnp.concatenate([jnp.asarray(first, jnp.float32), *later[:-1]]),
+        initial_carry(model, params, num_puzzles),
+        Carry(y=jnp.asarray(ref["det_z_H"]), z=jnp.asarray(ref["det_z_L"])),
     )
-    before = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), before)
     batch = _repeat(puzzles, num_steps)
     got = _step(model, params, before, batch)
     exact = None
     if model.precision.compute_dtype == "bfloat16":
-        # Nobody recorded the reference's rounding; our own float32 shows it, and must itself be
-        # near, so that a wrong port cannot pass for rounding.
+        # The reference's rounding error is not recorded, but estimated by our float32 step, which
+        # must be near the reference too: a wrong port must not pass as rounding.
         precision = dataclasses.replace(model.precision, compute_dtype="float32", q_dtype=None)
         exact = _step(model.clone(precision=precision), params, before, batch)
     names = ("det_z_H", "det_z_L", "det_logits", "det_q_halt", "det_q_continue")
@@ -220,7 +217,7 @@ def _repeat(puzzles: Puzzles, times: int) -> Puzzles:
 def _algorithm_1(
     model: TRM, params: Params, puzzles: Puzzles, ref: Mapping[str, np.ndarray]
 ) -> list[Record]:
-    """Free runs with the reference's own noise, on z_L and z_H, all lanes in one batch."""
+    """Free runs with the reference's noise on z_L and z_H, all in one batch."""
     targets = [(s, on) for s, on in (("z_L", "z"), ("z_H", "y")) if f"ptrm_{s}_q_halt" in ref]
     if not targets:
         return []
@@ -228,18 +225,18 @@ def _algorithm_1(
     num_runs = num_rollouts * num_puzzles
     lanes = _repeat(puzzles, len(targets) * num_rollouts)
     carry = initial_carry(model, params, len(targets) * num_runs)
-    noisy = {
-        state: jnp.asarray(np.repeat([on == state for _, on in targets], num_runs))[:, None, None]
-        for state in Carry._fields
-    }
+    noisy = Carry(
+        **{
+            name: jnp.repeat(jnp.array([on == name for _, on in targets]), num_runs)[:, None, None]
+            for name in Carry._fields
+        }
+    )
+    sigma = jnp.asarray(ref["sigma"])
     for t in range(num_steps):
-        eps = ref["eps"][:, t].reshape(num_runs, *ref["eps"].shape[3:])
-        eps = jnp.concatenate([jnp.asarray(eps)] * len(targets))
-        perturbed = jax.tree.map(lambda s, eps=eps: add_noise(s, eps, ref["sigma"]), carry)
-        carry = Carry(
-            *(jnp.where(noisy[name], getattr(perturbed, name), getattr(carry, name))
-              for name in Carry._fields)
-        )  # fmt: skip
+        noise = ref["eps"][:, t].reshape(num_runs, *ref["eps"].shape[3:])
+        eps = jnp.concatenate([jnp.asarray(noise)] * len(targets))
+        perturbed = jax.tree.map(lambda state, eps=eps: add_noise(state, eps, sigma), carry)
+        carry = jax.tree.map(jnp.where, noisy, perturbed, carry)
         carry, heads = deep_recursion(model, params, carry, lanes)
     answers = np.asarray(jnp.argmax(heads.logits, axis=-1))
     q_logits = np.asarray(heads.q_logits[:, 0])
@@ -282,7 +279,7 @@ def _algorithm_1(
 
 
 def _ties(logits: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Where the reference's logit of our token is its largest, but for rounding."""
+    """Where the reference's logit of our token equals its largest up to rounding."""
     taken = np.take_along_axis(logits, answers[..., None], axis=-1)[..., 0]
     return logits.max(axis=-1) - taken <= TOLERANCE["float32"] * np.abs(logits).max()
 
@@ -292,7 +289,7 @@ def _read_reference(model: TRM, path: str | os.PathLike[str]) -> dict[str, np.nd
     try:
         with np.load(path) as file:
             ref = {name: file[name] for name in file.files}
-    except Exception as error:  # OSError, ValueError, BadZipFile, ... as the damage has it
+    except Exception as error:  # OSError, ValueError, BadZipFile and others
         raise ConversionError(
             f"--parity {os.path.basename(path)} is not a readable .npz: {error}"
         ) from error
@@ -343,7 +340,7 @@ def _read_reference(model: TRM, path: str | os.PathLike[str]) -> dict[str, np.nd
     return ref
 
 
-# --- Against PyTorch, here and now ---------------------------------------------------------------
+# --- Against PyTorch -----------------------------------------------------------------------------
 
 
 def parity_against_torch(
@@ -357,9 +354,9 @@ def parity_against_torch(
 ) -> Record:
     """Compares with `convert.torch_trm` on random puzzles: embedding, each block, each step.
 
-    Both sides compute in the model's compute dtype. Every block gets PyTorch's input of it, every
-    step PyTorch's state before it. A block must agree to `TOLERANCE`; a whole step to the same, or
-    to `ROUNDINGS` times PyTorch's own rounding in that step, measured against float64.
+    Both sides use the model's compute dtype, and each block and step starts from PyTorch's state.
+    Blocks must agree to `TOLERANCE`; steps to the same, or to `ROUNDINGS` times PyTorch's rounding
+    error in that step, measured against float64.
 
     Args:
       model: the network.
@@ -370,7 +367,7 @@ def parity_against_torch(
       seed: of the puzzles.
 
     Returns:
-      JSON-able record: `comparisons`, with the tolerance of each, `passed`.
+      JSON-able record: `comparisons`, each with its tolerance, `passed`.
 
     Raises:
       ImportError: PyTorch is not installed.
@@ -406,12 +403,13 @@ def parity_against_torch(
         record.compare(f"block {i}", got, _array(hidden))
 
     for t in range(1, steps + 1):
-        got = _step(model, params, Carry(_array(y), _array(z)), puzzles)
-        truth = exact.deep_recursion(y.double(), z.double(), exact_x)
+        carry = Carry(jnp.asarray(_array(y)), jnp.asarray(_array(z)))
+        ours = _step(model, params, carry, puzzles)
+        truth = _torch_parts(exact, *exact.deep_recursion(y.double(), z.double(), exact_x))
         y, z = oracle.deep_recursion(y, z, x)
-        want, truth = _torch_parts(oracle, y, z), _torch_parts(exact, *truth)
+        theirs = _torch_parts(oracle, y, z)
         for part in _STEP_PARTS:
-            record.compare(f"step {t} {part}", got[part], want[part], exact=truth[part])
+            record.compare(f"step {t} {part}", ours[part], theirs[part], exact=truth[part])
     return record.result(num_puzzles=num_puzzles, steps=steps, seed=seed)
 
 
@@ -422,5 +420,5 @@ def _torch_parts(oracle: Any, y: Any, z: Any) -> dict[str, np.ndarray]:
 
 
 def _array(tensor: Any) -> np.ndarray:
-    """float32, or float64 from float64; numpy knows no bfloat16."""
+    """As float64 if it is, else as float32, because numpy has no bfloat16."""
     return (tensor if tensor.element_size() == 8 else tensor.float()).numpy()

@@ -1,11 +1,11 @@
 """Upstream's training step of a TRM in plain PyTorch, written from its specification.
 
-The oracle of the trainer's test, one optimiser step against one, and its PyTorch baseline in the
-benchmark. One call of `TorchTrainer.step` is one supervision step: halted rows take a new puzzle,
-the deep recursion runs once, its last H cycle with a gradient, and the weights are updated.
+The reference for tests of the trainer, and its PyTorch baseline in the benchmark. One call of
+`TorchTrainer.step` is one supervision step: halted rows take a new puzzle, the deep recursion runs
+once, with a gradient through its last H cycle, and the weights are updated.
 
-The random numbers of the halting's exploration, the learning rates and the EMA's decay are
-arguments of the step: schedules and generators differ between frameworks, and are not the model.
+The random numbers of the halting exploration, the learning rates and the EMA decay are arguments
+of the step, because schedules and random number generators differ between frameworks.
 
 Source: TRM, arXiv 2510.04871; upstream `pretrain.py`, `models/losses.py`, `models/ema.py`,
 `models/recursive_reasoning/trm.py`, `models/sparse_embedding.py`, and the package adam_atan2.
@@ -25,17 +25,17 @@ Tensor = torch.Tensor
 Optimizer = Literal["adamw", "adam_atan2"]
 Loss = Literal["stablemax", "softmax"]
 
-# Buffers upstream: no optimiser state, no weight decay, no average. The puzzle embedding is
-# trained, by a rule of its own.
+# Buffers upstream: no optimiser state, no weight decay, no average. The puzzle embedding is trained
+# by a separate rule.
 BUFFERS = (mapping.H_INIT, mapping.L_INIT, mapping.PUZZLE_EMB)
 
 
 class Batch(NamedTuple):
-    """Puzzles with their answers; tensors or arrays of integers.
+    """Puzzles with their answers; integer tensors or arrays.
 
     Attributes:
       inputs: [B, S] tokens.
-      labels: [B, S] tokens, `ignore_label` where nothing is asked.
+      labels: [B, S] tokens; `ignore_label` at positions that do not count.
       puzzle_identifiers: [B] rows of the puzzle embedding.
     """
 
@@ -45,13 +45,13 @@ class Batch(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What one step hands to the next; nothing in it has a gradient.
+    """State between steps, without gradients.
 
     Attributes:
       y: [B, L, C], answer embedding (upstream z_H), in the forward dtype.
       z: [B, L, C], latent (upstream z_L), in the forward dtype.
-      steps: [B] int32, supervision steps spent on the current puzzle.
-      halted: [B] bool, the row takes a new puzzle in the next step.
+      steps: [B] int32, supervision steps on the current puzzle.
+      halted: [B] bool, whether the row takes a new puzzle in the next step.
       batch: the current puzzles.
     """
 
@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
     Attributes:
       y, z: [B, L, C], detached.
       q_halt: [B], at least float32, detached.
-      correct: [B, S] bool, tokens that are asked and answered rightly.
+      correct: [B, S] bool, whether a position counts and its token is right.
       lm_loss, q_halt_loss: scalars, sums over the rows.
     """
 
@@ -88,7 +88,7 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
       labels: [B, S] int64.
     """
     x = logits.double()
-    # Without the clamp, the branch not taken has an infinite gradient at x = 1: 0 * inf is a NaN.
+    # Without the clamp, the other branch has an infinite gradient at x = 1, and 0 * inf is NaN.
     s = torch.where(x >= 0, x + 1, 1 / (1 - x.clamp(max=0)))
     return s.sum(-1).log() - s.gather(-1, labels[..., None]).squeeze(-1).log()
 
@@ -103,10 +103,10 @@ def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class AdamATan2(torch.optim.Optimizer):
-    """Adam with atan2(m, sqrt(v)) for m / (sqrt(v) + eps): no eps, no scale, bounded updates.
+    """Adam with atan2(m, sqrt(v)) in place of m / (sqrt(v) + eps): updates are bounded.
 
-    Source: arXiv 2407.05872; the package adam_atan2, that corrects the bias of m outside the
-    arctangent and has no factor in front. Another package of nearly the same name differs in both.
+    Source: arXiv 2407.05872; the package adam_atan2, which corrects the bias of m outside the
+    arctangent and has no scale factor. A similarly named package differs in both.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class AdamATan2(torch.optim.Optimizer):
         super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay))
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # takes no closure
         for group in self.param_groups:
             lr, (beta1, beta2) = group["lr"], group["betas"]
             for p in group["params"]:
@@ -134,8 +134,8 @@ class TorchTrainer:
     """Trains a TRM from given weights, one supervision step at a time.
 
     Attributes:
-      carry: after the last step; None before the first, which starts every row afresh.
-      ema: canonical upstream name to the averaged weight, float32; `BUFFERS` are not averaged.
+      carry: after the last step; None before the first, in which every row takes a new puzzle.
+      ema: canonical upstream name to averaged weight, float32; `BUFFERS` are not averaged.
     """
 
     def __init__(
@@ -157,16 +157,16 @@ class TorchTrainer:
         Args:
           config: the architecture.
           state: canonical upstream name to array, the initial weights (copied).
-          dtype: of activations, float32 or bfloat16; the weights and all that updates them stay
-            float32. With float64 everything is float64, as a reference for rounding.
-          optimizer: of everything but `BUFFERS`.
+          dtype: of activations, float32 or bfloat16; weights and updates are float32. With float64,
+            everything is float64, to measure rounding.
+          optimizer: optimiser of everything but `BUFFERS`.
           loss: cross-entropy of the tokens.
           betas: of the optimiser.
-          weight_decay: decoupled, on everything that `optimizer` trains.
-          puzzle_emb_weight_decay: decoupled, on the rows of the puzzle embedding in use.
-          halt_max_steps: supervision steps after which a row halts at the latest; with 1, always.
-          ignore_label: the label that asks nothing; upstream's data sets rewrite it to -100.
-          compile: run the forward pass and the loss under torch.compile, and so the backward pass.
+          weight_decay: decoupled, of everything that `optimizer` trains.
+          puzzle_emb_weight_decay: decoupled, of the puzzle embedding's rows in the batch.
+          halt_max_steps: largest number of supervision steps per puzzle.
+          ignore_label: label of positions that do not count; upstream rewrites it to -100.
+          compile: use torch.compile for the forward pass and the loss.
         """
         check_choice("optimizer", optimizer, Optimizer)
         check_choice("loss", loss, Loss)
@@ -206,12 +206,12 @@ class TorchTrainer:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Canonical upstream name to the current weight, float32, buffers included; live views."""
+        """Canonical upstream name to current weight, float32, with buffers; not copies."""
         return {name: w.detach() for name, w in self._net.weights.items()}
 
     def gradients(self) -> dict[str, Tensor]:
-        """Those of the last step, by canonical upstream name; the puzzle embedding's is dense."""
-        gradients = {name: w.grad for name, w in self._trained.items()}
+        """Canonical upstream name to gradient in the last step, dense for the puzzle embedding."""
+        gradients = {name: w.grad for name, w in self._trained.items() if w.grad is not None}
         if self._puzzle_emb_gradient is not None:
             ids, gradient = self._puzzle_emb_gradient
             table = torch.zeros_like(self._net.weights[mapping.PUZZLE_EMB])
@@ -231,19 +231,19 @@ class TorchTrainer:
         """One optimiser step.
 
         Args:
-          batch: new puzzles for the rows that halted; the others ignore theirs.
-          lr: of the optimiser, warm-up included.
-          puzzle_emb_lr: of the puzzle embedding, warm-up included.
+          batch: new puzzles for the rows that halted; ignored for the others.
+          lr: learning rate of the optimiser, after warm-up.
+          puzzle_emb_lr: learning rate of the puzzle embedding, after warm-up.
           explore: [B] bool, rows that may not halt before `min_steps`; upstream: with probability
             0.1 (`halt_exploration_prob`).
           min_steps: [B] integers; upstream: uniform on 2 .. halt_max_steps, both included.
           ema_decay: d in ema = d * ema + (1 - d) * weight, after the update.
 
         Returns:
-          Sums over rows, as upstream reduces them. Over all rows: `lm_loss` and `q_halt_loss`, to
-          be divided by B, and `loss`, the mean that is differentiated. Over the rows that halted
-          now and ask anything: `count`, and `accuracy`, `exact_accuracy`, `q_halt_accuracy`,
-          `steps`, to be divided by it.
+          Sums over rows, as upstream computes them. Over all rows: `lm_loss`, `q_halt_loss` (divide
+          them by B) and `loss`, the mean that is minimised. Over the rows that halted in this step
+          and have positions that count: `count`, and `accuracy`, `exact_accuracy`,
+          `q_halt_accuracy` and `steps` (divide them by `count`).
         """
         batch = Batch(*map(torch.as_tensor, batch))
         start = self.start(batch)
@@ -261,6 +261,7 @@ class TorchTrainer:
             group["lr"] = lr
         self._optimizer.step()
         if rows is not None:
+            assert rows.grad is not None
             self._update_puzzle_emb(start.batch.puzzle_identifiers, rows.grad, puzzle_emb_lr)
         with torch.no_grad():
             for name, average in self.ema.items():
@@ -273,7 +274,7 @@ class TorchTrainer:
 
     @torch.no_grad()
     def start(self, batch: Batch) -> Carry:
-        """The carry with which a step begins: rows that halted hold their puzzle of `batch`."""
+        """The carry at the start of a step: rows that halted take their puzzle from `batch`."""
         size = len(batch.inputs)
         y, z = self._net.initial_carry(size)
         zero, no = torch.zeros(size, dtype=torch.int32), torch.zeros(size, dtype=torch.bool)
@@ -292,12 +293,12 @@ class TorchTrainer:
 
         Args:
           y, z: [B, L, C], the states before the step.
-          rows: [B, puzzle_emb_ndim], of the puzzle embedding; None if there is none.
+          rows: [B, puzzle_emb_ndim], rows of the puzzle embedding, or None without one.
           inputs: [B, S] tokens.
           labels: [B, S] tokens.
         """
-        # Weights are cast at every use, so the gradients of the uses add up in float32; this holds
-        # for the token embedding too, which upstream casts before the look-up.
+        # Weights are cast at every use, so gradients accumulate in float32; this includes the token
+        # embedding, which upstream casts before the look-up.
         net, labels = self._net, labels.long()
         x = net.embed_rows(inputs, rows)
         with torch.no_grad():
@@ -305,7 +306,7 @@ class TorchTrainer:
                 y, z = net.latent_recursion(y, z, x)
         y, z = net.latent_recursion(y, z, x)
         logits, q = net.heads(y)
-        q_halt = q[:, 0]  # the second is the continue logit: untrained, and read by nothing
+        q_halt = q[:, 0]  # the second, the continue logit, is neither trained nor used
 
         asked = labels != self.ignore_label
         count = asked.sum(-1)
@@ -321,7 +322,7 @@ class TorchTrainer:
         )
 
     def halts(self, steps: Tensor, q_halt: Tensor, explore: Tensor, min_steps: Tensor) -> Tensor:
-        """Rows that halt after a step, [B] bool; `steps` counts the step itself."""
+        """Whether rows halt after a step, [B] bool; `steps` includes that step."""
         last = steps >= self.halt_max_steps
         if self.halt_max_steps == 1:
             return last
@@ -344,10 +345,10 @@ class TorchTrainer:
 
     @torch.no_grad()
     def _update_puzzle_emb(self, ids: Tensor, gradient: Tensor, lr: float) -> None:
-        """Sign SGD on the rows in use.
+        """Sign SGD on the rows in the batch.
 
         Args:
-          ids: [B] rows.
+          ids: [B] row numbers.
           gradient: [B, puzzle_emb_ndim].
           lr: learning rate.
         """

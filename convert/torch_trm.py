@@ -1,8 +1,8 @@
 """The Tiny Recursive Model in plain PyTorch, written from its specification.
 
-The other side of the parity check, and the PyTorch baseline of the benchmark. It takes upstream's
-tensors by upstream's names in upstream's layout, so that nothing of the port is shared with it.
-The network alone: no loss, no halting (`convert.torch_training`).
+The reference of the parity check and the PyTorch baseline of the benchmark. It uses upstream's
+tensor names and layouts, so that it shares nothing with the port. Loss and halting are in
+`convert.torch_training`.
 
 Source: TRM, arXiv 2510.04871; upstream `models/recursive_reasoning/trm.py`, `models/layers.py`.
 """
@@ -24,9 +24,9 @@ class TorchTRM:
 
     Attributes:
       config: the architecture.
-      dtype: of activations and of the weights at use; float64 is a reference for rounding.
-      weights: canonical upstream name to tensor. Every use casts, so the values may as well be the
-        masters of a training run, which then get the gradients.
+      dtype: of activations and of the weights when used; float64 serves to measure rounding.
+      weights: canonical upstream name to tensor. Every use casts, so these may be the float32
+        weights of a training run, which then receive the gradients.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class TorchTRM:
           dtype: float32, bfloat16 or float64.
         """
         self.config, self.dtype = config, dtype
-        # The masters are float32 and would be cast at every use; once gives the same values. The
-        # embeddings are cast after the look-up: a table may have a million rows.
+        # Casting once gives the same values as casting at every use. The embeddings are cast after
+        # the look-up, because a table may have a million rows.
         self.weights = {
             name: torch.from_numpy(np.array(value, np.float32))
             if name in (mapping.EMBED_TOKENS, mapping.PUZZLE_EMB)
@@ -75,7 +75,7 @@ class TorchTRM:
         return self.embed_rows(inputs, rows)
 
     def embed_rows(self, inputs: Tensor, rows: Tensor | None) -> Tensor:
-        """`embed` with the rows of the puzzle embedding looked up, [B, puzzle_emb_ndim] or None."""
+        """`embed` given rows of the puzzle embedding, [B, puzzle_emb_ndim] or None."""
         cfg = self.config
         x = F.embedding(inputs.long(), self.weights[mapping.EMBED_TOKENS]).to(self.dtype)
         if rows is not None:
@@ -102,7 +102,7 @@ class TorchTRM:
         return F.linear(F.silu(gate) * value, self._layer(i, down))
 
     def _weight(self, name: str) -> Tensor:
-        return self.weights[name].to(self.dtype)  # itself, not a copy, in that dtype already
+        return self.weights[name].to(self.dtype)  # no copy if it has that dtype already
 
     def _layer(self, i: int, part: str) -> Tensor:
         return self._weight(mapping.layer_weight(i, part))
@@ -135,14 +135,14 @@ class TorchTRM:
         return self._norm(x + self._swiglu(x, i, mapping.MLP_UP, mapping.MLP_DOWN))
 
     def f(self, s: Tensor, injection: Tensor) -> Tensor:
-        """The network: the injection once, then every block."""
+        """The network: adds the injection once, then applies every block."""
         s = s + injection
         for i in range(self.config.num_layers):
             s = self.block(s, i)
         return s
 
     def deep_recursion(self, y: Tensor, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One supervision step: y and z after it.
+        """One supervision step; returns the new y and z.
 
         Args:
           y: [B, L, C], answer embedding (upstream z_H).
@@ -161,7 +161,7 @@ class TorchTRM:
         return self.f(y, z), z
 
     def heads(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, S, V] in `dtype`; Q logits [B, 2], at least float32, halt first."""
+        """Logits [B, S, V] in `dtype`, and Q logits [B, 2] (halt first), at least float32."""
         logits = F.linear(y[:, self.config.prefix_len :], self._weight(mapping.LM_HEAD))
         q = F.linear(y[:, 0], self._weight(mapping.Q_WEIGHT), self._weight(mapping.Q_BIAS))
         return logits, q.to(self._at_least_float32)

@@ -1,7 +1,6 @@
-"""Reading what upstream training leaves behind: the checkpoint file, its settings, its data set.
+"""Reading upstream's checkpoint files, and inferring the architecture.
 
-Source: upstream `pretrain.py` (what is saved where), `models/recursive_reasoning/trm.py` (the
-settings and their defaults).
+Source: upstream `pretrain.py` (files), `models/recursive_reasoning/trm.py` (settings and defaults).
 """
 
 import dataclasses
@@ -9,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,13 +39,13 @@ _WEIGHTS = (".pt", ".pth", ".safetensors")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Files of one checkpoint, on this machine.
+    """Local files of one checkpoint.
 
     Attributes:
       file: the weights.
       kind: "run folder", "file" or "hub".
-      name: what to call it in a record, without the folders of this machine.
-      step: number of optimiser steps, where the file's name says it.
+      name: its name in records, without local folders.
+      step: number of optimiser steps, if the file name contains it.
       config: `all_config.yaml`, or None.
       dataset: `dataset.json`, or None.
     """
@@ -64,17 +64,17 @@ def find_checkpoint(
     config: str | os.PathLike[str] | None = None,
     dataset: str | os.PathLike[str] | None = None,
 ) -> Source:
-    """The files of a checkpoint: its weights, and the settings found beside them.
+    """Finds the files of a checkpoint: the weights, and the settings beside them.
 
     Args:
-      source: a run folder (its highest `step_<n>` is taken, or else its only .pt, .pth or
-        .safetensors), a file, or `hf://owner/name[@revision][/file]` on the Hugging Face hub.
-      config: path of `all_config.yaml`, where it is not beside the weights.
-      dataset: path of `dataset.json`, where it is neither there nor in data/test, data/train or
-        data below.
+      source: a file; a run folder, for its highest `step_<n>` or its only .pt, .pth or
+        .safetensors file; or `hf://owner/name[@revision][/file]` on the Hugging Face hub.
+      config: path of `all_config.yaml`; by default beside the weights.
+      dataset: path of `dataset.json`; by default beside the weights or in data/test, data/train
+        or data there.
 
     Raises:
-      ConversionError: nothing there, or no single choice.
+      ConversionError: no checkpoint, or several; `config` or `dataset` does not exist.
     """
     text = os.fspath(source)
     if text.startswith("hf://"):
@@ -92,12 +92,14 @@ def find_checkpoint(
         name = path.name if kind == "file" else f"{folder.resolve().name}/{path.name}"
         places = [place for place in (CONFIG_NAME, *DATASET_PLACES) if (folder / place).is_file()]
         found = _source(path, kind, name, places, folder.joinpath)
-    given = {"config": config, "dataset": dataset}
-    given = {field: Path(path) for field, path in given.items() if path is not None}
-    for field, path in given.items():
-        if not path.is_file():
-            raise ConversionError(f"--{field} {path}: no such file")
-    return dataclasses.replace(found, **given)
+    for field, stated in (("config", config), ("dataset", dataset)):
+        if stated is not None and not Path(stated).is_file():
+            raise ConversionError(f"--{field} {os.fspath(stated)}: no such file")
+    return dataclasses.replace(
+        found,
+        config=Path(config) if config is not None else found.config,
+        dataset=Path(dataset) if dataset is not None else found.dataset,
+    )
 
 
 def _source(
@@ -116,7 +118,7 @@ def _source(
 
 
 def _choose(names: Collection[str], source: str) -> str:
-    """The one checkpoint among file names: the highest step, or the only file of weights."""
+    """The highest step among file names, or else the only file of weights."""
     steps = {name: int(m[1]) for name in names if (m := _STEP.fullmatch(PurePosixPath(name).name))}
     if steps and len({PurePosixPath(name).parent for name in steps}) == 1:
         return max(steps, key=steps.__getitem__)
@@ -124,9 +126,9 @@ def _choose(names: Collection[str], source: str) -> str:
     if len(choices) == 1:
         return choices[0]
     if choices:
-        raise ConversionError(f"{source} holds several checkpoints, name one: {', '.join(choices)}")
+        raise ConversionError(f"{source} has several checkpoints; pass one of {', '.join(choices)}")
     raise ConversionError(
-        f"{source} holds no checkpoint: no step_<n> and no {', '.join(_WEIGHTS)} file"
+        f"{source} has no checkpoint: no step_<n> and no {', '.join(_WEIGHTS)} file"
     )
 
 
@@ -140,7 +142,7 @@ def _find_on_hub(source: str) -> Source:
     except ImportError as error:
         raise ConversionError(
             f"{source} needs huggingface_hub: pip install 'ptrm-jax[hub]', or download the files "
-            "and give their folder"
+            "and pass their folder"
         ) from error
 
     def fetch(name: str) -> Path:
@@ -160,10 +162,10 @@ def _find_on_hub(source: str) -> Source:
         )
     except ConversionError:
         raise
-    except Exception as error:  # the hub's own, requests' and httpx's, depending on its version
+    except Exception as error:  # of huggingface_hub, requests or httpx, depending on the version
         raise ConversionError(
             f"{source} cannot be read from the hub: {_first_line(error)}; check the name and the "
-            "connection, or download the files and give their folder"
+            "connection, or download the files and pass their folder"
         ) from error
 
 
@@ -181,26 +183,29 @@ def file_digest(path: Path) -> str:
 
 
 def read_state(path: str | os.PathLike[str], *, entry: str | None = None) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint file by canonical name, in the dtypes of the file.
+    """Reads the tensors of a checkpoint file.
 
-    A `.safetensors` file is read without PyTorch, anything else with `torch.load`, whose
-    unpickler builds tensors and plain containers and nothing else.
+    `.safetensors` files are read without PyTorch, others with `torch.load`, restricted to tensors
+    and plain containers.
 
     Args:
       path: the file.
-      entry: where the state lies in a file that holds several, e.g. "ema" or
-        "trainer.model_state_dict"; it is found where there is one.
+      entry: path of the state within the file, e.g. "ema" or "trainer.model_state_dict"; needed
+        only if the file has several.
+
+    Returns:
+      Canonical name to array, in the file's dtypes.
 
     Raises:
-      ConversionError: a damaged file, one that asks to run code, one without a state, with
-        several, or with a name twice.
+      ConversionError: the file is damaged, would run code, has no state or several, or has two
+        tensors of the same canonical name.
     """
     path = Path(path)
     read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     content = read(path)
     states = dict(_states(content))
     if entry is None and len(states) > 1:
-        # An optimiser's state has tensors too, but not a network's names.
+        # An optimiser's state has tensors too, but not with a network's names.
         named = {at: state for at, state in states.items() if _looks_like_trm(state)}
         states = named or states
     if entry is not None and entry in states:
@@ -208,26 +213,22 @@ def read_state(path: str | os.PathLike[str], *, entry: str | None = None) -> dic
     elif entry is None and len(states) == 1:
         (tensors,) = states.values()
     elif not states:
-        raise ConversionError(f"{path.name} holds no tensors: it is not a checkpoint")
+        raise ConversionError(f"{path.name} has no tensors: it is not a checkpoint")
     else:
-        reason = f"has no entry {entry!r}" if entry is not None else "holds several states"
+        reason = f"has no entry {entry!r}" if entry is not None else "has several states"
         entries = ", ".join(repr(at) for at in states)
-        raise ConversionError(f"{path.name} {reason}; choose with --entry, from: {entries}")
-    result: dict[str, np.ndarray] = {}
-    doubled = []
-    for name, tensor in tensors.items():
-        canonical = canonical_name(name)
-        doubled += [canonical] if canonical in result else []
-        result[canonical] = _to_numpy(name, tensor)
-    if doubled:
+        raise ConversionError(f"{path.name} {reason}; pass --entry, one of {entries}")
+    counts = Counter(map(canonical_name, tensors))
+    if repeated := [name for name, count in counts.items() if count > 1]:
         raise ConversionError(
-            f"{path.name} holds tensors twice, under different prefixes: {', '.join(doubled)}"
+            f"{path.name} has several tensors, with different prefixes, named "
+            + ", ".join(repeated)
         )
-    return result
+    return {canonical_name(name): _to_numpy(name, tensor) for name, tensor in tensors.items()}
 
 
 def _states(content: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every mapping within nested mappings that holds tensors directly, by its dotted place."""
+    """Dotted path and tensors of every mapping, within nested mappings, that has tensors."""
     if not isinstance(content, Mapping):
         return
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and hasattr(v, "dtype")}
@@ -246,11 +247,12 @@ def _looks_like_trm(state: Mapping[str, Any]) -> bool:
     return True
 
 
-_SAFETENSORS_DTYPES = {
-    **{"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16},
-    **{"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8},
-    **{"U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_},
-}
+_SAFETENSORS_DTYPES: Mapping[str, Any] = {
+    f"{letter}{bits}": np.dtype(f"{kind}{bits}")
+    for letter, kind in (("F", "float"), ("I", "int"), ("U", "uint"))
+    for bits in (64, 32, 16, 8)
+    if (letter, bits) != ("F", 8)
+} | {"BF16": ml_dtypes.bfloat16, "BOOL": np.bool_}
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -261,14 +263,14 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             f"{path.name} needs safetensors: pip install 'ptrm-jax[convert]'"
         ) from error
     try:
-        # Not `safetensors.numpy`, which knows no bfloat16.
+        # Not `safetensors.numpy`, which does not support bfloat16.
         tensors = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise ConversionError(f"{path.name} is damaged: {_first_line(error)}") from error
     unknown = sorted({t["dtype"] for _, t in tensors} - _SAFETENSORS_DTYPES.keys())
     if unknown:
         raise ConversionError(
-            f"{path.name} holds tensors of dtype {', '.join(unknown)}; expected one of "
+            f"{path.name} has tensors of dtype {', '.join(unknown)}; expected one of "
             + ", ".join(_SAFETENSORS_DTYPES)
         )
     return {
@@ -282,24 +284,25 @@ def _read_torch(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise ConversionError(
-            f"{path.name} needs PyTorch to be read: pip install 'ptrm-jax[convert]'; a "
-            ".safetensors file does not"
+            f"reading {path.name} needs PyTorch: pip install 'ptrm-jax[convert]'; .safetensors "
+            "files do not"
         ) from error
     import pickle
     import warnings
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unusual pickle protocols, which fail by themselves
+            warnings.simplefilter("ignore")  # about unusual pickle protocols, which raise as well
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        asked = re.search(r"unsupported (GLOBAL \S+)|(Unsupported [^\n]+)", str(error))
-        what = f" ({asked[1] or asked[2]})" if asked else ""
+        match = re.search(r"unsupported (GLOBAL \S+)|(Unsupported [^\n]+)", str(error))
+        what = f" ({match[1] or match[2]})" if match else ""
         raise ConversionError(
-            f"{path.name} is refused: it asks for more than tensors{what}, and unpickling that can "
-            "run any code; nothing of it was run; ask for a bare state_dict or a .safetensors file"
+            f"{path.name} is refused: it contains more than tensors{what}, and unpickling that can "
+            "execute arbitrary code; nothing was executed; obtain a plain state_dict or a "
+            ".safetensors file"
         ) from error
-    except Exception as error:  # RuntimeError, EOFError, KeyError, ...: whatever bad bytes cause
+    except Exception as error:  # RuntimeError, EOFError, KeyError and others, from damaged bytes
         raise ConversionError(
             f"{path.name} is damaged or not a PyTorch checkpoint: {_first_line(error)}"
         ) from error
@@ -311,7 +314,7 @@ def _to_numpy(name: str, tensor: Any) -> np.ndarray:
     import torch
 
     try:
-        if tensor.dtype == torch.bfloat16:  # numpy has none: the same bits by another name
+        if tensor.dtype == torch.bfloat16:  # numpy has no bfloat16: reinterpret the bits
             bits = tensor.detach().contiguous().view(torch.uint16).numpy()
             return bits.view(ml_dtypes.bfloat16)
         return tensor.detach().numpy()
@@ -322,10 +325,10 @@ def _to_numpy(name: str, tensor: Any) -> np.ndarray:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The mapping in an `all_config.yaml`.
+    """Reads an `all_config.yaml`.
 
     Raises:
-      ConversionError: not YAML, or without an `arch` section.
+      ConversionError: it is not YAML, or has no `arch` section.
     """
     try:
         config = yaml.safe_load(path.read_text())
@@ -333,22 +336,22 @@ def read_config(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())[:200]
         raise ConversionError(f"{path.name} is not readable YAML: {reason}") from error
     if not isinstance(config, dict) or not isinstance(config.get("arch"), dict):
-        raise ConversionError(f"{path.name} must have a section `arch`, as upstream writes it")
+        raise ConversionError(f"{path.name} must have a section `arch`, as upstream writes")
     return config
 
 
 def read_dataset(path: Path) -> dict[str, Any]:
-    """The mapping in a `dataset.json`.
+    """Reads a `dataset.json`.
 
     Raises:
-      ConversionError: not a JSON object.
+      ConversionError: it is not a JSON object.
     """
     try:
         dataset = json.loads(path.read_text())
     except ValueError as error:
         raise ConversionError(f"{path.name} is not readable JSON: {error}") from error
     if not isinstance(dataset, dict):
-        raise ConversionError(f"{path.name} must hold a JSON object; got {type(dataset).__name__}")
+        raise ConversionError(f"{path.name} must be a JSON object; got {type(dataset).__name__}")
     return dataset
 
 
@@ -356,12 +359,11 @@ def read_dataset(path: Path) -> dict[str, Any]:
 
 TENSORS, CONFIG, DATASET = "the tensors", CONFIG_NAME, "dataset.json"
 
-# Settings of `arch` that do not change what the network computes at evaluation. `H_layers` is a
-# remainder of HRM, which TRM never reads.
-_IGNORED = {
-    *("name", "loss", "halt_max_steps", "halt_exploration_prob", "no_ACT_continue", "H_layers"),
-    "batch_size",
-}
+# Settings of `arch` that do not change what the network computes at evaluation. TRM never reads
+# `H_layers`, which is left over from HRM.
+_IGNORED = set(
+    "name loss halt_max_steps halt_exploration_prob no_ACT_continue H_layers batch_size".split()
+)
 _SIBLINGS = {
     "hrm": "Hierarchical Reasoning Model",
     "hierarchical": "Hierarchical Reasoning Model",
@@ -369,35 +371,42 @@ _SIBLINGS = {
     "trm_hier6": "TRM with six latents",
     "transformers_baseline": "Transformer baseline",
 }
-_UNDECIDED_BY_TENSORS = (
-    *("H_cycles", "L_cycles", "num_heads", "positions", "seq_len", "prefix_len"),
-    *("forward_dtype", "rms_norm_eps", "rope_theta"),
-)
-# Upstream's Q head reads the first position, always.
+_HAVE_FLAGS = (
+    "H_cycles L_cycles num_heads positions seq_len prefix_len forward_dtype rms_norm_eps rope_theta"
+).split()
+# Upstream's Q head always reads the first position.
 _FIELDS = tuple(f.name for f in dataclasses.fields(ModelConfig) if f.name != "q_pooling")
 
 
 def flag(field: str) -> str:
-    """The command-line flag that states a field of `ModelConfig`."""
+    """The command-line flag for a field of `ModelConfig`."""
     return "--" + field.lower().replace("_", "-")
 
 
 class _Evidence:
-    """What each source says about each field; all of it is kept, so that all of it can disagree."""
+    """The value of each field according to each source, to find contradictions."""
 
     def __init__(self) -> None:
         self.votes: dict[str, dict[str, Any]] = {}
         self.problems: list[str] = []
 
-    def add(self, field: str, value: Any, source: str) -> None:
-        self.votes.setdefault(field, {})[source] = value
+    def add(
+        self, field: str, value: Any, source: str, parse: Callable[[Any], Any] = lambda x: x
+    ) -> None:
+        try:
+            parsed = parse(value)
+        except (TypeError, ValueError):
+            kind = parse.__name__.strip("_").replace("_", " ")
+            self.problems.append(f"{field} must be a {kind} in {source}; got {value!r}")
+        else:
+            self.votes.setdefault(field, {})[source] = parsed
 
     def default(self, field: str, value: Any, source: str = "upstream's default") -> None:
         if field not in self.votes:
             self.add(field, value, source)
 
     def get(self, field: str) -> Any:
-        """The first source's value, or None."""
+        """The value according to the first source, or None."""
         return next(iter(self.votes.get(field, {}).values()), None)
 
     def source(self, field: str) -> str:
@@ -405,7 +414,8 @@ class _Evidence:
 
     def contradictions(self) -> list[str]:
         return [
-            f"{field} is " + " but ".join(f"{value} by {source}" for source, value in votes.items())
+            f"{field} is "
+            + " but ".join(f"{value} according to {source}" for source, value in votes.items())
             for field, votes in self.votes.items()
             if len(set(votes.values())) > 1
         ]
@@ -417,10 +427,10 @@ def infer_config(
     dataset: Mapping[str, Any] | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> tuple[ModelConfig, dict[str, str]]:
-    """The architecture of a checkpoint, from everything that says something about it.
+    """Infers the architecture of a checkpoint from all available sources.
 
-    Tensors, `all_config.yaml`, `dataset.json` and what the caller states must agree wherever two
-    of them speak; nothing is guessed.
+    The tensors, `all_config.yaml`, `dataset.json` and the caller must agree on every field that
+    several of them determine; nothing is guessed.
 
     Args:
       state: canonical name to array, as `read_state` returns it.
@@ -429,11 +439,11 @@ def infer_config(
       given: fields of `ModelConfig` by name, stated by the caller.
 
     Returns:
-      The architecture, and where each of its fields comes from.
+      The architecture, and the sources of each of its fields.
 
     Raises:
-      ConversionError: another architecture; an `arch` setting that is not known; every
-        contradiction; every field that nothing decides, with the flag that states it.
+      ConversionError: it is another architecture, an `arch` setting is not known, or fields are
+        contradictory or undetermined; the message lists all of them, with the flags to pass.
     """
     given = {name: value for name, value in (given or {}).items() if value is not None}
     if unknown := sorted(given.keys() - set(_FIELDS)):
@@ -448,7 +458,7 @@ def infer_config(
         evidence.add(field, value, f"{TENSORS} ({tensor})")
     for field in ("seq_len", "vocab_size", "num_puzzle_identifiers"):
         if dataset is not None and field in dataset:
-            _add(evidence, field, dataset[field], DATASET, _whole)
+            evidence.add(field, dataset[field], DATASET, _whole_number)
     for field, value in given.items():
         evidence.add(field, value, flag(field))
     if config is not None:
@@ -456,7 +466,8 @@ def infer_config(
     _relate_lengths(evidence)
     if evidence.get("positions") == "learned" and "positions" not in facts:
         evidence.problems.append(
-            f"positions is learned by {evidence.source('positions')} but there is no {EMBED_POS}"
+            f"positions is learned according to {evidence.source('positions')} but there is no "
+            f"{EMBED_POS}"
         )
     for field in ("rms_norm_eps", "rope_theta", "num_puzzle_identifiers"):
         evidence.default(field, ModelConfig.__dataclass_fields__[field].default)
@@ -466,25 +477,24 @@ def infer_config(
     problems = evidence.problems + evidence.contradictions()
     missing = [field for field in _FIELDS if field not in evidence.votes]
     if missing:
-        asked = [
-            f"{field} ({flag(field)})" if field in _UNDECIDED_BY_TENSORS else f"{field} (no tensor)"
-            for field in missing
+        fields = [
+            f"{field} ({flag(field) if field in _HAVE_FLAGS else 'no tensor'})" for field in missing
         ]
         problems.append(
-            f"nothing decides {', '.join(asked)}; give the flags named, or --config {CONFIG}"
+            f"nothing determines {', '.join(fields)}; pass these flags, or --config {CONFIG}"
             + (" and --dataset dataset.json" if dataset is None else "")
         )
     if problems:
-        raise ConversionError("the architecture is not certain: " + "; ".join(problems))
+        raise ConversionError("the architecture is not determined: " + "; ".join(problems))
     try:
         result = ModelConfig(**{field: evidence.get(field) for field in _FIELDS})
     except ValueError as error:
-        raise ConversionError(f"the architecture does not fit together: {error}") from error
+        raise ConversionError(f"the architecture is inconsistent: {error}") from error
     return result, {field: " and ".join(evidence.votes[field]) for field in _FIELDS}
 
 
 def _check_name(name: Any) -> None:
-    """Refuses `arch.name` (`folder.module@Class`) of anything but upstream's trm.py."""
+    """Refuses any `arch.name` (`folder.module@Class`) but that of upstream's trm.py."""
     if name is None:
         return
     module = str(name).split("@")[0].split(".")[-1]
@@ -492,24 +502,14 @@ def _check_name(name: Any) -> None:
         return
     sibling = next((text for key, text in _SIBLINGS.items() if key in str(name).lower()), None)
     raise ConversionError(
-        f"arch.name {name!r} is a {sibling}, not a TRM; it computes something else"
+        f"arch.name {name!r} is a {sibling}, which cannot be converted; pass a TRM checkpoint"
         if sibling
-        else f"arch.name {name!r} is not known to compute what upstream's trm.py computes; if it "
-        "does, remove `name` from a copy of all_config.yaml and pass that as --config"
+        else f"arch.name {name!r} may not compute the same as upstream's trm.py; if it does, "
+        "remove `name` from a copy of all_config.yaml and pass that as --config"
     )
 
 
-def _add(
-    evidence: _Evidence, field: str, value: Any, source: str, parse: Callable[[Any], Any]
-) -> None:
-    try:
-        evidence.add(field, parse(value), source)
-    except (TypeError, ValueError):
-        kind = parse.__name__.strip("_").replace("_", " ")
-        evidence.problems.append(f"{field} must be a {kind} in {source}; got {value!r}")
-
-
-def _whole(value: Any) -> int:
+def _whole_number(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError
     return value
@@ -518,23 +518,23 @@ def _whole(value: Any) -> int:
 def _number(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError
-    return float(value)  # a string too: YAML reads 1e-5, without a dot, as one
+    return float(value)  # YAML parses 1e-5, without a dot, as a string
 
 
-def _yes_or_no(value: Any) -> str:
+def _boolean(value: Any) -> str:
     if not isinstance(value, bool):
         raise TypeError
     return "mlp_t" if value else "attention"
 
 
-def _dtype(value: Any) -> str:
+def _supported_dtype(value: Any) -> str:
     if value not in ("float32", "bfloat16"):
         raise ValueError
     return value
 
 
 def _add_arch(evidence: _Evidence, arch: Mapping[str, Any]) -> None:
-    """What `arch` in all_config.yaml says, with upstream's defaults for what it omits."""
+    """Adds the settings in `arch` of all_config.yaml, and upstream's defaults for omitted ones."""
 
     def source(key: str) -> str:
         return f"{CONFIG} ({key})" if key in arch else f"upstream's default ({key})"
@@ -544,25 +544,21 @@ def _add_arch(evidence: _Evidence, arch: Mapping[str, Any]) -> None:
         positions = "learned"
     elif arch.get("pos_encodings") == "rope" and evidence.get("variant") != "mlp_t":
         positions = "rope"
-    plain = {
-        **{key: (key, _whole) for key in ("H_cycles", "L_cycles", "hidden_size", "num_heads")},
-        **{key: (key, _whole) for key in ("seq_len", "vocab_size", "num_puzzle_identifiers")},
-        "L_layers": ("num_layers", _whole),
-        "puzzle_emb_ndim": ("puzzle_emb_ndim", _whole),
-        "rms_norm_eps": ("rms_norm_eps", _number),
-        "rope_theta": ("rope_theta", _number),
-        "forward_dtype": ("forward_dtype", _dtype),
-        "mlp_t": ("variant", _yes_or_no),
+    same_name = "H_cycles L_cycles hidden_size num_heads seq_len vocab_size num_puzzle_identifiers"
+    parsers: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
+        **{key: (key, _whole_number, None) for key in same_name.split()},
+        "L_layers": ("num_layers", _whole_number, None),
+        "puzzle_emb_ndim": ("puzzle_emb_ndim", _whole_number, 0),
+        "rms_norm_eps": ("rms_norm_eps", _number, 1e-5),
+        "rope_theta": ("rope_theta", _number, 10000.0),
+        "forward_dtype": ("forward_dtype", _supported_dtype, "bfloat16"),
+        "mlp_t": ("variant", _boolean, False),
     }
-    defaults = {
-        **{"rms_norm_eps": 1e-5, "rope_theta": 10000.0, "forward_dtype": "bfloat16"},
-        **{"mlp_t": False, "puzzle_emb_ndim": 0},
-    }
-    for key, (field, parse) in plain.items():
-        value = arch.get(key, defaults.get(key))
-        stated = field in evidence.votes and key not in arch  # a default never contradicts
-        if value is not None and not stated:
-            _add(evidence, field, value, source(key), parse)
+    for key, (field, parse, default) in parsers.items():
+        value = arch.get(key, default)
+        superseded = key not in arch and field in evidence.votes  # a default never contradicts
+        if value is not None and not superseded:
+            evidence.add(field, value, source(key), parse)
     if "pos_encodings" in arch:
         evidence.add("positions", positions, source("pos_encodings"))
 
@@ -570,18 +566,18 @@ def _add_arch(evidence: _Evidence, arch: Mapping[str, Any]) -> None:
     ndim = evidence.get("puzzle_emb_ndim")
     if "puzzle_emb_len" in arch or ndim:
         if rows != 0:
-            _add(evidence, "prefix_len", rows, source("puzzle_emb_len"), _whole)
+            evidence.add("prefix_len", rows, source("puzzle_emb_len"), _whole_number)
         elif ndim is not None and h:
             evidence.add("prefix_len", -(-ndim // h), source("puzzle_emb_len"))
     if "expansion" in arch:
         for field, size in (("mlp_width", h), ("mlp_t_width", evidence.get("length"))):
             if size and not (field == "mlp_t_width" and evidence.get("variant") != "mlp_t"):
-                _add(evidence, field, arch["expansion"], source("expansion"), _width_of(size))
+                evidence.add(field, arch["expansion"], source("expansion"), _width_of(size))
 
-    handled = {*plain, "pos_encodings", "puzzle_emb_len", "expansion"}
+    handled = parsers.keys() | {"pos_encodings", "puzzle_emb_len", "expansion"}
     if unknown := sorted(arch.keys() - handled - _IGNORED):
         evidence.problems.append(
-            f"{CONFIG} has arch settings that are not known to leave the computation as it is: "
+            f"{CONFIG} has unknown arch settings, which may change the computation: "
             + ", ".join(unknown)
         )
 
@@ -594,7 +590,7 @@ def _width_of(size: int) -> Callable[[Any], int]:
 
 
 def _relate_lengths(evidence: _Evidence) -> None:
-    """L = P + S: derives the third of them from two, and checks all three."""
+    """Derives one of L = P + S from the other two, or checks all three."""
     length, prefix, tokens = (evidence.get(name) for name in ("length", "prefix_len", "seq_len"))
     if length is None:
         return
@@ -605,7 +601,7 @@ def _relate_lengths(evidence: _Evidence) -> None:
         evidence.add("seq_len", length - prefix, f"L = {length} by {source}, less prefix_len")
     elif prefix is not None and tokens is not None and prefix + tokens != length:
         evidence.problems.append(
-            f"prefix_len {prefix} by {evidence.source('prefix_len')} and seq_len {tokens} by "
-            f"{evidence.source('seq_len')} make {prefix + tokens} positions but {source} has "
-            f"{length}"
+            f"prefix_len {prefix} according to {evidence.source('prefix_len')} and seq_len "
+            f"{tokens} according to {evidence.source('seq_len')} make {prefix + tokens} positions, "
+            f"but there are {length} according to {source}"
         )

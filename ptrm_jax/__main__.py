@@ -73,7 +73,7 @@ class Solve:
         check_puzzles(ModelConfig.from_dict(read_manifest(name)["config"]), puzzles)
         return _Problem(task, puzzles, name, *load(name))
 
-    def solve(self, problem: _Problem, puzzles: Puzzles, **settings: Any) -> Solution:
+    def solve(self, problem: _Problem, puzzles: Puzzles, **settings: Any) -> Solution[np.ndarray]:
         return mesh.solve(
             problem.model,
             problem.params,

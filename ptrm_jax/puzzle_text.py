@@ -48,7 +48,7 @@ def read(text: str) -> tuple[Task, np.ndarray]:
     return task, np.stack(boards)
 
 
-def solution_text(task: Task, puzzle: np.ndarray, solution: Solution) -> str:
+def solution_text(task: Task, puzzle: np.ndarray, solution: Solution[np.ndarray]) -> str:
     """The puzzle, every rollout's answer in the order of Q, and the chosen answer.
 
     Args:
@@ -56,8 +56,8 @@ def solution_text(task: Task, puzzle: np.ndarray, solution: Solution) -> str:
       puzzle: [S] tokens.
       solution: of this puzzle, without the axis B: `rollout_answers` [K, S], `rollout` [], ...
     """
-    answers, q_logits = np.asarray(solution.rollout_answers), np.asarray(solution.rollout_q_logits)
-    finite, chosen = np.asarray(solution.rollout_finite), int(solution.rollout)
+    answers, q_logits = solution.rollout_answers, solution.rollout_q_logits
+    finite, chosen = solution.rollout_finite, int(solution.rollout)
     valid = task.satisfies_rules(answers, puzzle)
     ids = metrics.answer_ids(answers[None])[0]
     lines = ["puzzle", task.draw(puzzle)]
@@ -86,7 +86,12 @@ def solution_text(task: Task, puzzle: np.ndarray, solution: Solution) -> str:
 
 
 def step_texts(
-    task: Task, model: TRM, params: Params, puzzle: np.ndarray, rollout: int, path: Trajectory
+    task: Task,
+    model: TRM,
+    params: Params,
+    puzzle: np.ndarray,
+    rollout: int,
+    path: Trajectory[np.ndarray],
 ) -> Iterator[Text]:
     """The board after each supervision step of one rollout, below a line about the step.
 
@@ -99,8 +104,8 @@ def step_texts(
       path: `answers` [D, S], `q_logits` [D] and `y` [D, L, C] of the rollout.
     """
     assert path.answers is not None and path.q_logits is not None and path.y is not None
-    answers, q_logits = np.asarray(path.answers), np.asarray(path.q_logits)
-    sure = movie.confidence(model, params, np.asarray(path.y))
+    answers, q_logits = path.answers, path.q_logits
+    sure = movie.confidence(model, params, path.y)
     film = movie.film(task, puzzle, answers, sure, q_logits)
     valid = task.satisfies_rules(answers, puzzle)
     for step, answer in enumerate(answers, start=1):
