@@ -147,7 +147,7 @@ def _step(model: TRM, params: Params, carry: Carry, puzzles: Puzzles) -> dict[st
     """The results of one supervision step from a carry of [B, L, C] arrays, by `_STEP_PARTS`."""
     carry = jax.tree.map(lambda state: jnp.asarray(state, model.precision.dtype), carry)
     carry, heads = deep_recursion(model, params, carry, puzzles)
-    parts = (carry.y, carry.z, heads.logits, heads.q_logits[:, 0], heads.q_logits[:, 1])
+    parts = (carry.y, carry.z, heads.logits, *np.asarray(heads.q_logits).T)
     return dict(zip(_STEP_PARTS, parts, strict=True))
 
 
@@ -185,11 +185,8 @@ def parity_against_reference(
     record = _Record(model, "reference")
     record.compare("embedding", _embed(model, params, puzzles), ref["input_embeddings"])
     # Every step starts from a recorded state, so all steps form one batch.
-    before = jax.tree.map(
-        lambda first, later: jnp.concatenate([jnp.asarray(first, jnp.float32), *later[:-1]]),
-        initial_carry(model, params, num_puzzles),
-        Carry(y=jnp.asarray(ref["det_z_H"]), z=jnp.asarray(ref["det_z_L"])),
-    )
+    start = initial_carry(model, params, num_puzzles)
+    before = Carry(_shift(start.y, ref["det_z_H"]), _shift(start.z, ref["det_z_L"]))
     batch = _repeat(puzzles, num_steps)
     got = _step(model, params, before, batch)
     exact = None
@@ -210,6 +207,11 @@ def parity_against_reference(
     return record.result(algorithm_1=_algorithm_1(model, params, puzzles, ref))
 
 
+def _shift(start: jax.Array, states: np.ndarray) -> jax.Array:
+    """States before steps 1..T, [T * B, L, C], from `start` and those after them, [T, B, L, C]."""
+    return jnp.asarray(np.concatenate([np.asarray(start, np.float32), *states[:-1]]))
+
+
 def _repeat(puzzles: Puzzles, times: int) -> Puzzles:
     return Puzzles(*(np.concatenate([np.asarray(field)] * times) for field in puzzles))
 
@@ -227,19 +229,19 @@ def _algorithm_1(
     carry = initial_carry(model, params, len(targets) * num_runs)
     noisy = Carry(
         **{
-            name: jnp.repeat(jnp.array([on == name for _, on in targets]), num_runs)[:, None, None]
+            name: jnp.asarray(np.repeat([on == name for _, on in targets], num_runs)[:, None, None])
             for name in Carry._fields
         }
     )
     sigma = jnp.asarray(ref["sigma"])
     for t in range(num_steps):
         noise = ref["eps"][:, t].reshape(num_runs, *ref["eps"].shape[3:])
-        eps = jnp.concatenate([jnp.asarray(noise)] * len(targets))
+        eps = jnp.asarray(np.concatenate([noise] * len(targets)))
         perturbed = jax.tree.map(lambda state, eps=eps: add_noise(state, eps, sigma), carry)
         carry = jax.tree.map(jnp.where, noisy, perturbed, carry)
         carry, heads = deep_recursion(model, params, carry, lanes)
     answers = np.asarray(jnp.argmax(heads.logits, axis=-1))
-    q_logits = np.asarray(heads.q_logits[:, 0])
+    q_logits = np.asarray(heads.q_logits)[:, 0]
 
     runs = []
     for i, (state, noise_on) in enumerate(targets):
