@@ -287,12 +287,16 @@ SMALL = ["--checkpoint", "sudoku6", "--rollouts", "2", "--depth", "2", "--num-pu
 def test_sweep_writes_and_prints(
     ptrm_sweep: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A short table; rerun with --verbose, the finished sweep prints the long one."""
     out = tmp_path / "out"
-    assert ptrm_sweep.main([*SMALL, "--sigmas", "0.3", "--output", str(out)]) == 0
+    argv = [*SMALL, "--sigmas", "0.3", "--output", str(out)]
+    assert ptrm_sweep.main(argv) == 0
     printed = capsys.readouterr().out
-    assert (out / "table.txt").read_text() in printed
+    assert "best-Q@2" in printed and "mode@2" not in printed
+    assert ptrm_sweep.main([*argv, "--verbose"]) == 0
+    assert (out / "table.txt").read_text() in capsys.readouterr().out
     assert json.loads((out / "results.jsonl").read_text().splitlines()[1])["sigma"] == 0.3
-    assert (out / "accuracy_against_width.png").exists()
+    assert (out / "accuracy_against_width.png").exists() and (out / "report.html").exists()
 
 
 @pytest.mark.parametrize(
