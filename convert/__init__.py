@@ -4,10 +4,11 @@
 imported only where it is needed; `.safetensors` files convert without it.
 """
 
+from convert.architecture import infer_config
 from convert.conversion import convert
+from convert.files import find_checkpoint, read_state
 from convert.mapping import ConversionError, port, to_upstream
 from convert.parity import parity_against_reference, parity_against_torch
-from convert.upstream import find_checkpoint, infer_config, read_state
 
 __all__ = [
     "convert",

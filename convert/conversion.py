@@ -13,7 +13,8 @@ from typing import Any
 
 import jax
 
-from convert import parity as parity_checks, upstream
+from convert import files, parity as parity_checks
+from convert.architecture import infer_config
 from convert.mapping import ConversionError, State, port
 from ptrm_jax import checkpoint
 from ptrm_jax.config import Precision
@@ -72,12 +73,12 @@ def convert(
             f"{out} exists; choose another directory or pass overwrite"
         )
 
-    found = upstream.find_checkpoint(source, config=config, dataset=dataset)
-    digest = upstream.file_digest(found.file)
-    state = upstream.read_state(found.file, entry=entry)
-    settings = upstream.read_config(found.config) if found.config else None
-    metadata = upstream.read_dataset(found.dataset) if found.dataset else None
-    model_config, origins = upstream.infer_config(state, settings, metadata, fields)
+    found = files.find_checkpoint(source, config=config, dataset=dataset)
+    digest = files.file_digest(found.file)
+    state = files.read_state(found.file, entry=entry)
+    settings = files.read_config(found.config) if found.config else None
+    metadata = files.read_dataset(found.dataset) if found.dataset else None
+    model_config, origins = infer_config(state, settings, metadata, fields)
     params = port(state, model_config)
     model = TRM(model_config, Precision(compute_dtype=model_config.forward_dtype))
 

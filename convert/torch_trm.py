@@ -35,7 +35,7 @@ class TorchTRM:
         """
         Args:
           config: the architecture.
-          state: canonical upstream name to array (`convert.upstream.read_state`,
+          state: canonical upstream name to array (`convert.files.read_state`,
             `convert.mapping.to_upstream`).
           dtype: float32, bfloat16 or float64.
         """

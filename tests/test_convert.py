@@ -22,7 +22,9 @@ import yaml
 
 from convert import (
     ConversionError,
+    architecture,
     convert,
+    files,
     find_checkpoint,
     infer_config,
     mapping,
@@ -31,7 +33,6 @@ from convert import (
     port,
     read_state,
     to_upstream,
-    upstream,
 )
 from convert.cli import main, summary
 from convert.torch_trm import TorchTRM
@@ -608,13 +609,13 @@ def test_every_undetermined_field_is_named_with_its_flag():
     state = read_once("attention_rope")
     message = refused(lambda: infer_config(state))
     for field in UNDETERMINED:
-        assert f"{field} ({upstream.flag(field)})" in message
+        assert f"{field} ({architecture.flag(field)})" in message
     assert message.count("(--") == len(UNDETERMINED)
     assert infer_config(state, given=UNDETERMINED)[0] == config_of("attention_rope")
     for field in UNDETERMINED:
         rest = {name: value for name, value in UNDETERMINED.items() if name != field}
         asked = refused(lambda rest=rest: infer_config(state, given=rest))
-        assert asked.count("(--") == 1 and f"({upstream.flag(field)})" in asked
+        assert asked.count("(--") == 1 and f"({architecture.flag(field)})" in asked
 
 
 def test_mlp_t_needs_fewer_flags():
@@ -688,7 +689,7 @@ def test_the_command(tmp_path, capsys):
 
     provenance = manifest["provenance"]
     assert provenance["source"] == f"{case}/step_1000"
-    assert provenance["source_sha256"] == upstream.file_digest(DATA / case / "step_1000")
+    assert provenance["source_sha256"] == files.file_digest(DATA / case / "step_1000")
     assert provenance["optimiser_steps"] == 1000
     assert provenance["dtypes"] == {"bfloat16": 2, "float32": 13}
     assert "do not average again" in provenance["ema"]
@@ -699,7 +700,7 @@ def test_the_command(tmp_path, capsys):
 def test_flags_replace_missing_files(tmp_path, capsys):
     folder = run_folder(tmp_path, "attention_rope", without=["*.yaml", "*.json"])
     command = [str(folder), "--out", str(tmp_path / "out"), "--parity"]
-    flags = [f"{upstream.flag(field)}={value}" for field, value in UNDETERMINED.items()]
+    flags = [f"{architecture.flag(field)}={value}" for field, value in UNDETERMINED.items()]
     assert main([*command, "none"]) == 2
     assert "--h-cycles" in capsys.readouterr().err and flags[0] == "--h-cycles=2"
     reference = str(DATA / "attention_rope" / "reference.npz")
