@@ -1,6 +1,6 @@
 """Finding and reading upstream's checkpoint files.
 
-Source: upstream `pretrain.py`, for what is saved where.
+Source: upstream `pretrain.py`, which writes them.
 """
 
 import dataclasses

@@ -308,12 +308,12 @@ class TorchTrainer:
         logits, q = net.heads(y)
         q_halt = q[:, 0]  # the second, the continue logit, is neither trained nor used
 
-        asked = labels != self.ignore_label
-        count = asked.sum(-1)
-        correct = asked & (logits.detach().argmax(-1) == labels)
+        mask = labels != self.ignore_label
+        count = mask.sum(-1)
+        correct = mask & (logits.detach().argmax(-1) == labels)
         exact = correct.sum(-1) == count
-        token_loss = self._cross_entropy(logits, labels.masked_fill(~asked, 0))
-        row_loss = torch.where(asked, token_loss, 0).sum(-1) / count.clamp(min=1)
+        token_loss = self._cross_entropy(logits, labels.masked_fill(~mask, 0))
+        row_loss = torch.where(mask, token_loss, 0).sum(-1) / count.clamp(min=1)
         q_halt_loss = F.binary_cross_entropy_with_logits(
             q_halt, exact.to(q_halt.dtype), reduction="sum"
         )

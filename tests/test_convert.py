@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import os
 import pickle
@@ -439,11 +440,17 @@ def test_damaged_files_are_refused(tmp_path, name, keep):
     refused(lambda: read_state(path), name, "damaged")
 
 
-def test_files_that_hold_no_state(tmp_path):
-    torch.save([1, 2], tmp_path / "list.pt")
-    refused(lambda: read_state(tmp_path / "list.pt"), "list.pt has no tensors")
+def test_files_without_a_state(tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     refused(lambda: read_state(tmp_path / "text.pt"), "text.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    refused(lambda: read_state(tmp_path / "list.pt"), "list.pt has no tensors")
+    torch.save({"H_init": torch.eye(2).to_sparse()}, tmp_path / "sparse.pt")
+    refused(lambda: read_state(tmp_path / "sparse.pt"), "H_init", "not a plain array")
+    safetensors.torch.save_file(
+        {"x": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "x.safetensors"
+    )
+    refused(lambda: read_state(tmp_path / "x.safetensors"), "tensors of dtype F8_E4M3; expected")
 
 
 def test_finding_checkpoints(tmp_path):
@@ -770,6 +777,9 @@ def test_bad_files_end_the_command_with_one_line(tmp_path, capsys, file, content
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_unknown_parity_is_refused_before_work(tmp_path):
-    with pytest.raises(ConversionError, match="torch, none or an"):
-        convert(DATA / "mlp_t_none", tmp_path / "out", parity="jax")
+@pytest.mark.parametrize(
+    ("parity", "message"), [("jax", "must be torch, none or an .npz"), ("torch", "needs PyTorch")]
+)
+def test_parity_is_refused_before_work(tmp_path, monkeypatch, parity, message):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    refused(lambda: convert(tmp_path / "absent", tmp_path / "out", parity=parity), message)
