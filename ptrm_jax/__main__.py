@@ -151,7 +151,7 @@ class Info:
     def run(self) -> None:
         manifest = read_manifest(self.checkpoint)
         parameters, digest = num_parameters(manifest), manifest["digest"]
-        sections = {name: manifest[name] for name in ("config", "provenance")}
+        sections = {"config": manifest["config"], "provenance": manifest["provenance"]}
         out = console.output()
         if self.json:
             facts = {"checkpoint": self.checkpoint, "parameters": parameters, "digest": digest}
