@@ -73,12 +73,12 @@ class _Record:
         """
         tolerance = self.tolerance
         if exact is not None:
-            tolerance = max(tolerance, ROUNDINGS * _max_error(want, exact)[1])
-        self._add(what, "max", *_max_error(got, want), tolerance)
+            tolerance = max(tolerance, ROUNDINGS * _error(want, exact, _max)[1])
+        self._add(what, "max", *_error(got, want, _max), tolerance)
 
     def compare_rms(self, what: str, got: Any, want: Any, tolerance: float) -> None:
         """Adds the root mean square error of an array, relative to that of the reference."""
-        self._add(what, "rms", *_rms_error(got, want), tolerance)
+        self._add(what, "rms", *_error(got, want, _rms), tolerance)
 
     def _add(
         self, what: str, measure: str, absolute: float, relative: float, tolerance: float
@@ -112,16 +112,16 @@ class _Record:
         }
 
 
-def _max_error(got: Any, want: Any) -> tuple[float, float]:
-    """Largest absolute error, and its ratio to the largest magnitude of `want`; inf for NaN."""
-    return _error(got, want, lambda x: float(np.max(np.abs(x))))
+def _max(x: np.ndarray) -> float:
+    return float(np.max(np.abs(x)))
 
 
-def _rms_error(got: Any, want: Any) -> tuple[float, float]:
-    return _error(got, want, lambda x: float(np.sqrt(np.mean(np.square(x)))))
+def _rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x))))
 
 
 def _error(got: Any, want: Any, norm: Callable[[np.ndarray], float]) -> tuple[float, float]:
+    """Norm of the error, and its ratio to the norm of `want`; inf for NaN."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     assert got.shape == want.shape, (got.shape, want.shape)
     absolute = norm(got - want)
