@@ -87,6 +87,24 @@ def band(ax: "Axes", x: np.ndarray, values: Sequence[Interval], style: int, labe
     ax.fill_between(x, low, high, color=colour(style), alpha=0.12, linewidth=0)
 
 
+def mark_few(
+    ax: "Axes", x: np.ndarray, values: Sequence[Interval], style: int, label: str, fewest: int = 10
+) -> None:
+    """Draws means of fewer than `fewest` puzzles hollow, over the curve of the same style."""
+    few = [i for i, value in enumerate(values) if value.num_puzzles < fewest]
+    if few:
+        ax.plot(
+            x[few],
+            [values[i].mean for i in few],
+            MARKERS[style],
+            color=colour(style),
+            markerfacecolor="white",
+            markersize=5,
+            label=f"{label} of fewer than {fewest} puzzles",
+            zorder=3,
+        )
+
+
 def legend(figure: "Figure", ax: "Axes") -> None:
     """Adds the legend of some axes to the right of all axes."""
     figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", fontsize=8)

@@ -1,4 +1,4 @@
-"""Principal components of states: the plane in which trajectories are drawn."""
+"""Principal components of states, for the plane in which trajectories are drawn."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from ptrm_jax.errors import InputError
 
 
 class Plane(NamedTuple):
-    """Points in the space of their largest principal components.
+    """Points projected on their largest principal components.
 
     Attributes:
-      coordinates: [..., num] float64, along the axes, from the mean.
-      share: [num] fraction of the variance along each axis, falling; NaN if all points are one.
+      coordinates: [..., num] float64, along the axes, relative to the mean.
+      share: [num] fraction of the variance along each axis, descending; NaN if all points are equal.
       mean: [F] of the points.
       axes: [num, F] orthonormal rows; rows of zeros beyond the rank of the points.
     """
@@ -26,15 +26,15 @@ class Plane(NamedTuple):
 def principal_plane(states: np.ndarray, num: int = 2) -> Plane:
     """Principal components of all points of an array.
 
-    Each axis points to where its entry of largest magnitude is positive (the first of equals), so
-    that the same points always give the same picture.
+    Each axis has the sign that makes its entry of largest magnitude (the first of equals) positive,
+    so that the same points always give the same picture.
 
     Args:
-      states: [..., F] float; the leading axes number the points.
-      num: how many components.
+      states: [..., F] float; all leading axes count points.
+      num: number of components.
 
     Raises:
-      ValueError: num is outside 1..F, or there is no point.
+      InputError: num is outside 1..F, or there is no point.
     """
     points = np.asarray(states, np.float64).reshape(-1, np.shape(states)[-1])
     num_points, num_features = points.shape
@@ -47,13 +47,13 @@ def principal_plane(states: np.ndarray, num: int = 2) -> Plane:
     centred = points - mean
     total = float(np.square(centred).sum())
     axes = np.zeros((num, num_features))
-    # Of the two matrices of inner products the smaller one; both have the same eigenvalues.
+    # The smaller of the two Gram matrices; both have the same nonzero eigenvalues.
     gram = num_points < num_features
     values, vectors = np.linalg.eigh(centred @ centred.T if gram else centred.T @ centred)
     kept = min(num, len(values))
     values, vectors = values[::-1][:kept], vectors.T[::-1][:kept]
     found = vectors @ centred if gram else vectors
-    # What rounding leaves of a variance of zero has no direction.
+    # A variance that is zero up to rounding has no direction.
     real = values > 1e-12 * max(total, np.finfo(float).tiny)
     length = np.linalg.norm(found, axis=1, keepdims=True)
     axes[:kept][real] = (found / np.where(length > 0, length, 1))[real]

@@ -5,7 +5,7 @@ Shape letters: B puzzles, R seeds, K rollouts, D supervision steps.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from ptrm_jax.sweep import Result, scores
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-FEW = 10
-"""Estimates from fewer puzzles are drawn hollow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +146,8 @@ class Measured(NamedTuple):
     Attributes:
       result: the sweep.
       end: rollouts of all seeds after the last step, [B, R * K].
+      right: [B, R * K] bool, rollouts that end right.
+      wrong: [B, R * K] bool, finite rollouts that end wrong.
       curves: mean Q and cell accuracy after every step: "q_right", "q_wrong", "cells_right",
         "cells_wrong", D intervals each.
       rises: "q" and "cells", last step minus first, of rollouts right in the end.
@@ -159,21 +158,13 @@ class Measured(NamedTuple):
 
     result: Result
     end: Rollouts
+    right: np.ndarray
+    wrong: np.ndarray
     curves: Mapping[str, list[Interval]]
     rises: Mapping[str, Interval]
     diagram: Reliability
     best: tuple[np.ndarray, np.ndarray]
     abstain: Mapping[str, Coverage]
-
-    @property
-    def right(self) -> np.ndarray:
-        """[B, R * K] bool, rollouts that end right."""
-        return self.end.correct & self.end.eligible
-
-    @property
-    def wrong(self) -> np.ndarray:
-        """[B, R * K] bool, rollouts that end wrong."""
-        return ~self.end.correct & self.end.eligible
 
 
 def measure(study: Study[Settings]) -> Measured:
@@ -188,6 +179,8 @@ def measure(study: Study[Settings]) -> Measured:
     return Measured(
         result,
         end,
+        right,
+        wrong,
         curves={
             "q_right": by_step(q_logit, right),
             "q_wrong": by_step(q_logit, wrong),
@@ -235,10 +228,6 @@ def draw(measured: Measured, caption: str) -> "Figure":
     return figure
 
 
-def _hollow(color: str) -> dict[str, Any]:
-    return {"markerfacecolor": "white", "markeredgecolor": color, "markersize": 5}
-
-
 def _draw_histogram(ax: "Axes", measured: Measured) -> None:
     end = measured.end
     for style, (name, chosen) in enumerate((("right", measured.right), ("wrong", measured.wrong))):
@@ -256,16 +245,8 @@ def _draw_histogram(ax: "Axes", measured: Measured) -> None:
 
 def _draw_calibration(ax: "Axes", diagram: Reliability) -> None:
     ax.plot([0, 1], [0, 1], color=charts.GREY, linestyle=":", label="calibrated")
-    few = np.array([rate.num_puzzles < FEW for rate in diagram.right], bool)
-    for chosen, label, style in (
-        (~few, "rollouts", {}),
-        (few, f"rollouts of fewer than {FEW} puzzles", _hollow(charts.colour(0))),
-    ):
-        if chosen.any():
-            rates = [
-                rate for rate, is_chosen in zip(diagram.right, chosen, strict=True) if is_chosen
-            ]
-            charts.points(ax, diagram.said[chosen], rates, 0, label, linestyle="none", **style)
+    charts.points(ax, diagram.said, diagram.right, 0, "rollouts", linestyle="none")
+    charts.mark_few(ax, diagram.said, diagram.right, 0, "rollouts")
     ax.set(xlabel="probability that Q states (%)", ylabel="rollouts that are right (%)")
     charts.percent(ax, "x")
 
@@ -274,14 +255,10 @@ def _draw_abstention(covered: "Axes", thresholds: "Axes", measured: Measured) ->
     depth = measured.result.config.depth
     for style, (name, curve) in enumerate(measured.abstain.items()):
         if len(curve.covered):
-            color = charts.colour(style)
             charts.band(covered, curve.covered, curve.right, style, f"{name}, D={depth}")
-            few = np.array([rate.num_puzzles < FEW for rate in curve.right])
-            rates = np.array([rate.mean for rate in curve.right])
-            marker = charts.MARKERS[style]
-            covered.plot(curve.covered[few], rates[few], marker, **_hollow(color), zorder=3)
+            charts.mark_few(covered, curve.covered, curve.right, style, name)
+            color = charts.colour(style)
             thresholds.plot(curve.threshold, curve.covered, color=color, label=name)
-    covered.plot([], [], "o", **_hollow(charts.GREY), label=f"fewer than {FEW} puzzles answered")
     covered.set(xlabel="puzzles answered (%)", ylabel="answered puzzles that are right (%)")
     thresholds.set(xlabel="threshold of Q (logit)", ylabel="puzzles answered (%)")
     charts.percent(covered, "x")
@@ -294,7 +271,6 @@ def find(measured: Measured) -> dict[str, Finding]:
     agrees = ((end.q_logit >= 0) == end.correct) & end.eligible
     sign = _share(agrees.sum(axis=1), end.eligible.sum(axis=1))
     answered = chosen_q >= 0
-    error, num_puzzles = measured.diagram.error, len(end.correct)
     between = f"of right rollouts, step {depth} minus step 1"
     return {
         "auc": Finding.of("AUC of Q over rollouts", metrics.q_auc_interval(end), "number"),
@@ -304,7 +280,7 @@ def find(measured: Measured) -> dict[str, Finding]:
         "q_rise": Finding.of(f"mean Q {between}", rises["q"], "number"),
         "cells_rise": Finding.of(f"mean cell accuracy {between}", rises["cells"], "points"),
         "calibration_error": Finding.single(
-            "expected calibration error", error, "points", num_puzzles
+            "expected calibration error", measured.diagram.error, "points", len(end.correct)
         ),
         "best_q": Finding.of("best-Q, all puzzles answered", metrics.interval(chosen)),
         "answered": Finding.of("puzzles whose best Q is >= 0", metrics.interval(answered)),
