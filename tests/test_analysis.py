@@ -18,7 +18,8 @@ from ptrm_jax.sweep.config import Numerics
 
 figures = load_experiment("figures")
 
-SMALL = "--checkpoint sudoku6 --num-puzzles 4 --rollouts 2 --depth 2 --lane-tile 4 --devices 1"
+SMALL = "--checkpoint sudoku6 --num-puzzles 4 --rollouts 2 --depth 2 --sigma 6 --devices 1"
+SMALL += " --lane-tile 4"  # with so much noise some rollouts fail
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,7 +40,7 @@ def small_study(folder, name="q_head", **own):
     """A study with the settings of `SMALL`."""
     kind = analysis.load(name).Settings
     defaults = kind()
-    search = dataclasses.replace(defaults.search, rollouts=2, depth=2)
+    search = dataclasses.replace(defaults.search, rollouts=2, depth=2, sigma=6.0)
     inputs = dataclasses.replace(defaults.inputs, checkpoint="sudoku6", num_puzzles=4)
     numerics = Numerics(lane_tile=4, devices=1)
     settings = kind(inputs=inputs, search=search, numerics=numerics, **own)
@@ -145,12 +146,12 @@ def test_a_rate_must_be_a_number():
 # --- Studies -------------------------------------------------------------------------------------
 
 
-def test_a_sweep_is_run_once_and_replayed_to_the_bit(folder):
-    small, steps = small_study(folder), []
+def test_a_sweep_is_run_once_and_replayed_to_the_bit(tmp_path):
+    small, steps = small_study(tmp_path), []
     small.progress = lambda total: lambda done, what: steps.append((done, total))
     result = small.sweep()
-    # The deterministic TRM has a rollout too. Another test may have made the sweep.
-    assert not steps or sum(done for done, _ in steps) == steps[0][1] == 4 * 2 * (2 + 1)
+    # The deterministic TRM has a rollout too.
+    assert sum(done for done, _ in steps) == steps[0][1] == 4 * 2 * (2 + 1)
     steps.clear()
     again = small.sweep()
     assert not steps
@@ -249,7 +250,7 @@ def test_an_exhibit_comes_back_and_is_shown(tmp_path):
 def test_a_figure_is_made(name, folder, tmp_path, monkeypatch):
     compared = {key: sigma.VARIANTS[key] for key in ("z_every", "z_first")}  # a program each
     monkeypatch.setattr(sigma, "VARIANTS", compared)
-    own = {"sigmas": (0.1, 1.0)} if name == "sigma" else {}
+    own = {"sigmas": (0.1, 6.0)} if name == "sigma" else {}
     shown = analysis.load(name).make(small_study(folder, name, **own))
     shown.write(tmp_path)
     assert shown.name == name and all(shown.reading)
@@ -289,6 +290,7 @@ def test_a_figure_says_what_the_sweep_says(folder):
     assert shown.findings["pass"].value == right.any(axis=1).mean()
     best = rollouts.q_logit[:, :, 1].argmax(axis=1)
     chosen = right[np.arange(4), best]
+    assert 0 < right.mean() < 1
     assert shown.findings["best_q"].value == chosen.mean()
     gain = chosen.mean() - deep[:, 3].mean()
     assert shown.findings["gain_equal_compute"].value == pytest.approx(gain)

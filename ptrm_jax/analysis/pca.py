@@ -12,7 +12,7 @@ class Plane(NamedTuple):
 
     Attributes:
       coordinates: [..., num] float64, along the axes, relative to the mean.
-      share: [num] fraction of the variance along each axis, descending; NaN if all points are equal.
+      share: [num] fraction of the variance along each axis, descending; NaN for equal points.
       mean: [F] of the points.
       axes: [num, F] orthonormal rows; rows of zeros beyond the rank of the points.
     """
