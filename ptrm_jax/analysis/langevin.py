@@ -95,7 +95,7 @@ class Measured(NamedTuple):
     Attributes:
       results: a sweep by method of `METHODS` and N.
       row: a puzzle on which rollouts disagree.
-      path: its rollouts with Langevin updates, the largest number last in the settings.
+      path: its rollouts with the last number of updates in the settings.
       gradient: of the energy at each of their states, [K, D, L, C] float32.
       pull: [K, D] float, as `pull`.
     """

@@ -149,34 +149,31 @@ def _draw_map(ax: "Axes", measured: Measured) -> None:
 def find(measured: Measured) -> dict[str, Finding]:
     """Accuracy of TRM and PTRM, and paired differences."""
     width, depth = measured.full
-    ptrm, trm = measured.solved.ptrm, measured.solved.trm
+    ptrm, compute = measured.solved.ptrm, width * depth
+    full = {choice: ptrm(choice, width, depth) for choice in ("best_q", "pass", "mode")}
+    best, one, half = full["best_q"], ptrm("best_q", 1, depth), max(1, depth // 2)
+    trm, deep = measured.solved.trm(depth), measured.solved.trm(compute)
     accuracies = {
-        "trm": (f"TRM, D={depth}", trm(depth)),
-        "trm_equal_compute": (f"TRM, D={width * depth}", trm(width * depth)),
+        "trm": (f"TRM, D={depth}", trm),
+        "trm_equal_compute": (f"TRM, D={compute}", deep),
         "one": (f"one noisy rollout, D={depth}", ptrm("pass", 1, depth)),
     }
-    for choice in ("best_q", "pass", "mode"):
-        label = f"{scores.CHOICE_NAMES[choice]}@{width}, D={depth}"
-        accuracies[choice] = (label, ptrm(choice, width, depth))
-    one, mode, bound, full = (
-        ptrm("best_q", 1, depth),
-        *(accuracies[choice][1] for choice in ("mode", "pass", "best_q")),
-    )
-    half = ptrm("best_q", width, max(1, depth // 2))
-    best, best_of_k = f"best-Q@{width}, D={depth}", f"K={width}, D={depth}"
+    for choice, solved in full.items():
+        accuracies[choice] = (f"{scores.CHOICE_NAMES[choice]}@{width}, D={depth}", solved)
+    at, name = f"K={width}, D={depth}", f"best-Q@{width}"
     gains = {
-        "width_gain": (f"best-Q, K=1 to {width}, D={depth}", full, one),
-        "mode_gain": (f"mode, K=1 to {width}, D={depth}", mode, one),
-        "best_q_minus_mode": (f"best-Q minus mode, {best_of_k}", full, mode),
-        "pass_gap": (f"pass minus best-Q, {best_of_k}", bound, full),
-        "gain_equal_depth": (f"best-Q@{width} minus TRM, D={depth}", full, trm(depth)),
-        "gain_equal_compute": (f"{best} minus TRM, D={width * depth}", full, trm(width * depth)),
-        "depth_gain": (f"{best} minus D={depth // 2}", full, half),
-        "trm_depth_gain": (
-            f"TRM, D={width * depth} minus D={depth}",
-            trm(width * depth),
-            trm(depth),
+        "width_gain": (f"best-Q, K=1 to {width}, D={depth}", best, one),
+        "mode_gain": (f"mode, K=1 to {width}, D={depth}", full["mode"], one),
+        "best_q_minus_mode": (f"best-Q minus mode, {at}", best, full["mode"]),
+        "pass_gap": (f"pass minus best-Q, {at}", full["pass"], best),
+        "gain_equal_depth": (f"{name} minus TRM, D={depth}", best, trm),
+        "gain_equal_compute": (f"{name}, D={depth} minus TRM, D={compute}", best, deep),
+        "depth_gain": (
+            f"{name}, D={depth} minus D={depth // 2}",
+            best,
+            ptrm("best_q", width, half),
         ),
+        "trm_depth_gain": (f"TRM, D={compute} minus D={depth}", deep, trm),
     }
     found = {n: Finding.of(what, metrics.interval(a)) for n, (what, a) in accuracies.items()}
     for name, (what, a, b) in gains.items():
