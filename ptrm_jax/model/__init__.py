@@ -1,5 +1,16 @@
 """The Tiny Recursive Model."""
 
+from ptrm_jax.model.flops import (
+    flops_per_energy_gradient as flops_per_energy_gradient,
+    flops_per_rollout_step as flops_per_rollout_step,
+)
+from ptrm_jax.model.products import (
+    contract as contract,
+    gated as gated,
+    product as product,
+    rounded as rounded,
+    silu as silu,
+)
 from ptrm_jax.model.trm import (
     TRM as TRM,
     Attention as Attention,
@@ -11,17 +22,10 @@ from ptrm_jax.model.trm import (
     Network as Network,
     Params as Params,
     SwiGLU as SwiGLU,
-    contract as contract,
-    flops_per_energy_gradient as flops_per_energy_gradient,
-    flops_per_rollout_step as flops_per_rollout_step,
-    gated as gated,
     init_params as init_params,
     param_shapes as param_shapes,
     path_name as path_name,
-    product as product,
     recur as recur,
     rms_norm as rms_norm,
     rotary as rotary,
-    rounded as rounded,
-    silu as silu,
 )

@@ -1,8 +1,8 @@
 """The Tiny Recursive Model in Flax Linen, written for ONE rollout of one puzzle.
 
-Batches are `jax.vmap` over these functions. States may also carry lanes between positions and
-channels, [L, ..., C]: the trainer calls the network so, because under vmap a gradient's products
-would fall apart into one small product per lane.
+Batch these functions with `jax.vmap`. States may also have lanes between positions and channels,
+[L, ..., C]: derivatives use this form, because under vmap the products of a gradient are split into
+one small product per lane.
 
 Shape letters: S tokens, P prefix positions, L = P + S positions, C channels (upstream hidden_size
 h), V vocabulary, M inner width.
@@ -22,6 +22,7 @@ from flax import linen as nn
 from jax import lax
 
 from ptrm_jax.config import ModelConfig, Precision
+from ptrm_jax.model.products import contract, gated, product, rounded
 
 Params = Any  # nested dict of float32 arrays, the layout of `TRM.init(...)["params"]`
 
@@ -29,7 +30,7 @@ _KERNEL_INIT = nn.initializers.lecun_normal()  # truncated, standard deviation 1
 
 
 def _truncated_normal(stddev: float) -> nn.initializers.Initializer:
-    """Normal cut off at two standard deviations; `stddev` is that of what is left, as upstream."""
+    """Normal truncated at two deviations; `stddev` is the one after truncation, as upstream."""
     return nn.initializers.truncated_normal(stddev / 0.87962566103423978)
 
 
@@ -46,7 +47,7 @@ class Carry(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """What the heads read from y.
+    """Outputs of the heads, which read y.
 
     Attributes:
       logits: [S, V] in the compute dtype; the answer is their argmax, ties to the lowest token.
@@ -56,187 +57,6 @@ class Heads(NamedTuple):
 
     logits: jax.Array
     q_logits: jax.Array
-
-
-def rounded(x: jax.Array) -> jax.Array:
-    """x, rounded to its own dtype here and now.
-
-    XLA keeps intermediate bfloat16 results of fused operations in float32 where it likes. PyTorch
-    rounds after every operation, and a chaotic recursion shows the difference; so do we.
-    """
-    if x.dtype == jnp.bfloat16:
-        return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
-    return x
-
-
-def silu(x: jax.Array) -> jax.Array:
-    """x / (1 + exp(-x)): PyTorch's formula, in float32, rounded once to x's dtype.
-
-    `jax.nn.silu` differs from it in the last bits, and is slower on a CPU.
-    """
-    x32 = x.astype(jnp.float32)
-    return (x32 / (1.0 + jnp.exp(-x32))).astype(x.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def gated(x: jax.Array, axis: int) -> jax.Array:
-    """silu(gate) * up, where x holds the gate and then the up half along `axis`."""
-    gate, up = jnp.split(x, 2, axis=axis)
-    return rounded(rounded(silu(gate)) * up)
-
-
-def _gated_fwd(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    return gated(x, axis), x
-
-
-def _gated_bwd(axis: int, x: jax.Array, g: jax.Array) -> tuple[jax.Array]:
-    # One pass over x that takes one exponential; derived automatically it is several.
-    gate, up = jnp.split(x.astype(jnp.float32), 2, axis=axis)
-    g = g.astype(jnp.float32)
-    sigmoid = 1.0 / (1.0 + jnp.exp(-gate))
-    silu = gate * sigmoid
-    halves = (g * up * (sigmoid + silu * (1.0 - sigmoid)), g * silu)
-    return (jnp.concatenate(halves, axis=axis).astype(x.dtype),)
-
-
-gated.defvjp(_gated_fwd, _gated_bwd)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def contract(x: jax.Array, kernel: jax.Array, axis: int, precision: str) -> jax.Array:
-    """Product with a [in, out] kernel over the first or the last axis of x, which it replaces.
-
-    Args:
-      x: [L, ..., C] in the compute dtype.
-      kernel: [in, out], the same dtype.
-      axis: 0 or -1.
-      precision: as `Precision.matmul`.
-
-    Returns:
-      float32: accumulated so whatever the dtype. Left to itself, XLA's CPU backend does not use the
-      processor's bfloat16 instructions, and the result is not PyTorch's.
-    """
-    dot = _dot(precision)
-    x, kernel = _operand(x, precision), _operand(kernel, precision)
-    if axis == -1:
-        return dot(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
-    if precision == "bfloat16":
-        return dot(_transposed(kernel), x, (((1,), (0,)), ((), ())))
-    if x.dtype == jnp.float32:  # without a transpose
-        return dot(kernel, x, (((0,), (0,)), ((), ())))
-    # The form above, in bfloat16, is one that XLA's CPU backend cannot run.
-    return jnp.moveaxis(dot(x, kernel, (((0,), (0,)), ((), ()))), -1, 0)
-
-
-def _dot(precision: str) -> Callable[..., jax.Array]:
-    return functools.partial(
-        lax.dot_general,
-        precision="default" if precision == "bfloat16" else precision,
-        preferred_element_type=jnp.float32,
-    )
-
-
-def _operand(x: jax.Array, precision: str) -> jax.Array:
-    return x.astype(jnp.bfloat16) if precision == "bfloat16" else x
-
-
-def _transposed(x: jax.Array) -> jax.Array:
-    """x.T of a matrix, in two halves.
-
-    XLA would fold one transpose into the product that reads it, and its CPU backend either widens
-    such a product of bfloat16 to float32, at half the speed, or cannot run it.
-    """
-    half = x.shape[0] // 2
-    return jnp.concatenate([x[:half].T, x[half:].T], axis=1)
-
-
-def _contract_fwd(
-    x: jax.Array, kernel: jax.Array, axis: int, precision: str
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    saved = _operand(x, precision), _operand(kernel, precision)
-    return contract(x, kernel, axis, precision), saved
-
-
-def _contract_bwd(
-    axis: int, precision: str, saved: tuple[jax.Array, jax.Array], g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    # The derivative that JAX would make has the positions last, and XLA then copies every operand.
-    x, kernel = saved
-    g = g.astype(x.dtype)
-    dx = contract(g, kernel.T, axis, precision)
-    if precision == "bfloat16":
-        return dx, _rounded_dkernel(x, g, axis)
-    if x.dtype == jnp.float32:
-        summed = tuple(range(x.ndim - 1) if axis == -1 else range(1, x.ndim))
-        dkernel = _dot(precision)(x, g, ((summed, summed), ((), ())))
-    else:  # two plain matrices: the one form of bfloat16 that XLA's CPU backend runs well
-        rows, columns = (jnp.moveaxis(a, axis, -1).reshape(-1, a.shape[axis]) for a in (x, g))
-        dkernel = _dot(precision)(rows.T, columns, (((1,), (0,)), ((), ())))
-    return rounded(dx.astype(x.dtype)), rounded(dkernel.astype(kernel.dtype))
-
-
-contract.defvjp(_contract_fwd, _contract_bwd)
-
-
-def _rounded_dkernel(x: jax.Array, g: jax.Array, axis: int) -> jax.Array:
-    """Gradient of a kernel, [in, out] float32, from bfloat16 x and g; the narrower is transposed.
-
-    Over positions neither is, in memory.
-    """
-    dot = _dot("bfloat16")
-    if axis == 0:
-        x, g = (a.reshape(a.shape[0], -1) for a in (x, g))
-        return dot(x, g, (((1,), (1,)), ((), ())))
-    x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
-    if x.shape[1] <= g.shape[1]:
-        return dot(_transposed(x), g, (((1,), (0,)), ((), ())))
-    return _transposed(dot(_transposed(g), x, (((1,), (0,)), ((), ()))))
-
-
-def product(a: jax.Array, b: jax.Array, subscripts: str, precision: str) -> jax.Array:
-    """`jnp.einsum` with batch axes, accumulated and returned in float32.
-
-    XLA's CPU backend refuses such products of bfloat16; there the operands are widened, which
-    changes no product of two numbers.
-    """
-    if precision == "bfloat16":
-        return _rounded_product(a, b, subscripts)
-    dot = functools.partial(
-        jnp.einsum, subscripts, precision=precision, preferred_element_type=jnp.float32
-    )
-    if a.dtype == jnp.float32:
-        return dot(a, b)
-    return lax.platform_dependent(
-        a, b, cpu=lambda a, b: dot(a.astype(jnp.float32), b.astype(jnp.float32)), default=dot
-    )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _rounded_product(a: jax.Array, b: jax.Array, subscripts: str) -> jax.Array:
-    """`product` of operands that are rounded to bfloat16, as are those of its derivative."""
-    a, b = (rounded(x.astype(jnp.bfloat16)) for x in (a, b))
-    return product(a, b, subscripts, "default")
-
-
-def _rounded_product_fwd(
-    a: jax.Array, b: jax.Array, subscripts: str
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _rounded_product(a, b, subscripts), (a, b)
-
-
-def _rounded_product_bwd(
-    subscripts: str, saved: tuple[jax.Array, jax.Array], g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    a, b = saved
-    operands, of_g = subscripts.split("->")
-    of_a, of_b = operands.split(",")
-    return (
-        _rounded_product(g, b, f"{of_g},{of_b}->{of_a}"),
-        _rounded_product(a, g, f"{of_a},{of_g}->{of_b}"),
-    )
-
-
-_rounded_product.defvjp(_rounded_product_fwd, _rounded_product_bwd)
 
 
 def rms_norm(x: jax.Array, eps: float, axis: int) -> jax.Array:
@@ -287,7 +107,7 @@ class Linear(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A table of float32 rows, looked up in the compute dtype.
+    """A float32 table; look-ups are cast to `dtype`.
 
     (`flax.linen.Embed` cannot look up a scalar in a table of one row.)
     """
@@ -300,7 +120,7 @@ class Embedding(nn.Module):
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
         table = self.param("embedding", self.init, (self.num_rows, self.features), jnp.float32)
-        return table[ids].astype(self.dtype)  # in this order: a table may have a million rows
+        return table[ids].astype(self.dtype)  # cast last: a table may have a million rows
 
 
 class SwiGLU(nn.Module):
@@ -328,7 +148,7 @@ class Attention(nn.Module):
         cfg, prec = self.config, self.precision
         qkv = Linear(3 * cfg.hidden_size, prec, name="qkv_proj")(x)
         attend = self._attend
-        for _ in range(x.ndim - 2):  # lanes attend each to itself
+        for _ in range(x.ndim - 2):  # each lane attends to itself alone
             attend = jax.vmap(attend, in_axes=1, out_axes=1)
         return Linear(cfg.hidden_size, prec, name="o_proj")(attend(qkv))
 
@@ -368,7 +188,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """The one network f(s, injection): adds the injection once, then applies every block."""
+    """The network f(s, injection): adds the injection once, then applies every block."""
 
     config: ModelConfig
     precision: Precision
@@ -396,8 +216,8 @@ def recur(
 ) -> Carry:
     """One deep recursion without noise: H_cycles x {L_cycles x z = f(z, y + x); y = f(y, z)}.
 
-    Works on one rollout ([L, C]) and on lanes ([L, T, C], with f a vmap over axis 1) alike: the
-    loops stay outside the vmap, which would move the lane axis of a loop's carry to the front and
+    Works on one rollout ([L, C]) and on lanes ([L, T, C], with f a vmap over axis 1). The loops
+    stay outside the vmap, which would move the lane axis of their carry to the front and so
     transpose every position mixing.
 
     Args:
@@ -410,9 +230,9 @@ def recur(
     Source: TRM Figure 3, upstream `TinyRecursiveReasoningModel_ACTV1_Inner.forward`.
     """
 
-    # Rolled loops: neither the compiled program nor the time to compile it grows with the cycles.
-    # They also keep the arithmetic apart from what surrounds it, so that every program that calls
-    # this gets the same bits; except with one H cycle, where XLA inlines the loop and fuses on.
+    # Rolled loops: the size and the compile time of the program do not grow with the cycles. XLA
+    # does not fuse across a loop either, so every program that calls this gets the same bits;
+    # except with one H cycle, where XLA inlines the loop.
     def latent_recursion(carry: Carry, _: None) -> tuple[Carry, None]:
         y, z = carry
         injection = rounded(y + x)
@@ -426,8 +246,8 @@ def recur(
 class TRM(nn.Module):
     """A Tiny Recursive Model for one rollout; hashable, so it is a static argument under jit.
 
-    The parts are methods, used as `model.apply({"params": params}, ..., method=TRM.f)`; `recur`
-    puts them together, and `ptrm_jax.solve` runs batches of them.
+    Its parts are methods, called as `model.apply({"params": params}, ..., method=TRM.f)`; `recur`
+    combines them, and `ptrm_jax.solve` runs batches.
 
     Attributes:
       config: the architecture.
@@ -448,7 +268,7 @@ class TRM(nn.Module):
                 cfg.num_puzzle_identifiers,
                 cfg.puzzle_emb_ndim,
                 prec.dtype,
-                nn.initializers.zeros,  # as upstream starts it
+                nn.initializers.zeros,  # as upstream
             )
         if cfg.positions == "learned":
             self.embed_pos = Embedding(cfg.length, cfg.hidden_size, prec.dtype, scaled)
@@ -456,7 +276,7 @@ class TRM(nn.Module):
         self.L_init = self.param("L_init", init, (cfg.hidden_size,), jnp.float32)
         self.network = Network(cfg, prec)
         self.lm_head = Linear(cfg.vocab_size, prec)
-        # Upstream's start: every Q logit at -5, so that nothing halts before it has learned to.
+        # As upstream: every Q logit starts at -5, so that nothing halts before it has been trained.
         self.q_head = Linear(
             2,
             prec.unrounded,
@@ -465,12 +285,12 @@ class TRM(nn.Module):
             kernel_init=nn.initializers.zeros,
             bias_init=nn.initializers.constant(-5.0),
         )
-        if cfg.q_pooling == "attention":  # at first the plain mean over positions
+        if cfg.q_pooling == "attention":  # initialised to the mean over positions
             zeros = nn.initializers.zeros
             self.q_query = self.param("q_query", zeros, (cfg.hidden_size,), jnp.float32)
 
     def __call__(self, inputs: jax.Array, puzzle_identifier: jax.Array) -> Heads:
-        """Every part once, so that `init` makes every parameter; `recur` holds the algorithm.
+        """Calls every part once, so that `init` creates every parameter; `recur` is the algorithm.
 
         Args:
           inputs: [S] int32 tokens.
@@ -523,9 +343,9 @@ class TRM(nn.Module):
         )
 
     def q_logits(self, y: jax.Array) -> jax.Array:
-        """Q logits, [..., 2] float32, of the first position or of the pooled ones.
+        """Q logits, [..., 2] float32, read from the first position or from pooled positions.
 
-        Pooled is sum_l w_l y_l with w = softmax_l(y_l . q_query / sqrt(C)), computed in float32.
+        The pooled state is sum_l w_l y_l, w = softmax_l(y_l . q_query / sqrt(C)), in float32.
 
         Args:
           y: [L, ..., C].
@@ -552,38 +372,11 @@ def init_params(model: TRM, key: jax.Array) -> Params:
 
 
 def param_shapes(model: TRM) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every parameter by its path ("network/layers_0/mlp/..."); no compute."""
+    """Shape and dtype of every parameter by path ("network/layers_0/mlp/..."); computes nothing."""
     tree = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def path_name(path: Any) -> str:
-    """ "a/b/c" for a key path of a nested dict."""
+    """Key path of a nested dict as "a/b/c"."""
     return "/".join(str(entry.key) for entry in path)
-
-
-def _flops_per_block(config: ModelConfig) -> tuple[int, int]:
-    """Of one block: products with weights, and products of activations with each other."""
-    length, size = config.length, config.hidden_size
-    weights = 6 * length * size * config.mlp_width
-    if config.variant == "mlp_t":
-        return weights + 6 * length * size * config.mlp_t_width, 0
-    # Queries, keys, values and output; scores and their weighted sum.
-    return weights + 8 * length * size**2, 4 * length**2 * size
-
-
-def flops_per_rollout_step(config: ModelConfig) -> int:
-    """Multiplications and additions of the matrix products of one supervision step of a rollout."""
-    blocks = config.H_cycles * (config.L_cycles + 1) * config.num_layers
-    heads = 2 * config.seq_len * config.hidden_size * config.vocab_size
-    return blocks * sum(_flops_per_block(config)) + heads
-
-
-def flops_per_energy_gradient(config: ModelConfig) -> int:
-    """The same of one gradient of Langevin dynamics: one latent recursion, forward and backward.
-
-    The weights get no gradient, so backward costs once what forward does for their products, and
-    twice for those of activations.
-    """
-    weights, activations = _flops_per_block(config)
-    return (config.L_cycles + 1) * config.num_layers * (2 * weights + 3 * activations)
