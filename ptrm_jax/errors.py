@@ -1,9 +1,12 @@
-"""The exceptions of this package. Every one derives from `PtrmError`.
+"""The exceptions of this package, which all derive from `PtrmError`.
 
 Commands turn them into one line and an exit status (`ptrm_jax.console.run_command`).
 """
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 class PtrmError(Exception):
@@ -49,3 +52,21 @@ class TrainingError(PtrmError):
     """A training run that cannot continue."""
 
     exit_status = 1
+
+
+def mismatches(
+    expected: Mapping[str, T], got: Mapping[str, T], say: Callable[[str, T, T], str]
+) -> list[str]:
+    """Every name that is missing, unexpected or has another value: a text for each.
+
+    Args:
+      expected: values by name.
+      got: the same.
+      say: the text of a name whose expected value and value got differ.
+    """
+    both = sorted(expected.keys() & got.keys())
+    return [
+        *(f"missing {name}" for name in sorted(expected.keys() - got.keys())),
+        *(f"unexpected {name}" for name in sorted(got.keys() - expected.keys())),
+        *(say(name, expected[name], got[name]) for name in both if expected[name] != got[name]),
+    ]

@@ -38,7 +38,7 @@ from ptrm_jax.solver import (
     noise_key,
     run_lanes,
 )
-from ptrm_jax.solver.solve import _perturb
+from ptrm_jax.solver.noise import Noise, perturb
 
 ALL = Save(answers=True, q_logits=True, latents=True)
 KEY = jax.random.key(7)
@@ -173,12 +173,13 @@ def test_noise_is_standard_normal_and_independent() -> None:
 
 def test_noise_reaches_the_prefix_and_leaves_the_other_state() -> None:
     model, params = small_model()
-    one = jax.tree.map(lambda x: x[0], initial_carry(model, params, 1))
-    args = (KEY, jnp.int32(0), jnp.int32(0), jnp.int32(1), jnp.float32(1.0))
-    noisy = _perturb(one, *args, "z")
+    one = jax.tree.map(lambda x: x[0][:, None], initial_carry(model, params, 1))  # [L, 1, C]
+    ids = jnp.zeros(1, jnp.int32)
+    noise = Noise(KEY, index=ids, rollout=ids, sigma=jnp.float32(1.0))
+    noisy = perturb(one, noise, jnp.int32(1), "z")
     same(noisy.y, one.y)
     assert bool(jnp.all(noisy.z[: model.config.prefix_len] != one.z[: model.config.prefix_len]))
-    noisy = _perturb(one, *args, "y")
+    noisy = perturb(one, noise, jnp.int32(1), "y")
     same(noisy.z, one.z)
     assert bool(jnp.all(noisy.y != one.y))
 
