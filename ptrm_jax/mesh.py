@@ -1,8 +1,9 @@
-"""Devices: how many, and how lanes are spread over them. Nothing else knows them.
+"""Devices and processes: which there are, and how work is distributed over them.
 
-Lanes are independent, so spreading them needs no communication: each device runs `run_lanes` on
-its share with its own copy of the parameters. There are two ways to say that to JAX, `jax.pmap` and
-`jax.jit` of `jax.shard_map` over a mesh; the programs of a device, and so the bits, are the same.
+Other modules pass devices on and leave `pmap`, `shard_map` and shardings to this one. Lanes are
+independent, so distributing them needs no communication: each device runs its share with its own
+copy of the parameters, by `jax.pmap` or by `jax.jit` of `jax.shard_map` over a mesh. Both run the
+same program on each device, and so give the same bits.
 """
 
 import functools
@@ -22,12 +23,13 @@ from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import (
     LaneResults,
     Lanes,
+    Selection,
     Solution,
+    best_q,
     check_solve,
     choose,
     make_lanes,
     run_lanes,
-    selection,
 )
 
 AXIS = "lane"
@@ -46,14 +48,14 @@ def use_cpu_cores(num_devices: int | None = None) -> None:
     """Gives the CPU backend one device per core (or `num_devices`); call before any computation.
 
     XLA's element-wise loops use little more than one thread of a CPU device, so one device per
-    core under pmap is the faster layout. Without effect on the results: tiles are the same.
+    core under pmap is faster. Results do not change, because the tiles stay the same.
 
     Raises:
-      ValueError: num_devices < 1.
+      InputError: num_devices < 1.
       RuntimeError: the backend is already in use with another number of devices.
     """
     if num_devices is None:
-        # What the user has set in the environment stands.
+        # Keep what the user has set in the environment.
         if "JAX_NUM_CPU_DEVICES" in os.environ or _HOST_DEVICES in os.environ.get("XLA_FLAGS", ""):
             return
         num_devices = num_cores()
@@ -67,29 +69,29 @@ def join(
     """Joins the processes of a distributed run; call before any computation.
 
     Args:
-      coordinator: address:port of process 0; all None where the platform says (TPU, Slurm).
-      num_processes: how many there are.
-      process_id: which this is.
+      coordinator: address:port of process 0; all None on platforms that JAX detects (TPU, Slurm).
+      num_processes: number of processes.
+      process_id: number of this process, from 0.
 
     Returns:
-      This process's number and how many there are.
+      This process's number and the number of processes.
 
     Raises:
-      ValueError: the platform does not say, or process 0 cannot be reached.
+      InputError: JAX does not detect the platform, or process 0 cannot be reached.
     """
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"cannot join the processes of a distributed run: {str(error).splitlines()[0]}; pass "
-            "coordinator, num_processes and process_id, or shard where processes need not know "
-            "each other"
+            "coordinator, num_processes and process_id, or shard the sweep over independent "
+            "processes"
         ) from error
     return jax.process_index(), jax.process_count()
 
 
 def wait_for_all() -> None:
-    """Returns when every process of a distributed run has called this."""
+    """Blocks until every process of a distributed run has called this."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -100,7 +102,7 @@ def local_devices(count: int | None = None) -> tuple[jax.Device, ...]:
     """The first `count` devices of this process, or all of them.
 
     Raises:
-      ValueError: there are fewer.
+      InputError: there are fewer.
     """
     devices = tuple(jax.local_devices())
     if count is None:
@@ -117,41 +119,41 @@ def local_devices(count: int | None = None) -> tuple[jax.Device, ...]:
 _compiled = 0.0
 
 
-def _count_compilation(event: str, seconds: float, **_: object) -> None:
+def _count_compilation(event: str, duration_secs: float, **kwargs: object) -> None:
     global _compiled
     if event == "/jax/core/compile/backend_compile_duration":
-        _compiled += seconds
+        _compiled += duration_secs
 
 
 jax.monitoring.register_event_duration_secs_listener(_count_compilation)
 
 
 def compile_seconds() -> float:
-    """Time that this process has spent compiling, or reading programs from a cache."""
+    """Seconds that this process has spent compiling programs or reading them from a cache."""
     return _compiled
 
 
 def use_compilation_cache(directory: str | os.PathLike[str]) -> None:
-    """Keeps compiled programs, for later processes; call before any computation.
+    """Caches compiled programs on disk for later processes; call before any computation.
 
-    Whoever can write there can run code in these processes, so it is nobody's default.
+    Off by default: anyone with write access to the directory can execute code in these processes.
     """
     jax.config.update("jax_compilation_cache_dir", os.fspath(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def default_lane_tile() -> int:
-    """A good tile for this backend: what stays in a CPU's cache, or what fills an accelerator."""
+    """A good tile for this backend: small enough for a CPU's cache, or large for an accelerator."""
     return DEFAULT_LANE_TILE if jax.default_backend() == "cpu" else 256
 
 
 def replicate(params: Params, devices: Sequence[jax.Device]) -> Params:
-    """A copy of the parameters on every device, so that no call transfers them again."""
+    """Copies the parameters to every device, so that later calls need not transfer them."""
     return jax.device_put(params, sharding(devices, split=False))
 
 
 def sharding(devices: Sequence[jax.Device], *, split: bool) -> NamedSharding:
-    """Placement over devices: whole on each, or its leading axis split over them."""
+    """Sharding of an array over devices: whole on each, or its leading axis split."""
     return NamedSharding(Mesh(np.array(devices), (AXIS,)), _spec(split))
 
 
@@ -164,37 +166,72 @@ def data_parallel(
 ) -> Callable[..., Any]:
     """`fn` jitted over devices, each with its share of the rows; its first argument is donated.
 
-    Inside, `AXIS` names the devices, for `lax.psum` and the like.
+    Inside `fn`, the axis `AXIS` is the devices, for `lax.psum` and the like.
 
     Args:
-      fn: what one device does.
-      devices: where.
+      fn: the work of one device.
+      devices: where to run.
       inputs: one entry per argument: prefix trees of bool, True where the leading axis is split
         over the devices, False where every device has the whole.
       outputs: the same for the result.
     """
-    mapped = jax.shard_map(
+    return jax.jit(_shard_map(fn, devices, inputs, outputs), donate_argnums=0)
+
+
+def _shard_map(
+    fn: Callable[..., Any], devices: Sequence[jax.Device], inputs: Any, outputs: Any
+) -> Callable[..., Any]:
+    return jax.shard_map(
         fn,
         mesh=Mesh(np.array(devices), (AXIS,)),
         in_specs=jax.tree.map(_spec, inputs),
         out_specs=jax.tree.map(_spec, outputs),
         check_vma=False,  # a loop's carry starts equal on all devices and then differs
     )
-    return jax.jit(mapped, donate_argnums=0)
 
 
-def per_device(
-    fn: Callable[..., Any], devices: Sequence[jax.Device], *, split: Sequence[bool]
-) -> Callable[..., Any]:
-    """`fn` by pmap: each device has its row of the arguments marked in `split`, and all of others.
+def map_lanes(
+    fn: Callable[[Any, Any], Any],
+    devices: Sequence[jax.Device],
+    *,
+    tile: int,
+    backend: Backend = "pmap",
+) -> Callable[[Any, Any], Any]:
+    """`fn` over lanes that are distributed over devices, an equal share of whole tiles on each.
 
     Args:
-      fn: what one device does.
-      devices: as many as the leading axis of the split arguments is long.
-      split: one entry per argument.
+      fn: the work of one device, (shared, lanes) -> results: pytrees; every leaf of the lanes and
+        of the results has the lanes as its leading axis.
+      devices: where to run.
+      tile: lanes that `fn` processes together; the lanes of a device are a multiple of it.
+      backend: "pmap", or "mesh" (jit of shard_map, which JAX recommends today).
+
+    Returns:
+      A function like `fn` of any number of lanes, given as numpy arrays; its results are numpy
+      arrays. The last lane is repeated as padding, and what it gives is dropped.
     """
-    in_axes = tuple(0 if own else None for own in split)
-    return jax.pmap(fn, axis_name=AXIS, in_axes=in_axes, devices=devices)
+    # pmap splits an axis of devices, shard_map the axis of lanes itself.
+    lead = (-1,) if backend == "mesh" else (len(devices), -1)
+    spread = (
+        jax.jit(_shard_map(fn, devices, (False, True), True))
+        if backend == "mesh"
+        else jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+    )
+
+    def call(shared: Any, lanes: Any) -> Any:
+        num_lanes = len(jax.tree.leaves(lanes)[0])
+        padding = -num_lanes % (len(devices) * tile)
+
+        def fold(x: np.ndarray) -> np.ndarray:
+            x = np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+            return x.reshape(*lead, *x.shape[1:])
+
+        def unfold(x: jax.Array) -> np.ndarray:
+            return np.asarray(x).reshape(-1, *x.shape[len(lead) :])[:num_lanes]
+
+        return jax.tree.map(unfold, spread(shared, jax.tree.map(fold, lanes)))
+
+    return call
 
 
 def solve(
@@ -205,19 +242,19 @@ def solve(
     *,
     num_rollouts: int = 100,
     sigma: float = 0.3,
-    select: selection.Selection = selection.best_q,
+    select: Selection = best_q,
     rollouts: jax.Array | np.ndarray | None = None,
     devices: Sequence[jax.Device] | None = None,
     backend: Backend = "pmap",
     **settings: Any,
 ) -> Solution[np.ndarray]:
-    """`ptrm_jax.solve` on several devices of this process: the same bits, sooner.
+    """`ptrm_jax.solve` on several devices of this process, with the same bits.
 
-    Not to be called under jit. Pass `params` through `replicate` first when calling it often.
+    It cannot be called under jit. Call `replicate` on `params` first when calling it often.
 
     Args:
       devices: where to run; all local devices by default.
-      backend: "pmap", or "mesh" (jit of shard_map, what JAX recommends today).
+      backend: as for `map_lanes`.
       **settings: `depth`, `noise_on`, `noise_when`, `langevin`, `save`, `lane_tile`.
       Others as `ptrm_jax.solve`.
 
@@ -225,65 +262,31 @@ def solve(
       The Solution, as numpy arrays on the host.
 
     Raises:
-      ValueError: as `ptrm_jax.solve`.
+      InputError: as `ptrm_jax.solve`.
     """
     devices = tuple(devices) if devices is not None else local_devices()
     check_choice("backend", backend, Backend)
     loop = LoopSettings(**settings)
     rollouts = check_solve(model, params, key, puzzles, sigma, num_rollouts, rollouts)
     num_puzzles = len(puzzles.index)
-    lanes = jax.tree.map(np.asarray, make_lanes(num_puzzles, rollouts))
-    num_lanes = len(lanes.row)
-    results = _spread(model, loop, devices, backend)(
-        params,
-        jax.random.key_data(key),
-        Puzzles(*(jnp.asarray(field, jnp.int32) for field in puzzles)),
-        _split(lanes, len(devices), loop.lane_tile),
-        jnp.float32(sigma),
+    run = _run_lanes(model, loop, devices, backend)
+    arrays = jax.tree.map(lambda field: jnp.asarray(field, jnp.int32), puzzles)
+    results = run(
+        (params, jax.random.key_data(key), arrays, jnp.float32(sigma)),
+        jax.tree.map(np.asarray, make_lanes(num_puzzles, rollouts)),
     )
-    results = jax.tree.map(lambda x: np.asarray(x)[:num_lanes], results)
     return jax.tree.map(np.asarray, choose(results, num_puzzles, select))
 
 
-def _split(lanes: Lanes[np.ndarray], num_devices: int, lane_tile: int) -> Lanes[np.ndarray]:
-    """Whole tiles for every device: N lanes, the last one repeated as padding."""
-    unit = num_devices * lane_tile
-    padding = (0, -len(lanes.row) % unit)
-    return Lanes(*(np.pad(x, padding, mode="edge") for x in lanes))
-
-
 @functools.lru_cache(maxsize=32)
-def _spread(
+def _run_lanes(
     model: TRM, settings: LoopSettings, devices: tuple[jax.Device, ...], backend: Backend
-) -> Callable[..., LaneResults]:
-    """`run_lanes` over devices, an equal share of the lanes each."""
+) -> Callable[[Any, Lanes], LaneResults]:
+    """`run_lanes` over devices: ((params, key data, puzzles, sigma), lanes) -> results."""
 
-    def run(
-        params: Params, key_data: jax.Array, puzzles: Puzzles, lanes: Lanes, sigma: jax.Array
-    ) -> LaneResults:
+    def run(shared: Any, lanes: Lanes) -> LaneResults:
+        params, key_data, puzzles, sigma = shared
         key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
         return run_lanes(model, params, key, puzzles, lanes, sigma, settings)
 
-    if backend == "mesh":
-        whole, split = _spec(False), _spec(True)
-        return jax.jit(
-            jax.shard_map(
-                run,
-                mesh=Mesh(np.array(devices), (AXIS,)),
-                in_specs=(whole, whole, whole, split, whole),
-                out_specs=split,
-                check_vma=False,  # a rollout starts equal on all devices and then differs
-            )
-        )
-    mapped = per_device(run, devices, split=(False, False, False, True, False))
-
-    def fold(lanes: Lanes) -> Lanes:
-        return Lanes(*(x.reshape(len(devices), -1) for x in lanes))
-
-    def call(
-        params: Params, key_data: jax.Array, puzzles: Puzzles, lanes: Lanes, sigma: jax.Array
-    ) -> LaneResults:
-        results = mapped(params, key_data, puzzles, fold(lanes), sigma)
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), results)
-
-    return call
+    return map_lanes(run, devices, tile=settings.lane_tile, backend=backend)

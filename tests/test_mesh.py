@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import random_puzzles, small_model
@@ -100,12 +101,23 @@ def test_batches_around_the_number_of_devices(num_puzzles: int) -> None:
     assert solution.rollout_q_logits.tobytes() == expected.tobytes()
 
 
-def test_all_devices_are_used() -> None:
-    lanes = mesh._split(jax.tree.map(np.asarray, mesh.make_lanes(7, np.arange(5))), 8, 2)
-    assert lanes.row.shape == lanes.rollout.shape == (8 * 6,)
-    pairs = list(zip(lanes.row.tolist(), lanes.rollout.tolist(), strict=True))
-    assert pairs[:35] == [(b, k) for b in range(7) for k in range(5)]
-    assert set(pairs[35:]) == {(6, 4)}
+@pytest.mark.parametrize("backend", ["pmap", "mesh"])
+def test_all_devices_are_used(backend: Backend) -> None:
+    """35 lanes in tiles of 2 on 8 devices: 6 lanes each, the last one repeated as padding."""
+    shapes = []
+
+    def share(scale: jax.Array, lanes: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        shapes.append(lanes[1].shape)
+        position, values = lanes
+        return scale * position, jnp.broadcast_to(jnp.sum(values), position.shape)
+
+    run = mesh.map_lanes(share, mesh.local_devices(8), tile=2, backend=backend)
+    position = np.arange(35, dtype=np.float32)
+    scaled, sums = run(jnp.float32(2), (position, np.stack([position, position], 1)))
+    assert shapes[0] == (6, 2)
+    np.testing.assert_array_equal(scaled, 2 * position)
+    padded = np.concatenate([position, np.full(13, 34.0)])
+    np.testing.assert_array_equal(sums, np.repeat(2 * padded.reshape(8, 6).sum(1), 6)[:35])
 
 
 def test_bad_devices_are_refused() -> None:

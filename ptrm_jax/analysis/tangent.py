@@ -174,23 +174,12 @@ def follow(
     for start in range(0, num_lanes, chunk):
         # One shape, so one program: the last call repeats the last lane.
         which = np.minimum(np.arange(start, start + chunk), num_lanes - 1)
-        shape = (len(devices), TILES, lane_tile)
+        batch = jax.tree.map(lambda x: np.asarray(x, np.int32), puzzles.take(lanes.row[which]))
         part = run(
-            params,
-            jax.random.key_data(key),
-            jnp.float32(sigma),
-            Puzzles(
-                *(
-                    np.asarray(field)[lanes.row[which]]
-                    .astype(np.int32)
-                    .reshape(*shape, *field.shape[1:])
-                    for field in puzzles
-                )
-            ),
-            lanes.rollout[which].reshape(shape),
+            (params, jax.random.key_data(key), jnp.float32(sigma)), (batch, lanes.rollout[which])
         )
         count = min(chunk, num_lanes - start)
-        parts.append([np.asarray(x).reshape(chunk, *x.shape[3:])[:count] for x in part])
+        parts.append([x[:count] for x in part])
         progress(count * depth)
     whole = (np.concatenate(fields) for fields in zip(*parts, strict=True))
     return Followed(*(x.reshape(len(puzzles.index), -1, *x.shape[1:]) for x in whole))
@@ -200,7 +189,7 @@ def follow(
 def _spread(
     model: TRM, depth: int, lane_tile: int, devices: tuple[jax.Device, ...]
 ) -> Callable[..., Followed]:
-    """Tiles of lanes over devices: (params, key data, sigma, puzzles, rollouts) -> Followed."""
+    """Over devices: ((params, key data, sigma), (puzzles, rollouts) of N lanes) -> Followed."""
 
     def run_tile(
         params: Params, key: jax.Array, sigma: jax.Array, puzzles: Puzzles, rollout: jax.Array
@@ -234,14 +223,9 @@ def _spread(
             carry.y.astype(jnp.float32),
         )
 
-    def run(
-        params: Params,
-        key_data: jax.Array,
-        sigma: jax.Array,
-        puzzles: Puzzles,
-        rollouts: jax.Array,
-    ) -> Followed:
+    def run(shared: Any, lanes: tuple[Puzzles, jax.Array]) -> Followed:
+        params, key_data, sigma = shared
         key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
-        return lax.map(lambda tile: run_tile(params, key, sigma, *tile), (puzzles, rollouts))
+        return solver.map_tiles(lambda tile: run_tile(params, key, sigma, *tile), lanes, lane_tile)
 
-    return mesh.per_device(run, devices, split=(False, False, False, True, True))
+    return mesh.map_lanes(run, devices, tile=lane_tile)

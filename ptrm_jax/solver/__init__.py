@@ -32,4 +32,8 @@ from ptrm_jax.solver.solve import (
     solve as solve,
     step as step,
 )
-from ptrm_jax.solver.tiles import Lanes as Lanes, make_lanes as make_lanes
+from ptrm_jax.solver.tiles import (
+    Lanes as Lanes,
+    make_lanes as make_lanes,
+    map_tiles as map_tiles,
+)
