@@ -1,13 +1,13 @@
-"""Checkpoints on disk: weights by Orbax, and a manifest that vouches for every byte of them.
+"""Checkpoints on disk: weights stored by Orbax, and a manifest with the digest of every file.
 
     DIR/params/         the parameters, an Orbax PyTree checkpoint
     DIR/manifest.json   architecture, digest of every leaf and file, tree digest, provenance
     DIR/parity.json     how conversion was checked, if it was
     DIR/README.md       model card, if there is one
 
-Orbax and safetensors load a flipped bit without complaint. So every file's SHA-256 is compared
-before it is read, every leaf's after, and the digest over the leaves and the architecture is the
-checkpoint's identity: it is what results record.
+Orbax and safetensors do not notice a flipped bit. So `save` reads back what it wrote, and `load`
+compares the SHA-256 of every file before it is read. The tree digest, over the leaves and the
+architecture, identifies the checkpoint in results.
 """
 
 import hashlib
@@ -19,20 +19,57 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 from etils import epath
 
 from ptrm_jax.config import ModelConfig, Precision
-from ptrm_jax.errors import CheckpointError
+from ptrm_jax.errors import CheckpointError, InputError, mismatches
+from ptrm_jax.files import file_digest
 from ptrm_jax.model import TRM, Params, param_shapes, path_name
 from ptrm_jax.version import __version__
 
 FORMAT = 1
 _ASSETS = epath.Path(__file__).parent / "assets"
+
+
+class Leaf(TypedDict):
+    """A parameter in the manifest; `sha256` is of its bytes in C order."""
+
+    shape: list[int]
+    dtype: str
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """manifest.json, except its own digest.
+
+    Attributes:
+      format: version of the layout.
+      ptrm_jax: version of the package that wrote it.
+      config: `ModelConfig.to_dict`.
+      digest: see `tree_digest`.
+      leaves: by path.
+      files: SHA-256 by path below params/.
+      provenance: where the weights come from.
+    """
+
+    format: int
+    ptrm_jax: NotRequired[str]
+    config: dict[str, Any]
+    digest: str
+    leaves: dict[str, Leaf]
+    files: dict[str, str]
+    provenance: dict[str, Any]
+
+
+class _Signed(TypedDict):
+    format: int
+    manifest_digest: str
 
 
 def bundled() -> tuple[str, ...]:
@@ -62,7 +99,7 @@ def load(
     """The model and its verified parameters.
 
     Args:
-      name_or_directory: a bundled name ("sudoku6", "sudoku9") or a directory that `save` wrote.
+      name_or_directory: a bundled name (see `bundled`) or a directory that `save` wrote.
       precision: how to compute; by default in the dtype the checkpoint was trained with, matmuls
         at "highest".
 
@@ -70,49 +107,53 @@ def load(
       model, and params: a nested dict of float32 arrays.
 
     Raises:
-      CheckpointError: not found, damaged, incomplete, or not what its manifest says.
+      CheckpointError: not found, damaged, incomplete, or inconsistent with its manifest.
     """
     directory = resolve(name_or_directory)
     manifest = read_manifest(directory)
     try:
         config = ModelConfig.from_dict(manifest["config"])
-    except ValueError as error:
+    except InputError as error:
         raise CheckpointError(f"{directory}/manifest.json: {error}") from error
     model = TRM(config, precision or Precision(compute_dtype=config.forward_dtype))
     _verify_files(directory, manifest["files"])
     params = _restore(directory / "params")
-    _verify_leaves(directory, model, params, manifest)
+    stated = {name: f"{leaf['dtype']}{leaf['shape']}" for name, leaf in manifest["leaves"].items()}
+    for leaves in (_dtypes_and_shapes(params), stated):
+        _check_leaves(str(directory), model, leaves)
+    if manifest["digest"] != _tree_digest(config, manifest["leaves"]):
+        raise CheckpointError(
+            f"{directory}: the manifest's digest is not that of its leaves and architecture; "
+            "convert or download the checkpoint again"
+        )
     return model, jax.tree.map(jnp.asarray, params)
 
 
-def read_manifest(name_or_directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a checkpoint, its own digest verified.
+def read_manifest(name_or_directory: str | os.PathLike[str]) -> Manifest:
+    """The manifest of a checkpoint, after comparing its own digest.
 
     Raises:
       CheckpointError: not found, not readable, damaged, or of another format.
     """
     path = resolve(name_or_directory) / "manifest.json"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        stated = manifest.pop("manifest_digest")
-        version = manifest["format"]
-        if version == FORMAT:
-            _ = [manifest[name] for name in ("config", "digest", "leaves", "files", "provenance")]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        signed = msgspec.convert(fields, _Signed)
+        del fields["manifest_digest"]
+        if signed["manifest_digest"] != _digest_json(fields):
+            raise CheckpointError(
+                f"{path} is damaged: its digest does not match; convert the checkpoint again"
+            )
+        if signed["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path} has format {signed['format']}; this version of ptrm_jax reads format "
+                f"{FORMAT}; convert the checkpoint again"
+            )
+        return msgspec.convert(fields, Manifest)
+    except ValueError as error:
         raise CheckpointError(
-            f"{path} is not a checkpoint manifest ({type(error).__name__}: {error}); convert the "
-            "checkpoint again"
+            f"{path} is not a checkpoint manifest ({error}); convert the checkpoint again"
         ) from error
-    if stated != _digest_json(manifest):
-        raise CheckpointError(
-            f"{path} is damaged: its digest does not match; convert the checkpoint again"
-        )
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {version}; this version of ptrm_jax reads format {FORMAT}; convert "
-            "the checkpoint again"
-        )
-    return manifest
 
 
 def num_parameters(manifest: Mapping[str, Any]) -> int:
@@ -130,10 +171,10 @@ def save(
     card: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a checkpoint; it appears under its name whole or not at all.
+    """Writes a checkpoint atomically: no reader sees a part of it.
 
     Args:
-      directory: where; must not exist unless `overwrite`.
+      directory: where to write; must not exist unless `overwrite`.
       config: the architecture.
       params: nested dict of float32 arrays with the shapes of `config`.
       provenance: where the weights come from; JSON.
@@ -145,7 +186,7 @@ def save(
       The directory.
 
     Raises:
-      CheckpointError: it exists, or params do not fit config.
+      CheckpointError: it exists, params do not fit config, or they read back differently.
     """
     directory = Path(directory)
     if directory.exists() and not overwrite:
@@ -153,14 +194,16 @@ def save(
     if directory.exists() and not (directory / "manifest.json").exists():
         raise CheckpointError(f"{directory} is not a checkpoint; it will not be overwritten")
     params = jax.tree.map(np.asarray, params)
+    _check_leaves(str(directory), TRM(config), _dtypes_and_shapes(params))
     leaves = _describe_leaves(params)
-    _check_leaves(str(directory), TRM(config), leaves)
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the last step is a rename within one file system.
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         _write_params(temporary / "params", params)
-        manifest = {
+        if _describe_leaves(_restore(epath.Path(temporary / "params"))) != leaves:
+            raise CheckpointError(f"{directory}: the weights read back differ from those written")
+        manifest: dict[str, Any] = {
             "format": FORMAT,
             "ptrm_jax": __version__,
             "config": config.to_dict(),
@@ -169,7 +212,7 @@ def save(
             "files": _digest_files(epath.Path(temporary / "params")),
             "provenance": dict(provenance or {}),
         }
-        # As it will be read: JSON turns every key into a string, which may change their order.
+        # The digest is of the manifest as read: JSON makes keys strings, which may reorder them.
         manifest = json.loads(json.dumps(manifest))
         manifest["manifest_digest"] = _digest_json(manifest)
         _write_json(temporary / "manifest.json", manifest)
@@ -177,7 +220,7 @@ def save(
             _write_json(temporary / "parity.json", parity)
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")
-        temporary.chmod(0o755)  # mkdtemp's folder is its owner's alone
+        temporary.chmod(0o755)  # mkdtemp makes it private
         if directory.exists():
             _replace(directory, temporary)
         else:
@@ -189,7 +232,7 @@ def save(
 
 
 def _replace(directory: Path, by: Path) -> None:
-    """Puts `by` in the place of `directory`, which goes last and comes back if that fails."""
+    """Replaces `directory` by `by`; restores it if that fails, and deletes it last."""
     old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     directory.rename(old / "replaced")
     try:
@@ -204,7 +247,7 @@ def _replace(directory: Path, by: Path) -> None:
 def tree_digest(config: ModelConfig, params: Params) -> str:
     """SHA-256 over the architecture and every leaf: the identity of a checkpoint, 64 hex digits.
 
-    Independent of how the weights are stored. `load(...)` has verified it against the manifest.
+    It does not depend on how the weights are stored.
     """
     return _tree_digest(config, _describe_leaves(jax.tree.map(np.asarray, params)))
 
@@ -221,7 +264,7 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _describe_leaves(params: Params) -> dict[str, dict[str, Any]]:
+def _describe_leaves(params: Params) -> dict[str, Leaf]:
     return {
         path_name(path): {
             "shape": list(leaf.shape),
@@ -232,46 +275,32 @@ def _describe_leaves(params: Params) -> dict[str, dict[str, Any]]:
     }
 
 
-def _check_leaves(where: str, model: TRM, leaves: Mapping[str, Mapping[str, Any]]) -> None:
-    """Names, shapes and dtypes of leaves against the architecture, all differences at once."""
-    expected = param_shapes(model)
-    problems = [f"missing {name}" for name in sorted(expected.keys() - leaves.keys())]
-    problems += [f"unexpected {name}" for name in sorted(leaves.keys() - expected.keys())]
-    for name in sorted(expected.keys() & leaves.keys()):
-        got, want = leaves[name], expected[name]
-        if tuple(got["shape"]) != want.shape or got["dtype"] != str(want.dtype):
-            problems.append(
-                f"{name} is {got['dtype']}{got['shape']}, expected {want.dtype}{list(want.shape)}"
-            )
+def _dtypes_and_shapes(params: Params) -> dict[str, str]:
+    return {
+        path_name(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+
+def _check_leaves(where: str, model: TRM, leaves: Mapping[str, str]) -> None:
+    """Raises CheckpointError with every difference in name, dtype or shape from the model's."""
+    expected = {
+        name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in param_shapes(model).items()
+    }
+    problems = mismatches(
+        expected, leaves, lambda name, want, got: f"{name} is {got}, expected {want}"
+    )
     if problems:
         raise CheckpointError(f"{where}: weights do not fit the model: " + "; ".join(problems))
 
 
-def _verify_leaves(
-    directory: epath.Path, model: TRM, params: Params, manifest: Mapping[str, Any]
-) -> None:
-    leaves = _describe_leaves(params)
-    _check_leaves(str(directory), model, leaves)
-    changed = sorted(name for name in leaves if leaves[name] != manifest["leaves"].get(name))
-    if changed:
-        raise CheckpointError(
-            f"{directory} is damaged: {', '.join(changed)} differ from the manifest's digest; "
-            "convert or download the checkpoint again"
-        )
-    if manifest["digest"] != _tree_digest(model.config, leaves):
-        raise CheckpointError(
-            f"{directory} states another digest than its weights and architecture have; convert "
-            "or download the checkpoint again"
-        )
-
-
 def _digest_files(directory: epath.Path) -> dict[str, str]:
-    digests = {}
+    digests: dict[str, str] = {}
     for path in sorted(directory.iterdir()) if directory.exists() else ():
         if path.is_dir():
             digests |= {f"{path.name}/{name}": d for name, d in _digest_files(path).items()}
         else:
-            digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            digests[path.name] = file_digest(path)
     return digests
 
 
@@ -281,16 +310,10 @@ def _verify_files(directory: epath.Path, stated: Mapping[str, str]) -> None:
         raise CheckpointError(
             f"{directory}/params is missing; convert or download the checkpoint again"
         )
-    problems = [f"{name} is missing" for name in sorted(stated.keys() - found.keys())]
-    problems += [
-        f"{name} is damaged"
-        for name in sorted(stated.keys() & found.keys())
-        if stated[name] != found[name]
-    ]
-    problems += [f"{name} does not belong" for name in sorted(found.keys() - stated.keys())]
+    problems = mismatches(stated, found, lambda name, want, got: f"{name} is damaged")
     if problems:
         raise CheckpointError(
-            f"{directory}/params is not what its manifest says: {'; '.join(problems)}; convert or "
+            f"{directory}/params differs from its manifest: {'; '.join(problems)}; convert or "
             "download the checkpoint again"
         )
 
@@ -298,20 +321,20 @@ def _verify_files(directory: epath.Path, stated: Mapping[str, str]) -> None:
 def _checkpointer() -> Any:
     import orbax.checkpoint as ocp  # 0.8 s to import: only where it is used
 
-    # One file a leaf, none of them hidden, so that packaging takes all of them.
+    # One file per leaf, none of them hidden, so that packaging includes all of them.
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True))
 
 
 def _write_params(path: Path, params: Params) -> None:
     log = logging.getLogger("absl")
     level = log.level
-    log.setLevel(logging.ERROR)  # Orbax warns of OCDBT files that this layout does not have
+    log.setLevel(logging.ERROR)  # Orbax warns that OCDBT files are missing, as intended
     try:
         with _checkpointer() as checkpointer:
             checkpointer.save(path.absolute(), params)
     finally:
         log.setLevel(level)
-    # Orbax says in it where on this machine it wrote.
+    # Orbax writes this machine's path into it.
     (path / "commit_success.txt").write_text("whole\n", encoding="utf-8")
 
 
