@@ -1,7 +1,7 @@
-"""Settings: frozen, hashable, checked when they are built.
+"""Settings: frozen, hashable dataclasses, checked when they are built; static under `jax.jit`.
 
-`ModelConfig` is what a checkpoint fixes, `Precision` is how a run computes it, `Save` is what a
-solve keeps. All of them are static under `jax.jit`.
+A checkpoint fixes the `ModelConfig`; a run chooses `Precision`, `Langevin`, `Save` and the rest of
+`LoopSettings`.
 """
 
 import dataclasses
@@ -24,31 +24,36 @@ Backend = Literal["pmap", "mesh"]
 KeepAnswers = Literal["none", "last", "all"]
 
 DEFAULT_LANE_TILE = 8
-"""Rollouts that the solver carries through the network together, unless told otherwise.
+"""Default number of lanes that go through the network together.
 
-Small tiles stay in a CPU's cache; an accelerator wants hundreds. The tile decides the shapes of
-the arithmetic, and so the last bits of a result, and it bounds memory.
+Small tiles fit a CPU's cache; accelerators need hundreds. The tile sets the shapes of the
+arithmetic, and so the last bits of a result, and it bounds memory.
 """
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
-    """Raises ValueError unless `value` is one of the strings of a Literal type."""
+    """Raises InputError unless `value` is one of the strings of a Literal type."""
     allowed = get_args(choices)
     if value not in allowed:
         raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
 def check_int(name: str, value: object, minimum: int) -> None:
-    """Raises ValueError unless `value` is a Python int of at least `minimum`."""
+    """Raises InputError unless `value` is a Python int of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise InputError(f"{name} must be a whole number >= {minimum}; got {value!r}")
 
 
 def check_step_size(value: object) -> None:
     """Raises InputError unless `value` is a finite, positive number."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value > 0):
+    if not _is_positive(value):
         raise InputError(f"step_size must be finite and > 0; got {value!r}")
+
+
+def _is_positive(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and value > 0
 
 
 def swiglu_width(size: int, expansion: float) -> int:
@@ -59,12 +64,15 @@ def swiglu_width(size: int, expansion: float) -> int:
     return -(-round(expansion * size * 2 / 3) // 256) * 256
 
 
+_MAY_BE_ZERO = ("mlp_t_width", "prefix_len", "puzzle_emb_ndim")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Architecture of a Tiny Recursive Model, as a checkpoint fixes it.
+    """Architecture of a Tiny Recursive Model, fixed by its checkpoint.
 
-    The names are upstream's where upstream has one. The inner widths are stored rather than
-    upstream's `expansion`, because they are what the weights show; `swiglu_width` relates them.
+    Names follow upstream where it has one. The inner widths are stored rather than upstream's
+    `expansion`, because the weights' shapes show them; `swiglu_width` relates the two.
 
     Attributes:
       vocab_size: V, tokens, padding included.
@@ -84,12 +92,12 @@ class ModelConfig:
       num_puzzle_identifiers: rows of the puzzle embedding.
       rms_norm_eps: added to the mean square inside every norm.
       rope_theta: base of the rotary angles.
-      forward_dtype: activation dtype the checkpoint was trained with; the default to compute in.
-      q_pooling: what the Q head reads: y at the "first" position, as upstream's, or the mean of y
+      forward_dtype: activation dtype the checkpoint was trained with; the default compute dtype.
+      q_pooling: the input of the Q head: y at the "first" position, as upstream, or the mean of y
         over all positions weighted by "attention" with one learned query (`TRM.q_logits`).
 
     Raises:
-      ValueError: naming every field that breaks a rule.
+      InputError: naming every field that breaks a rule.
     """
 
     vocab_size: int
@@ -123,28 +131,17 @@ class ModelConfig:
     def __post_init__(self) -> None:
         problems: list[str] = []
 
-        def check(rule: Any, *args: Any) -> None:
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
             try:
-                rule(*args)
-            except ValueError as error:
+                if field.type is int:
+                    check_int(name, value, int(name not in _MAY_BE_ZERO))
+                elif field.type is not float:
+                    check_choice(name, value, field.type)
+                elif not _is_positive(value):
+                    raise InputError(f"{name} must be a positive number; got {value!r}")
+            except InputError as error:
                 problems.append(str(error))
-
-        for name in (
-            *("vocab_size", "seq_len", "hidden_size", "num_layers", "H_cycles", "L_cycles"),
-            *("mlp_width", "num_heads", "num_puzzle_identifiers"),
-        ):
-            check(check_int, name, getattr(self, name), 1)
-        for name in ("mlp_t_width", "prefix_len", "puzzle_emb_ndim"):
-            check(check_int, name, getattr(self, name), 0)
-        check(check_choice, "variant", self.variant, Variant)
-        check(check_choice, "positions", self.positions, Positions)
-        check(check_choice, "forward_dtype", self.forward_dtype, DType)
-        check(check_choice, "q_pooling", self.q_pooling, QPooling)
-        for name in ("rms_norm_eps", "rope_theta"):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and math.isfinite(value) and value > 0):
-                problems.append(f"{name} must be a positive number; got {value!r}")
         if not problems:
             problems = self._contradictions()
         if problems:
@@ -178,7 +175,7 @@ class ModelConfig:
         return problems
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, but q_pooling where it is "first": digests are older than it."""
+        """All fields, except q_pooling where it is "first": older digests were taken without it."""
         fields = dataclasses.asdict(self)
         if self.q_pooling == "first":
             del fields["q_pooling"]
@@ -186,7 +183,11 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "ModelConfig":
-        """Inverse of `to_dict`; unknown and missing fields are refused by name (ValueError)."""
+        """Inverse of `to_dict`.
+
+        Raises:
+          InputError: naming unknown, missing and invalid fields.
+        """
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - set(known))
         missing = sorted(
@@ -206,21 +207,20 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """How a run computes: recorded with every result, because backends differ in their defaults.
+    """Numerics of a run; recorded with every result, because backends differ in their defaults.
 
     Attributes:
       compute_dtype: dtype of activations; the float32 weights are cast to it where they are used.
-      matmul: `jax.lax.Precision` of every matrix product. A TPU runs a float32 product in bfloat16
-        passes, a GPU in TF32, unless this says "highest". "bfloat16" says so in the program, for
-        every backend alike: the operands of each product, in the derivative too, are rounded to
-        bfloat16, and it is summed and returned in float32. All else stays float32, and the Q head
-        entirely, because rollouts are ranked by its logits.
-      q_dtype: dtype of the Q head. Upstream computes it in `compute_dtype` (the default, None);
-        in bfloat16 a logit near 6 is then quantised to 1/32, and exact ties are normal.
+      matmul: `jax.lax.Precision` of every matrix product. Below "highest" a TPU computes float32
+        products in bfloat16 passes, a GPU in TF32. "bfloat16" rounds the operands of each product
+        to bfloat16 on every backend, also in derivatives, and accumulates and returns float32.
+        Everything else stays float32, including all of the Q head, whose logits rank rollouts.
+      q_dtype: dtype of the Q head; None for `compute_dtype`, as upstream. In bfloat16 a logit near
+        6 is rounded to a multiple of 1/32, and exact ties are common.
 
     Raises:
-      ValueError: when built, for an unknown value, and for matmul "bfloat16" with compute_dtype
-        "bfloat16", whose operands are bfloat16 anyway.
+      InputError: an unknown value, or matmul "bfloat16" with compute_dtype "bfloat16", whose
+        operands are bfloat16 anyway.
     """
 
     compute_dtype: DType = "float32"
@@ -248,13 +248,13 @@ class Precision:
 
     @property
     def unrounded(self) -> "Precision":
-        """This, without rounding the operands of products: for the Q head."""
+        """The same without rounding the operands of products; for the Q head."""
         return dataclasses.replace(self, matmul="highest") if self.matmul == "bfloat16" else self
 
 
 @dataclasses.dataclass(frozen=True)
 class Save:
-    """What `solve` keeps of every supervision step, beside the answers after the last.
+    """What `solve` keeps of every supervision step, in addition to the final answers.
 
     Attributes:
       answers: [B, K, D, S] int32.
@@ -262,7 +262,7 @@ class Save:
       latents: y and z, [B, K, D, L, C] in the compute dtype each: large.
 
     Raises:
-      ValueError: when built, unless each is a bool.
+      InputError: unless each is a bool.
     """
 
     answers: bool = False
@@ -286,10 +286,10 @@ class Langevin:
     Attributes:
       num_updates: N, updates between two steps.
       step_size: eta. The paper states neither.
-      gradient: False is the paper's control: the gradient term is zero, the noise stays.
+      gradient: False is the paper's control: noise without the gradient term.
 
     Raises:
-      ValueError: when built, for a setting out of range.
+      InputError: a setting out of range.
 
     Source: PTRM, Appendix C.
     """
@@ -306,16 +306,16 @@ class Langevin:
 
     @property
     def matched_sigma(self) -> float:
-        """The sigma of plain noise with the variance that the N updates add: sqrt(2 eta N)."""
+        """The sigma of plain noise with the variance of the N updates' noise: sqrt(2 eta N)."""
         return math.sqrt(2 * self.step_size * self.num_updates)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """What is static in the loop of Algorithm 1; see `solve` for the meaning of each.
+    """The static settings of the loop of Algorithm 1; `solve` documents them.
 
     Raises:
-      ValueError: when built, for a setting out of range.
+      InputError: a setting out of range.
     """
 
     depth: int = 16

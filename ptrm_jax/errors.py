@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 class PtrmError(Exception):
-    """Base class: something that the caller can mend; the message says what, and how.
+    """Base class of errors that the caller can fix; the message says how.
 
     Attributes:
       exit_status: of a command that ends with this error.
-      label: what the command prints before the message.
+      label: printed by commands before the message.
     """
 
     exit_status: ClassVar[int] = 2
@@ -22,7 +22,7 @@ class PtrmError(Exception):
 
 
 class InputError(PtrmError, ValueError):
-    """An argument or a setting that breaks a rule; raised before anything is compiled."""
+    """An invalid argument or setting; raised before anything is compiled."""
 
 
 class CheckpointError(PtrmError):
@@ -30,7 +30,7 @@ class CheckpointError(PtrmError):
 
 
 class DataError(PtrmError):
-    """A data set that cannot be read, or that does not fit the model."""
+    """A data set that cannot be read or does not fit the model."""
 
 
 class SweepError(PtrmError):

@@ -1,4 +1,4 @@
-"""What a result was made with: code, versions, platform."""
+"""Provenance of a result: code, versions, platform."""
 
 import platform
 import subprocess
@@ -13,11 +13,7 @@ from ptrm_jax.version import __version__
 
 
 def environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """Commit, versions and platform, as JSON.
-
-    Args:
-      devices: those that the work runs on.
-    """
+    """Commit, versions and platform of work on `devices`, as JSON."""
     return {
         "commit": commit(),
         "versions": {
@@ -37,9 +33,9 @@ def environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit this package was checked out at; None outside a checkout; "+" for changes."""
+    """The commit of this package's checkout, with "+" if it has changes; None outside one."""
     try:
-        # Where it lies in another repository's environment, it is not that repository's.
+        # The package may be installed inside another repository.
         if not _git("ls-files", Path(__file__).name):
             return None
         return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "--", ".") else "")
@@ -53,7 +49,7 @@ def _git(*arguments: str) -> str:
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """Where two JSON trees differ, a text for each leaf: its name, the value before and now."""
+    """Differences between two JSON trees, a text for each leaf: its name, value before and now."""
     old, new = dict(_flatten(before)), dict(_flatten(now))
     return [
         f"{name} was {old.get(name)!r} and is {new.get(name)!r}"

@@ -1,4 +1,4 @@
-"""The container of puzzles that the solver takes, and its check on the host."""
+"""`Puzzles`, the input of the solver, and its check on the host."""
 
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -20,10 +20,9 @@ class Puzzles(NamedTuple, Generic[ArrayT]):
 
     Attributes:
       inputs: [B, S] integer tokens.
-      puzzle_identifiers: [B] integer rows of the puzzle embedding; 0 where a data set has one.
-      index: [B] integer rows in the data set. The noise of a rollout is a function of it, so a
-        puzzle keeps its noise in every order, batch and shard. Not the identifier, which many
-        puzzles share.
+      puzzle_identifiers: [B] integer rows of the puzzle embedding; all 0 if it has one row.
+      index: [B] integer rows in the data set. Noise depends on it, so a puzzle keeps its noise in
+        every order, batch and shard. It is not the identifier, which many puzzles may share.
     """
 
     inputs: ArrayT
@@ -49,10 +48,10 @@ def make_puzzles(inputs: Array, puzzle_identifiers: Array | None = None) -> Puzz
 
 
 def check_puzzles(config: ModelConfig, puzzles: Puzzles) -> None:
-    """Refuses puzzles that do not fit the model; values are checked where they are known.
+    """Checks that puzzles fit the model; values are checked unless they are traced.
 
     Raises:
-      ValueError: wrong shape or dtype, an empty batch, a token outside the vocabulary, an
+      InputError: wrong shape or dtype, an empty batch, a token outside the vocabulary, an
         identifier outside the puzzle embedding, a negative index.
     """
     for name in Puzzles._fields:
@@ -79,7 +78,7 @@ def check_puzzles(config: ModelConfig, puzzles: Puzzles) -> None:
     limits = {
         "inputs": (config.vocab_size, "tokens of the vocabulary"),
         "puzzle_identifiers": (
-            # Without a puzzle embedding the identifier is never looked up.
+            # Without a puzzle embedding the identifier is not used.
             config.num_puzzle_identifiers if config.prefix_len else 2**31,
             "rows of the puzzle embedding",
         ),

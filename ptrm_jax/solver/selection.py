@@ -1,8 +1,8 @@
-"""Choosing one rollout per puzzle without looking at labels.
+"""Selection of one rollout per puzzle, without labels.
 
 A selection is a function (rollout_answers [B, K, S] int32, rollout_q_logits [B, K] float32,
 rollout_finite [B, K] bool) -> rollout [B] int32; pass your own to `solve(..., select=...)`.
-Rollouts that are not finite must never be chosen; -1 says that a puzzle has none to choose.
+It must choose a finite rollout, or -1 for a puzzle that has none.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Selection = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 def best_q(
     rollout_answers: jax.Array, rollout_q_logits: jax.Array, rollout_finite: jax.Array
 ) -> jax.Array:
-    """The rollout with the largest Q, PTRM's choice; ties go to the lowest rollout id.
+    """The rollout with the largest Q, as PTRM; ties go to the lowest rollout id.
 
     Args:
       rollout_answers: [B, K, S] int32; unused.
@@ -27,8 +27,8 @@ def best_q(
     Returns:
       rollout: [B] int32, -1 where no rollout is finite.
 
-    Source: PTRM, arXiv 2605.19943, Figure 4, last line. The tie-break is ours; in bfloat16 exact
-    ties are normal.
+    Source: PTRM, arXiv 2605.19943, Figure 4, last line. The paper states no tie-break; in bfloat16
+    exact ties are common.
     """
     del rollout_answers
     masked = jnp.where(rollout_finite, rollout_q_logits, -jnp.inf)
@@ -38,7 +38,7 @@ def best_q(
 def mode(
     rollout_answers: jax.Array, rollout_q_logits: jax.Array, rollout_finite: jax.Array
 ) -> jax.Array:
-    """The most frequent whole answer (mode@K); ties by higher Q, then the lower rollout id.
+    """The most frequent answer (mode@K); ties go to the higher Q, then the lower rollout id.
 
     Args:
       rollout_answers: [B, K, S] int32.
