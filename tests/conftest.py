@@ -1,5 +1,6 @@
 """Strict JAX for every test, eight CPU devices, and a few small models."""
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -52,14 +53,21 @@ VARIANTS = {
 }
 
 
-def small_model(variant: str = "mlp_t", precision: Precision | None = None) -> tuple[TRM, Params]:
+def small_model(
+    variant: str = "mlp_t", precision: Precision | None = None, **fields: int
+) -> tuple[TRM, Params]:
     """A random model that tells puzzles, rollouts and positions apart (no constant parameter)."""
-    model = TRM(ModelConfig(**SMALL | VARIANTS[variant]), precision or Precision())
-    params = init_params(model, jax.random.key(0))
+    model = TRM(ModelConfig(**SMALL | VARIANTS[variant] | fields), precision or Precision())
+    return model, jax.tree.map(lambda x: x, _params(model.config))
+
+
+@functools.cache
+def _params(config: ModelConfig) -> Params:
+    params = init_params(TRM(config), jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noisy = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return model, jax.tree.unflatten(tree, noisy)
+    return jax.tree.unflatten(tree, noisy)
 
 
 def random_puzzles(model: TRM, num_puzzles: int, seed: int = 0) -> Puzzles:
