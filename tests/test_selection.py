@@ -62,13 +62,13 @@ def test_choices_agree_with_the_metrics_of_the_same_rollouts() -> None:
     answers = rng.integers(0, 2, (200, 7, 2)).astype(np.int32)
     q_logits = rng.integers(-2, 3, (200, 7)).astype(np.float32)  # many ties
     finite = rng.random((200, 7)) < 0.8
-    correct = (answers == 1).all(-1) & finite
-    ids = metrics.answer_ids(answers)
-    # An answer's correctness may not depend on the flag of the rollout that gave it.
     right = (answers == 1).all(-1)
+    rollouts = metrics.Rollouts(
+        right, q_logits, finite=finite, answer_id=metrics.answer_ids(answers)
+    )
     for select, account in (
-        (best_q, metrics.first_k_best_q(correct, q_logits, 7, finite=finite)),
-        (mode, metrics.first_k_mode(right, q_logits, ids, 7, finite=finite)),
+        (best_q, metrics.best_q_at_k(rollouts, 7)),
+        (mode, metrics.mode_at_k(rollouts, 7)),
     ):
         rollout = np.asarray(select(*map(jnp.asarray, (answers, q_logits, finite))))
         chosen = np.where(rollout >= 0, right[np.arange(200), rollout], False)

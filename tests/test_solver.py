@@ -535,6 +535,23 @@ def test_save_keeps_what_it_names() -> None:
     same(whole.trajectory.q_logits[:, :, -1], whole.rollout_q_logits)
 
 
+def test_memory_does_not_grow_with_rollouts() -> None:
+    """Beyond the answers it returns `solve` holds one tile, whatever K is."""
+    model, params = small_model("mlp_t", num_layers=1, L_cycles=1, seq_len=81)
+    puzzles = random_puzzles(model, 64)
+
+    def footprint(num_rollouts: int) -> tuple[int, int]:
+        """Bytes of the returned arrays, and of everything."""
+        run = jax.jit(functools.partial(solve, model, num_rollouts=num_rollouts))
+        used = run.lower(params, KEY, puzzles).compile().memory_analysis()
+        returned = used.output_size_in_bytes
+        return returned, used.argument_size_in_bytes + used.temp_size_in_bytes + returned
+
+    (_, narrow), (returned, wide) = footprint(16), footprint(128)
+    assert returned >= 64 * 128 * 81 * 4
+    assert wide <= 1.1 * (narrow + returned)
+
+
 # --- Choosing ------------------------------------------------------------------------------------
 
 
