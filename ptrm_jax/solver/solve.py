@@ -1,8 +1,8 @@
 """PTRM as pure functions: Algorithm 1 for one tile of lanes, then for any lanes, puzzles or steps.
 
 Shape letters: B puzzles, K rollouts, D supervision steps, N = B * K lanes, T lanes of a tile, S
-tokens, L = P + S positions, C channels, V vocabulary. Devices are `ptrm_jax.mesh`'s business: to
-distribute a solve is to place its inputs.
+tokens, L = P + S positions, C channels, V vocabulary. `ptrm_jax.mesh` distributes lanes over
+devices.
 
 Source: PTRM, arXiv 2605.19943, Figure 4 and Section 5.
 """
@@ -53,7 +53,7 @@ def run_tile(net: TileModel, x: jax.Array, noise: Noise, settings: LoopSettings)
 def advance(
     net: TileModel, carry: Carry, x: jax.Array, t: jax.Array, noise: Noise, settings: LoopSettings
 ) -> Carry:
-    """One turn of its loop: the carry ([L, T, C] each) after noise and step t, from 1."""
+    """One iteration of its loop: the carry ([L, T, C] each) after noise and step t, from 1."""
     if settings.langevin is not None:
         carry = langevin_steps(net, carry, x, t, noise, settings.langevin)
     if settings.noise_when == "every":
@@ -283,7 +283,7 @@ def step(
     langevin: Langevin | None = None,
     lane_tile: int = DEFAULT_LANE_TILE,
 ) -> tuple[Carry, Heads]:
-    """Noise, then one supervision step: one turn of the loop of Algorithm 1.
+    """Noise, then one supervision step: one iteration of the loop of Algorithm 1.
 
     Args:
       model: the network.
