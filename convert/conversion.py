@@ -18,6 +18,7 @@ from convert.architecture import infer_config
 from convert.mapping import ConversionError, State, port
 from ptrm_jax import checkpoint
 from ptrm_jax.config import Precision
+from ptrm_jax.files import file_digest
 from ptrm_jax.model import TRM, Params
 
 
@@ -74,7 +75,7 @@ def convert(
         )
 
     found = files.find_checkpoint(source, config=config, dataset=dataset)
-    digest = files.file_digest(found.file)
+    digest = file_digest(found.file)
     state = files.read_state(found.file, entry=entry)
     settings = files.read_config(found.config) if found.config else None
     metadata = files.read_dataset(found.dataset) if found.dataset else None

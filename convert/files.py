@@ -4,7 +4,6 @@ Source: upstream `pretrain.py`, which writes them.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -166,12 +165,6 @@ def _first_line(error: BaseException) -> str:
 
 
 # --- Reading the files ---------------------------------------------------------------------------
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_state(path: str | os.PathLike[str], *, entry: str | None = None) -> dict[str, np.ndarray]:

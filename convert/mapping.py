@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from ptrm_jax.config import ModelConfig
-from ptrm_jax.errors import InputError
+from ptrm_jax.errors import InputError, mismatches
 from ptrm_jax.model import Params
 
 State = Mapping[str, np.ndarray]
@@ -114,14 +114,15 @@ def port(state: State, config: ModelConfig) -> Params:
         floating-point numbers; the message lists all of them.
     """
     rows = {row.upstream: row for row in table(config)}
-    problems = [f"missing {name} {list(rows[name].shape)}" for name in rows.keys() - state.keys()]
-    problems += [f"unexpected {name}" for name in state.keys() - rows.keys()]
+    problems = mismatches(
+        {name: row.shape for name, row in rows.items()},
+        {name: value.shape for name, value in state.items()},
+        lambda name, want, got: f"{name} has shape {list(got)}, expected {list(want)}",
+    )
     params: dict[str, Any] = {}
     for name in rows.keys() & state.keys():
         row, value = rows[name], state[name]
-        if value.shape != row.shape:
-            problems.append(f"{name} has shape {list(value.shape)}, expected {list(row.shape)}")
-        elif not jnp.issubdtype(value.dtype, np.floating):
+        if not jnp.issubdtype(value.dtype, np.floating):
             problems.append(f"{name} must hold floating-point numbers; got {value.dtype}")
         else:
             with np.errstate(over="ignore"):  # an overflow is reported as not finite

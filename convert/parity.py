@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert.mapping import ConversionError, State
+from ptrm_jax.errors import mismatches
 from ptrm_jax.model import TRM, Carry, Params
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
 from ptrm_jax.solver import add_noise, deep_recursion, initial_carry, selection
@@ -320,13 +321,11 @@ def _read_reference(model: TRM, path: str | os.PathLike[str]) -> dict[str, np.nd
                 }
                 if f"{name}_logits" in ref:
                     shapes[f"{name}_logits"] = (*noise, *batch, *tokens)
-    problems = [
-        f"{name} has shape {list(ref[name].shape)}, expected {list(shape)}"
-        if name in ref
-        else f"{name} is missing"
-        for name, shape in shapes.items()
-        if name not in ref or ref[name].shape != shape
-    ]
+    problems = mismatches(
+        shapes,
+        {name: array.shape for name, array in ref.items() if name in shapes},
+        lambda name, want, got: f"{name} has shape {list(got)}, expected {list(want)}",
+    )
     if not problems and int(ref["prefix_len"]) != cfg.prefix_len:
         problems.append(f"prefix_len is {int(ref['prefix_len'])}, expected {cfg.prefix_len}")
     if not problems:
