@@ -14,7 +14,7 @@ from ptrm_jax import mesh, metrics, paper as benchmarks, read_dataset, save, swe
 from ptrm_jax.__main__ import main as ptrm_main
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.model import TRM, init_params
-from ptrm_jax.sweep import SweepConfig
+from ptrm_jax.sweep import SweepConfig, pictures
 from ptrm_jax.tasks import arc, maze, ppbench
 from ptrm_jax.tasks.arc import vote as arc_vote
 
@@ -29,8 +29,9 @@ PAPER = {
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """`experiments/ptrm_sweep.py`."""
+    """`experiments/ptrm_sweep.py`, without pictures, which take longer than these sweeps."""
     monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+    monkeypatch.setattr(pictures, "PICTURES", {})
     return load_experiment("ptrm_sweep")
 
 

@@ -25,7 +25,7 @@ from conftest import load_experiment
 from ptrm_jax import load, mesh, metrics, save, sweep
 from ptrm_jax.config import Backend
 from ptrm_jax.errors import IncompleteError, SweepError
-from ptrm_jax.sweep import Result, Shard, SweepConfig, compare, journal, report, scores
+from ptrm_jax.sweep import Result, Shard, SweepConfig, compare, journal, pictures, report, scores
 from ptrm_jax.sweep.result import assemble_outcome
 from ptrm_jax.sweep.run import estimate, work
 
@@ -300,8 +300,9 @@ ARGUMENTS = [
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """`experiments/ptrm_sweep.py`."""
+    """`experiments/ptrm_sweep.py`, without pictures, which take longer than these sweeps."""
     monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+    monkeypatch.setattr(pictures, "PICTURES", {})
     return load_experiment("ptrm_sweep")
 
 
@@ -357,8 +358,10 @@ def test_the_command_resumes_merges_and_refuses(
         assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_command_interrupted_and_killed_goes_on(whole: Path, tmp_path: Path) -> None:
-    """SIGINT ends it after the unit in flight; SIGKILL at once. The summary is the same."""
+def test_a_command_interrupted_and_killed_resumes(
+    command: ModuleType, whole: Path, tmp_path: Path
+) -> None:
+    """SIGINT ends it after the unit in flight; SIGKILL at once. Resumed, the result is the same."""
     output = tmp_path / "run"
     program = [sys.executable, str(ROOT / "experiments" / "ptrm_sweep.py"), *ARGUMENTS]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
@@ -383,10 +386,7 @@ def test_a_command_interrupted_and_killed_goes_on(whole: Path, tmp_path: Path) -
         else:
             assert process.returncode == -number
         assert least <= units() < 13
-    process_done = subprocess.run(
-        [*program, "--output", str(output)], env=environment, capture_output=True, text=True
-    )
-    assert process_done.returncode == 0, process_done.stderr
+    assert command.main([*ARGUMENTS, "--output", str(output)]) == 0
     assert same(sweep.read(output), sweep.read(whole))
 
 
