@@ -101,8 +101,8 @@ def accuracy_against_depth(scores: Scores) -> "Figure":
 def q_of_right_and_wrong(scores: Scores) -> "Figure":
     """Halt logits of right and wrong rollouts after the last step (PTRM Figure 3).
 
-    Each histogram sums to 100 %, so that the few wrong rollouts of a good model are seen, and the
-    share of all rollouts stands in the label.
+    Each histogram is scaled to its own highest bin: on one scale, the narrow peak of the right
+    rollouts of a good model flattens everything else. The labels give the numbers of rollouts.
     """
     figure, axes = _new_figure(scores, len(scores.curves))
     for ax, sigma in zip(axes, scores.curves, strict=True):
@@ -110,12 +110,13 @@ def q_of_right_and_wrong(scores: Scores) -> "Figure":
         right = np.concatenate([run.q_right for run in runs])
         wrong = np.concatenate([run.q_wrong for run in runs])
         both = np.concatenate([right, wrong])
-        bins: Any = np.histogram_bin_edges(both, bins=40) if len(both) else 40
+        edges = np.histogram_bin_edges(both, bins=40) if len(both) else np.array([-1.0, 1.0])
         for style, (label, q) in enumerate({"right": right, "wrong": wrong}.items()):
-            ax.hist(
-                q,
-                bins,
-                weights=np.full(len(q), 1 / max(len(q), 1)),
+            counts = np.histogram(q, edges)[0]
+            ax.stairs(
+                counts / max(counts.max(), 1),
+                edges,
+                fill=True,
                 color=charts.colour(style),
                 alpha=0.7,
                 label=f"{label}, n={len(q)}",
@@ -124,7 +125,7 @@ def q_of_right_and_wrong(scores: Scores) -> "Figure":
         ax.set_title(f"sigma = {sigma:g}", fontsize=10)
         ax.set_xlabel("Q (logit); halts at Q > 0")
         ax.legend(title="rollouts", fontsize=8, title_fontsize=8, loc="upper center")
-    axes[0].set_ylabel("rollouts of each kind (%)")
+    axes[0].set_ylabel("rollouts per bin (% of the highest bin of their kind)")
     return figure
 
 
