@@ -125,7 +125,7 @@ def q_of_right_and_wrong(scores: Scores) -> "Figure":
         ax.set_title(f"sigma = {sigma:g}", fontsize=10)
         ax.set_xlabel("Q (logit); halts at Q > 0")
         ax.legend(title="rollouts", fontsize=8, title_fontsize=8, loc="upper center")
-    axes[0].set_ylabel("rollouts per bin (% of the highest bin of their kind)")
+    axes[0].set_ylabel("rollouts (% of highest bin)")
     return figure
 
 
