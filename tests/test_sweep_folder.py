@@ -475,29 +475,6 @@ def test_the_compare_command(
     assert "is not the folder of a sweep" in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_readme_transforms_solve(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its example, run; and what it says of the bits."""
-    text = (ROOT / "README.md").read_text()
-    (example,) = (part for part in text.split("```")[1::2] if "jax.shard_map" in part)
-    scope: dict[str, Any] = {}
-    exec(example.removeprefix("python"), scope)
-    printed = capsys.readouterr().out.splitlines()
-    said = [line.split("# ")[1] for line in example.splitlines() if line.startswith("print")]
-    assert printed == said and len(said) == 3
-    plain = scope["solve"](scope["params"], scope["key"], scope["puzzles"])
-    others = [scope["scanned"], jax.jit(scope["spread"])(scope["puzzles"])]
-    pairs = [(plain, other) for other in others]
-    for i, key in enumerate(scope["keys"]):
-        alone = scope["solve"](scope["params"], key, scope["puzzles"], sigma=1.0)
-        pairs.append((alone, jax.tree.map(lambda x, i=i: x[i, 1], scope["grid"])))
-    for alone, other in pairs:
-        for name in ("answer", "rollout", "rollout_answers"):
-            got = np.asarray(getattr(other, name)).reshape(getattr(alone, name).shape)
-            np.testing.assert_array_equal(got, getattr(alone, name))
-        got = np.asarray(other.rollout_q_logits).reshape(4, 2)
-        np.testing.assert_allclose(got, alone.rollout_q_logits, rtol=1e-4, atol=1e-4)
-
-
 def test_jax_is_asked_for_what_is_recorded() -> None:
     """The lowered program carries the precision of the settings."""
     for matmul, word in (("highest", "HIGHEST"), ("high", "HIGH"), ("default", "DEFAULT")):
