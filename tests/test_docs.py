@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import sys
+import tomllib
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FunctionType
@@ -19,6 +20,8 @@ import tyro
 from conftest import load_experiment
 from nbclient import NotebookClient
 
+import ptrm_jax
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
@@ -26,7 +29,7 @@ PAGES = sorted(
     for page in ROOT.glob(pattern)
 )
 NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.ipynb"))
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```(\S*)(.*?)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @functools.cache
@@ -35,7 +38,15 @@ def text(page: str) -> str:
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return [body for kind, body in FENCE.findall(text(page)) if kind == language]
+    """The code of a language on a page, but for files, which have a title."""
+    found = FENCE.findall(text(page))
+    return [body for kind, title, body in found if kind == language and not title]
+
+
+def files(page: str) -> dict[str, str]:
+    """The files that a page spells out, by name."""
+    found = FENCE.findall(text(page))
+    return {title.split('"')[1]: body for _, title, body in found if title.startswith(" title=")}
 
 
 def test_the_readme_is_short() -> None:
@@ -169,6 +180,28 @@ def test_examples_run(
     exec(compile(example, page, "exec"), {"__name__": "example"})
     printed = capsys.readouterr().out.splitlines()
     assert not said or printed == said
+
+
+def test_the_task_of_the_manual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder is read, its rules hold for its labels, its puzzle is read and drawn."""
+    code = files("docs/own_task.md")
+    assert set(code) == {"make_latin.py", "solve.py", "latin_squares.py", "pyproject.toml"}
+    monkeypatch.chdir(tmp_path)
+    exec(code["make_latin.py"], {})
+    data = ptrm_jax.read_dataset("latin")
+    assert len(data) == 256 and data.puzzles.inputs.shape[1] == 16 and data.vocab_size == 6
+    scope: dict[str, Any] = {}
+    exec(code["latin_squares.py"], scope)
+    task = scope["TASK"]
+    assert task.satisfies_rules(data.labels, data.puzzles.inputs).all()
+    swapped = data.labels[:, ::-1].copy()
+    swapped[:, 0] = swapped[:, 1]
+    assert not task.satisfies_rules(swapped, np.ones_like(swapped)).any()
+    (puzzle,) = re.findall(r'solve "(latin:[.\d]+)"', text("docs/own_task.md"))
+    assert task.is_text(puzzle) and task.decode(task.encode(puzzle)) == puzzle.split(":")[1]
+    assert task.draw(task.encode(puzzle)) in text("docs/own_task.md")
+    entry = tomllib.loads(code["pyproject.toml"])["project"]["entry-points"]["ptrm_jax.tasks"]
+    assert entry == {task.name: "latin_squares:TASK"}
 
 
 def test_the_example_of_the_readme_is_that_of_the_manual() -> None:
