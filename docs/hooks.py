@@ -29,6 +29,7 @@ SHOWN = (
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the files of `SHOWN` under their path in the repository."""
     root = Path(config.config_file_path).parent
     for pattern in SHOWN:
         for path in sorted(root.glob(pattern)):
@@ -38,8 +39,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    if page.file.generated_by is None:  # a page of docs/
-        depth = page.file.src_uri.count("/")
-        up = "../" * depth
-        return re.sub(rf"\]\({re.escape(up)}\.\./", f"]({up}", markdown)
-    return re.sub(r"\]\(docs/", "](", markdown)
+    """Moves the links of a page to the site's one root; lists the modules of `::: PACKAGE.*`."""
+    root = Path(config.config_file_path).parent
+
+    def modules(package: re.Match[str]) -> str:
+        folder = root.joinpath(*package[1].split("."))
+        paths = sorted(path.relative_to(root) for path in folder.rglob("*.py"))
+        names = [".".join(path.with_suffix("").parts) for path in paths if path.stem[0] != "_"]
+        return "\n".join(f"::: {name}" for name in names)
+
+    if page.file.generated_by is not None:
+        return re.sub(r"\]\(docs/", "](", markdown)
+    up = "../" * page.file.src_uri.count("/")
+    markdown = re.sub(rf"\]\({re.escape(up)}\.\./", f"]({up}", markdown)
+    return re.sub(r"^::: (\S+)\.\*$", modules, markdown, flags=re.MULTILINE)
