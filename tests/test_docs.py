@@ -21,6 +21,7 @@ from conftest import load_experiment
 from nbclient import NotebookClient
 
 import ptrm_jax
+from ptrm_jax import tasks
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -135,8 +136,18 @@ def refusal(command: str) -> str:
     return said.getvalue() or "tyro was never called"
 
 
+@pytest.fixture
+def latin(monkeypatch: pytest.MonkeyPatch) -> tasks.Task:
+    """The task of docs/own_task.md, registered for one test."""
+    scope: dict[str, Any] = {}
+    exec(files("docs/own_task.md")["latin_squares.py"], scope)
+    monkeypatch.setattr(tasks.catalog, "_TASKS", tasks.catalog._registry())
+    tasks.register(scope["TASK"])
+    return scope["TASK"]
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
-def test_commands_parse(page: str) -> None:
+def test_commands_parse(page: str, latin: tasks.Task) -> None:
     """Every command that a page names has these flags."""
     assert {command: refusal(command) for command in commands(page) if refusal(command)} == {}
 
@@ -182,7 +193,9 @@ def test_examples_run(
     assert not said or printed == said
 
 
-def test_the_task_of_the_manual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_task_of_the_manual(
+    latin: tasks.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its folder is read, its rules hold for its labels, its puzzle is read and drawn."""
     code = files("docs/own_task.md")
     assert set(code) == {"make_latin.py", "solve.py", "latin_squares.py", "pyproject.toml"}
@@ -190,18 +203,16 @@ def test_the_task_of_the_manual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     exec(code["make_latin.py"], {})
     data = ptrm_jax.read_dataset("latin")
     assert len(data) == 256 and data.puzzles.inputs.shape[1] == 16 and data.vocab_size == 6
-    scope: dict[str, Any] = {}
-    exec(code["latin_squares.py"], scope)
-    task = scope["TASK"]
-    assert task.satisfies_rules(data.labels, data.puzzles.inputs).all()
+    assert latin.satisfies_rules(data.labels, data.puzzles.inputs).all()
     swapped = data.labels[:, ::-1].copy()
     swapped[:, 0] = swapped[:, 1]
-    assert not task.satisfies_rules(swapped, np.ones_like(swapped)).any()
+    assert not latin.satisfies_rules(swapped, np.ones_like(swapped)).any()
     (puzzle,) = re.findall(r'solve "(latin:[.\d]+)"', text("docs/own_task.md"))
-    assert task.is_text(puzzle) and task.decode(task.encode(puzzle)) == puzzle.split(":")[1]
-    assert task.draw(task.encode(puzzle)) in text("docs/own_task.md")
+    assert tasks.of_text(puzzle) is latin
+    assert latin.decode(latin.encode(puzzle)) == puzzle.split(":")[1]
+    assert latin.draw(latin.encode(puzzle)) in text("docs/own_task.md")
     entry = tomllib.loads(code["pyproject.toml"])["project"]["entry-points"]["ptrm_jax.tasks"]
-    assert entry == {task.name: "latin_squares:TASK"}
+    assert entry == {latin.name: "latin_squares:TASK"}
 
 
 def test_the_example_of_the_readme_is_that_of_the_manual() -> None:
