@@ -2,24 +2,27 @@
 
 import dataclasses
 import json
+import math
 import re
 
+import jax
 import numpy as np
 import pytest
 from conftest import load_experiment
 
 import ptrm_jax
-from ptrm_jax import analysis, mesh, metrics
-from ptrm_jax.analysis import cost, exhibit, q_head, sigma, study, width
+from ptrm_jax import analysis, mesh, metrics, solver
+from ptrm_jax.analysis import cost, exhibit, langevin, q_head, sigma, study, width
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
+from ptrm_jax.config import Langevin, Save
 from ptrm_jax.metrics import Interval
-from ptrm_jax.model import flops_per_rollout_step
+from ptrm_jax.model import Carry, flops_per_rollout_step
 from ptrm_jax.sweep.config import Numerics
 
 figures = load_experiment("figures")
 
 SMALL = "--checkpoint sudoku6 --num-puzzles 4 --rollouts 2 --depth 2 --sigma 6 --devices 1"
-SMALL += " --lane-tile 4"  # with so much noise some rollouts fail
+SMALL += " --lane-tile 8"  # with so much noise some rollouts fail
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +45,7 @@ def small_study(folder, name="q_head", **own):
     defaults = kind()
     search = dataclasses.replace(defaults.search, rollouts=2, depth=2, sigma=6.0)
     inputs = dataclasses.replace(defaults.inputs, checkpoint="sudoku6", num_puzzles=4)
-    numerics = Numerics(lane_tile=4, devices=1)
+    numerics = Numerics(lane_tile=8, devices=1)
     settings = kind(inputs=inputs, search=search, numerics=numerics, **own)
     return study.Study(name, settings, folder, defaults=defaults)
 
@@ -136,6 +139,46 @@ def test_xla_counts_the_matrix_products_and_a_little_more(name):
     counted = cost.compiled_flops_per_rollout_step(model, params, 4)
     by_hand = flops_per_rollout_step(model.config)
     assert by_hand < counted < 1.1 * by_hand
+
+
+# --- Langevin dynamics; their law is tested with the solver --------------------------------------
+
+
+def test_step_sizes_have_the_variance_of_plain_noise():
+    settings = langevin.Settings(search=study.OneSigma(sigma=0.3), updates=(1, 4))
+    for number in settings.updates:
+        dynamics = settings.langevin(number, gradient=False)
+        assert dynamics == Langevin(number, 0.09 / (2 * number), gradient=False)
+        assert dynamics.matched_sigma == pytest.approx(0.3)
+    assert langevin.Settings(step_size=0.5).langevin(4).step_size == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"updates": (1, 0)}, "updates must be a whole number >= 1; got 0"),
+        ({"updates": ()}, "updates must hold at least one value"),
+        (
+            {"search": study.OneSigma(sigma=0.0)},
+            "sigma must be > 0 where the step size follows from it",
+        ),
+        ({"step_size": -1.0}, "step_size must be finite and > 0; got -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        langevin.Settings(**changes)
+
+
+def test_the_pull_by_hand():
+    # A gradient of length 6 in 4 dimensions, eta 0.5: 3 against sqrt(1 * 4) = 2.
+    gradient = np.full((1, 2, 2), 3.0)
+    np.testing.assert_allclose(langevin.pull(gradient, 0.5), [1.5])
+    # The noise it is compared with is as long as that on average.
+    rng = np.random.default_rng(0)
+    noise = math.sqrt(2 * 0.5) * rng.standard_normal((2000, 2, 2))
+    squares = np.square(noise).sum(axis=(1, 2)).mean()
+    assert math.sqrt(squares) == pytest.approx(2.0, rel=0.03)
 
 
 # --- Studies -------------------------------------------------------------------------------------
@@ -241,12 +284,12 @@ def test_an_exhibit_comes_back_and_is_shown(tmp_path):
 # --- Figures and their command -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["q_head", "width", "sigma", "cost"])
+@pytest.mark.parametrize("name", ["q_head", "width", "sigma", "langevin", "cost"])
 def test_a_figure_is_made(name, folder, tmp_path, monkeypatch):
     compared = {key: sigma.VARIANTS[key] for key in ("z_every", "z_first")}  # a program each
     monkeypatch.setattr(sigma, "VARIANTS", compared)
-    own = {"sigmas": (0.1, 6.0)} if name == "sigma" else {}
-    shown = analysis.load(name).make(small_study(folder, name, **own))
+    own = {"sigma": {"sigmas": (0.1, 6.0)}, "langevin": {"updates": (1,)}}
+    shown = analysis.load(name).make(small_study(folder, name, **own.get(name, {})))
     shown.write(tmp_path)
     assert shown.name == name and all(shown.reading)
     digest = shown.provenance["checkpoint"]["digest"]
@@ -294,6 +337,56 @@ def test_a_figure_says_what_the_sweep_says(folder):
     np.testing.assert_allclose(
         shown.data["best_q"], [[rows["best-Q@k", k, d] for d in (1, 2)] for k in (1, 2)]
     )
+
+
+def test_langevin_is_compared_with_its_control_on_the_same_noise(folder):
+    small = small_study(folder, "langevin", updates=(1,))
+    shown, prepared = langevin.make(small), small.prepared
+    one = {row["method"]: row["accuracy"] for row in shown.rows if row["choice"] == "one"}
+    step_size = small.settings.langevin(1).step_size
+    assert step_size == 6.0**2 / 2
+    for method, scale, dynamics in (
+        ("Langevin", 0.0, Langevin(1, step_size)),
+        ("without gradient", 0.0, Langevin(1, step_size, gradient=False)),
+        ("plain noise", 6.0, None),
+    ):
+        solution = mesh.solve(
+            prepared.model,
+            prepared.params,
+            jax.random.key(0, impl="threefry2x32"),
+            prepared.puzzles.puzzles,
+            num_rollouts=2,
+            depth=2,
+            sigma=scale,
+            langevin=dynamics,
+            # As in a sweep, so that the compiled programs are the sweep's.
+            save=Save(answers=True, q_logits=True),
+            lane_tile=prepared.lane_tile,
+            devices=prepared.devices,
+        )
+        right = metrics.exact(solution.rollout_answers, prepared.puzzles.labels)
+        assert one[method] == pytest.approx(right.mean())
+    gain = shown.findings["gradient_gain_one_1"]
+    assert gain.value == pytest.approx(one["Langevin"] - one["without gradient"])
+    assert {"gradient_gain", "plain_gain", "pull"} <= shown.findings.keys()
+    assert "eta=18" in shown.findings["gradient_gain"].what
+
+
+def test_gradients_are_the_solvers(folder):
+    small = small_study(folder, "langevin", updates=(1,))
+    prepared, dynamics = small.prepared, small.settings.langevin(1)
+    path = small.replay([1], range(2), sigma=0.0, langevin=dynamics)
+    gradient = langevin._gradients(small, 1, path)
+    # In another order: step by step.
+    y, z = (s[0].swapaxes(0, 1).reshape(4, *s.shape[3:]) for s in (path.y, path.z))
+    puzzles = prepared.puzzles.puzzles.take(np.full(4, 1))
+    _, alone = solver.energy(
+        prepared.model, prepared.params, Carry(y, z), puzzles, lane_tile=prepared.lane_tile
+    )
+    alone = np.asarray(alone).reshape(2, 2, *y.shape[1:]).swapaxes(0, 1)
+    scale = np.abs(alone).max()
+    np.testing.assert_allclose(gradient, alone, atol=1e-4 * scale)
+    assert scale > 0
 
 
 @pytest.mark.parametrize(
