@@ -17,7 +17,7 @@ from rich.text import Text
 from tyro.conf import Positional, arg, subcommand
 
 from ptrm_jax import console, mesh, puzzle_text
-from ptrm_jax.analysis import movie
+from ptrm_jax.analysis.boards import DOUBT
 from ptrm_jax.checkpoint import bundled, load, num_parameters, read_manifest
 from ptrm_jax.config import ModelConfig, NoiseOn, Save
 from ptrm_jax.errors import InputError
@@ -124,7 +124,7 @@ class Watch(Solve):
                 for board in boards:
                     out.print(board)
             out.print()
-        marks = f"x clue not kept, ? confidence below {100 * movie.DOUBT:.0f} %"
+        marks = f"x clue not kept, ? confidence below {100 * DOUBT:.0f} %"
         out.print(f"{marks}; {self._settings(problem)}")
 
     def _boards(self, problem: _Problem, row: int, rollout: int) -> Iterator[Text]:

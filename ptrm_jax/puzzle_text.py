@@ -11,7 +11,7 @@ import numpy as np
 from rich.text import Text
 
 from ptrm_jax import metrics, tasks
-from ptrm_jax.analysis import movie
+from ptrm_jax.analysis import boards
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.solver import Solution, Trajectory
@@ -105,15 +105,15 @@ def step_texts(
     """
     assert path.answers is not None and path.q_logits is not None and path.y is not None
     answers, q_logits = path.answers, path.q_logits
-    sure = movie.confidence(model, params, path.y)
-    film = movie.film(task, puzzle, answers, sure, q_logits)
+    sure = boards.confidence(model, params, path.y)
+    film = boards.film(task, puzzle, answers, sure, q_logits)
     valid = task.satisfies_rules(answers, puzzle)
     for step, answer in enumerate(answers, start=1):
         line = f"rollout {rollout}, step {step} of {len(answers)}, Q {q_logits[step - 1]:+.2f}, "
         line += _verdict(valid[step - 1])
         if step > 1:
             line += f", cells changed: {(answer != answers[step - 2]).sum()}"
-        yield Text(f"{line}\n") + movie.text(film, step)
+        yield Text(f"{line}\n") + boards.text(film, step)
 
 
 def _verdict(valid: bool) -> str:

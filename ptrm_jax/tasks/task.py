@@ -127,6 +127,8 @@ class Task:
         token numbers.
       given: for puzzles [..., S], the cells that are part of the puzzle rather than of the answer:
         [..., S] bool. Default: none.
+      box: for boards of S cells, rows and columns of a box, drawn with a thicker outline. Default:
+        None, no boxes.
       bundled: name of the bundled model for boards of S cells. Default: "", none.
       count_solutions: the number of solutions of a puzzle [S], up to 2; None if not available.
       puzzle_keys: for inputs and labels [B, S], numbers that are equal for puzzles which training
@@ -153,6 +155,7 @@ class Task:
     draw: Callable[..., str] = _draw
     symbols: Callable[[Any], list[str]] = _symbols
     given: Callable[[Any], np.ndarray] = lambda tokens: np.zeros(np.shape(tokens), bool)
+    box: Callable[[int], tuple[int, int] | None] = lambda num_cells: None
     bundled: Callable[[int], str] = lambda num_cells: ""
     count_solutions: Callable[[Any], int] | None = None
     puzzle_keys: Callable[[Any, Any], np.ndarray] = _keys

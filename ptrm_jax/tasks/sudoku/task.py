@@ -62,6 +62,7 @@ TASK = Task(
     draw=draw,
     decode=decode,
     symbols=lambda tokens: [char.strip(".") for char in decode(tokens)],
+    box=lambda num_cells: (board_for(num_cells).box_rows, board_for(num_cells).box_cols),
     given=lambda tokens: tokens >= FIRST_DIGIT,
     puzzle_keys=_training_keys,
     augment=augment,
