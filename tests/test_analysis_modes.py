@@ -1,17 +1,15 @@
-"""Trajectory modes: the rule on trajectories made by hand, the plane of a path, the exhibit."""
+"""Trajectory modes: the rule on trajectories made by hand, and the figure of planted ones."""
 
 import csv
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
+import planted
 import pytest
 
-from ptrm_jax import make_puzzles
 from ptrm_jax.analysis import modes
-from ptrm_jax.analysis.study import Study, Trajectories
-from ptrm_jax.sweep import Record
+from ptrm_jax.analysis.study import OneSigma
 
 
 def steps(text: str) -> np.ndarray:
@@ -44,35 +42,34 @@ def test_solved_at_is_the_least_step_without_a_wrong_one_after() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trajectory", "ending", "period"),
+    ("trajectory", "last", "ending", "period"),
     [
-        ("abcdeeee", "settled", 1),
-        ("abababab", "oscillates", 2),  # two answers in turn
-        ("zzzzabab", "oscillates", 2),  # the window begins where the turns do
-        ("xyabcabc", "oscillates", 0),  # cabc: back at c, but not for two periods
-        ("abcdefgh", "wanders", 0),
-        ("abcdeeff", "wanders", 0),  # staying is no return
-        ("abcdeeef", "wanders", 0),
-        ("zzzzabbb", "wanders", 0),  # not there for four steps yet
-        ("zzzzabba", "oscillates", 0),
-        ("aaaabcde", "wanders", 0),  # what was before the window does not count
-        ("abcdabcd", "wanders", 0),
+        ("abcdeeee", 4, "settled", 1),
+        ("abababab", 4, "oscillates", 2),  # two answers in turn
+        ("zzzzabab", 4, "oscillates", 2),  # the window begins where the turns do
+        ("xyabcabc", 4, "oscillates", 0),  # cabc: back at c, but not for two periods
+        ("abcdefgh", 4, "wanders", 0),
+        ("abcdeeff", 4, "wanders", 0),  # staying is no return
+        ("abcdeeef", 4, "wanders", 0),
+        ("zzzzabbb", 4, "wanders", 0),  # there for three steps only
+        ("zzzzabba", 4, "oscillates", 0),
+        ("aaaabcde", 4, "wanders", 0),  # what was before the window does not count
+        ("abcdabcd", 4, "wanders", 0),
+        ("abcdabcd", 8, "oscillates", 4),  # longer periods need a longer window
+        ("xxabcabc", 8, "oscillates", 0),
+        ("xxabcabc", 6, "oscillates", 3),
+        ("ababcabc", 8, "oscillates", 0),
+        ("aabbaabb", 8, "oscillates", 4),
+        ("xaxaxaxa", 8, "oscillates", 2),
+        ("aaaaaaab", 6, "wanders", 0),
+        ("aaa", 8, "settled", 1),  # a window longer than the trajectory is the trajectory
+        ("aba", 8, "oscillates", 0),
+        ("abc", 8, "wanders", 0),
     ],
 )
-def test_endings_by_hand(trajectory: str, ending: str, period: int) -> None:
-    got, p = modes.endings(answers(trajectory), last=4)
+def test_endings_by_hand(trajectory: str, last: int, ending: str, period: int) -> None:
+    got, p = modes.endings(answers(trajectory), last=last)
     assert (got[0], p[0]) == (ending, period)
-
-
-def test_longer_periods_need_a_longer_window() -> None:
-    got, period = modes.endings(answers("xxabcabc abcdabcd ababcabc aabbaabb xaxaxaxa"), last=8)
-    assert got.tolist() == ["oscillates"] * 5
-    assert period.tolist() == [0, 4, 0, 4, 2]
-    got, period = modes.endings(answers("xxabcabc aaaaaaab"), last=6)
-    assert got.tolist() == ["oscillates", "wanders"] and period.tolist() == [3, 0]
-    # A window longer than the trajectory is the trajectory.
-    got, period = modes.endings(answers("aaa aba abc"), last=8)
-    assert got.tolist() == ["settled", "oscillates", "wanders"] and period.tolist() == [1, 0, 0]
 
 
 def test_endings_by_what_the_words_say() -> None:
@@ -99,62 +96,51 @@ def test_middle_is_the_lower_median_and_the_first_of_equal() -> None:
     assert modes.middle(values, np.zeros(6, bool)) is None
 
 
-def test_exhibit_counts_every_puzzle_once(tmp_path: Path) -> None:
-    settings = modes.Settings(
-        checkpoint="maze11", num_puzzles=12, depth=6, quick=2, last=3, devices=1
+def study(correct: str, answer: str, **settings: int) -> tuple:
+    right, digest = steps(correct)[:, None], answers(answer)[:, None]
+    cells = np.where(right, 1.0, np.linspace(0.5, 0.9, right.size).reshape(right.shape))
+    run = planted.run(right, digest=digest, cell_accuracy=cells)
+    search = OneSigma(depth=right.shape[2])
+    return planted.study("modes", modes.Settings(search=search, **settings), run)
+
+
+def test_the_figure_counts_every_puzzle_once(tmp_path: Path) -> None:
+    correct = "###### .##### ..#### ....## ...#.. ...... ......"
+    shown, asked = study(
+        correct, "aaaaaa xaaaaa xyaaaa wxyzaa wxyazz abcdef xyzaba", quick=2, last=3
     )
-    study = Study("modes", settings, tmp_path)
-    (exhibit,) = modes.make(study)
+    exhibit = modes.make(shown)
+    # Medians: s* of 1 and 2; of 3 and 5; cell accuracies in order.
+    assert asked == [((0, 2, 5), (0,), 0.0)]
     files = exhibit.write(tmp_path)
     assert files == [f"modes{suffix}" for suffix in (".png", ".npz", ".csv", ".json")]
-    record = study.sweep(sigmas=(0.0,), rollouts=1, seeds=(0,)).deterministic.record
-    correct = record.correct[:, 0]
-    found = exhibit.findings
-    np.testing.assert_allclose(sum(found[name].value for name in modes.MODES), 1)
-    assert found["failed"].value == 1 - correct[:, -1].mean()
-    assert found["quick"].value == correct[:, 1:].all(axis=1).mean()
-    assert 0 < found["failed"].value < 1 and found["settled"].num_puzzles == (~correct[:, -1]).sum()
+    expected = {"quick": 2 / 7, "delayed": 2 / 7, "failed": 3 / 7, "lost": 1 / 7, "periodic": 0}
+    expected |= {"solved_at": 11 / 4, "settled": 0, "wanders": 2 / 3, "oscillates": 1 / 3}
+    values = {name: finding.value for name, finding in exhibit.findings.items()}
+    assert values == pytest.approx(expected)
+    assert exhibit.findings["settled"].num_puzzles == 3
     with (tmp_path / "modes.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 12
-    for row, right in zip(rows, correct, strict=True):
-        assert (row["mode"] == "failed") == (not right[-1])
-        assert (row["ending"] == "") == right[-1]
-    shown = {row["mode"] for row in rows if row["shown"] == "True"}
-    assert shown == {row["mode"] for row in rows}
+    assert [row["mode"] for row in rows] == ["quick"] * 2 + ["delayed"] * 2 + ["failed"] * 3
+    assert [row["ending"] for row in rows] == [""] * 4 + ["wanders", "wanders", "oscillates"]
+    assert [row["period"] for row in rows] == [""] * 4 + ["0"] * 3
+    assert [row["row"] for row in rows if row["shown"] == "True"] == ["0", "2", "5"]
     data = np.load(tmp_path / "modes.npz")
-    assert {name for name in data if name.startswith("pca_")} == {f"pca_{m}" for m in shown}
-    assert data["pca_failed"].shape == (6, 2)
+    pca = {"pca_quick", "pca_delayed", "pca_failed"}
+    assert {name for name in data if name.startswith("pca_")} == pca
+    assert all(data[name].shape == (6, 2) for name in pca)
     reading = " ".join(json.loads((tmp_path / "modes.json").read_text())["reading"])
-    assert "Of 12 puzzles" in reading and f"Of the {(~correct[:, -1]).sum()} failures" in reading
+    assert "Of 7 puzzles" in reading and "Of the 3 failures" in reading
 
 
-def test_exhibit_where_everything_is_solved_at_once(tmp_path: Path) -> None:
-    """No delayed success and no failure: nothing is said of them, and their panels say why."""
-    right = np.ones((4, 1, 3), bool)
-    record = Record(
-        *(right, right.astype(np.float32), right.astype(np.float32), right, right),
-        *(np.zeros((4, 1, 3), np.int32), np.zeros((4, 1, 3), np.uint64)),
-    )
-    y = np.arange(18, dtype=np.float32).reshape(1, 1, 3, 2, 3)
-    answers = np.zeros((1, 1, 3, 2), np.int32)
-    path = Trajectories(answers, record.q_logit[:1], right[:1], y, y, right[:1], right[:1] * 1.0)
-    study = SimpleNamespace(
-        settings=modes.Settings(depth=3),
-        sweep=lambda **_: SimpleNamespace(
-            deterministic=SimpleNamespace(record=record), provenance={}
-        ),
-        replay=lambda rows, **_: path,
-        caption=lambda result, more: more,
-        command="command",
-        puzzles=SimpleNamespace(puzzles=make_puzzles(answers[:, 0, 0].repeat(4, axis=0))),
-    )
-    (exhibit,) = modes.make(study)  # type: ignore[arg-type]
+def test_the_figure_if_everything_is_solved_at_once() -> None:
+    """No delayed success and no failure: no sentences about them, and their panels say so."""
+    shown, _ = study("### ### ### ###", "aaa aaa aaa aaa")
+    exhibit = modes.make(shown)
     assert exhibit.findings["quick"].value == exhibit.findings["solved_at"].value == 1
     assert "settled" not in exhibit.findings and len(exhibit.reading) == 2
     said = [text.get_text() for ax in exhibit.figure.axes for text in ax.texts]
     assert said.count("no such puzzle") == 2 and said.count("no failure") == 1
-    exhibit.write(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "value"), [("quick", 0), ("last", 1), ("quick", 2.5)])
