@@ -125,6 +125,20 @@ def legend_below(ax: "Axes", columns: int = 2) -> None:
         )
 
 
+def letters(axes: np.ndarray) -> None:
+    """Names panels a, b, c, ..., row by row, at their upper left corners."""
+    for place, ax in enumerate(axes.flat):
+        ax.annotate(
+            chr(ord("a") + place),
+            (0, 1),
+            xytext=(-26, 2),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontweight="bold",
+            fontsize=12,
+        )
+
+
 def png(figure: "Figure", dpi: int = 150) -> bytes:
     """A figure as the contents of a PNG file."""
     buffer = io.BytesIO()

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import planted
 import pytest
 from scipy import stats
 
-from ptrm_jax import sweep
 from ptrm_jax.analysis import basins
 from ptrm_jax.analysis.exhibit import NothingToShow
 from ptrm_jax.analysis.pca import principal_plane
-from ptrm_jax.analysis.study import Study, Trajectories
+from ptrm_jax.analysis.study import OneSigma
 
 # --- The plane -----------------------------------------------------------------------------------
 
@@ -70,7 +70,7 @@ def test_the_shown_puzzle_has_escapes_near_the_papers_share() -> None:
     assert basins.shown_puzzle(escapes, free) in (1, 2)
     escapes[2] = False
     assert basins.shown_puzzle(escapes, free) == 1
-    # Preferred are those that TRM never has right, if any rollout of theirs escapes.
+    # Puzzles that TRM never has right come first, if any of their rollouts escapes.
     assert basins.shown_puzzle(escapes, np.arange(5) == 3) == 3
     assert basins.shown_puzzle(escapes, np.arange(5) == 4) == 1
     assert basins.shown_puzzle(np.zeros((3, 4), bool), np.ones(3, bool)) == 0
@@ -98,9 +98,9 @@ def test_mixture_in_closed_form() -> None:
 
 @pytest.mark.parametrize("never", [0.0, 0.4])
 def test_fit_finds_what_was_planted(never: float) -> None:
-    planted = basins.Mixture(never, 1.5, 4.0)
-    found = basins.fit(1000 * planted.counts(24))
-    np.testing.assert_allclose(found, planted, atol=0.03, rtol=0.05)
+    true = basins.Mixture(never, 1.5, 4.0)
+    found = basins.fit(1000 * true.counts(24))
+    np.testing.assert_allclose(found, true, atol=0.03, rtol=0.05)
 
 
 def test_predictions_of_planted_shares() -> None:
@@ -127,71 +127,58 @@ def test_one_share_for_puzzles_that_differ_predicts_too_much() -> None:
     assert at.fitted.mean == pytest.approx(truth, abs=0.02)
     assert at.common.mean == pytest.approx(1 - 0.75**8, abs=0.02)
     assert at.common_gap.low > 0.2 and abs(at.own_gap.mean) < 0.02
-    # What is to be predicted takes no part in the predictions.
+    # The second half has no part in the predictions.
     (other,) = basins.predict(first, ~second, [8], num_resamples=20)
     assert (other.own, other.fitted, other.common) == (at.own, at.fitted, at.common)
 
 
-# --- The exhibit ---------------------------------------------------------------------------------
-
-
-def planted_run(right: np.ndarray) -> sweep.Run:
-    """A run in which rollouts are right and wrong as told, [B, K, D]; finite, Q 0."""
-    zero = np.zeros(right.shape)
-    finite = np.ones_like(right)
-    record = sweep.Record(right, zero, zero, finite, right, zero.astype(int), zero.astype(int))
-    return sweep.Run(0.1, 0, record, 1.0, 0.0, None)
+# --- The figure ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, list]:
+def study() -> tuple:
     """Ten puzzles: TRM has 0..4 right, had 5 right after step 1, never has the others right.
 
     Of four rollouts of puzzle 7 one escapes, the second; of puzzle 5 one is still right.
     """
-    study = Study("basins", basins.Settings(num_puzzles=10, rollouts=4, depth=3), tmp_path)
-    quiet, noisy = np.zeros((10, 1, 3), bool), np.zeros((10, 4, 3), bool)
-    quiet[:5] = noisy[:5] = quiet[5, :, 0] = noisy[5, 3] = noisy[7, 1, 1:] = True
-    runs = planted_run(quiet), (planted_run(noisy),)
-    result = sweep.Result(study.config(), study.provenance, *runs)
-    monkeypatch.setattr(study, "sweep", lambda: result)
-    asked = []
-
-    def replay(rows: list[int], rollouts: range | tuple = (0,), sigma: float = 0.1) -> Trajectories:
-        asked.append((tuple(rows), tuple(rollouts), sigma))
-        y = np.random.default_rng(len(asked)).normal(size=(1, len(rollouts), 3, 5, 2))
-        return Trajectories(*[None] * 3, y, *[None] * 3)
-
-    monkeypatch.setattr(study, "replay", replay)
-    return study, asked
+    trm, noisy = np.zeros((10, 1, 3), bool), np.zeros((10, 4, 3), bool)
+    trm[:5] = noisy[:5] = trm[5, :, 0] = noisy[5, 3] = noisy[7, 1, 1:] = True
+    settings = basins.Settings(search=OneSigma(rollouts=4, depth=3))
+    return planted.study("basins", settings, planted.run(trm), planted.run(noisy, 0.1))
 
 
-def test_the_exhibit_tells_escapes_from_late_losses(planted: tuple, tmp_path: Path) -> None:
-    study, asked = planted
-    (shown,) = basins.make(study)
+def test_the_figure_tells_escapes_from_late_losses(study: tuple, tmp_path: Path) -> None:
+    shown, asked = study
+    exhibit = basins.make(shown)
     assert asked == [((7,), (0, 1, 2, 3), 0.1), ((7,), (0,), 0.0)]
-    np.testing.assert_array_equal(shown.data["failed"], [5, 6, 7, 8, 9])
-    np.testing.assert_array_equal(shown.data["stuck"], [False, True, True, True, True])
-    assert shown.data["plane"].shape == (5, 3, 2) and shown.data["ends"].shape == (5, 2)
-    values = {name: finding.value for name, finding in shown.findings.items()}
-    assert values["failed"] == 0.5
-    assert values["escape_share"] == pytest.approx(2 / 20)
-    assert values["lost"] == pytest.approx(1 / 5)
-    assert values["escape_share_lost"] == pytest.approx(1 / 4)
-    assert values["escape_share_stuck"] == pytest.approx(1 / 16)
-    assert values["never"] == pytest.approx(3 / 5)
-    # Rollouts 0 and 1 foretell 2 and 3: puzzle 7 is seen at one half, puzzle 5 is the one solved.
-    assert values["pass_predicted"] == pytest.approx(0.75 / 5)
-    assert values["pass_measured"] == pytest.approx(1 / 5)
-    assert values["pass_common"] == pytest.approx(1 - 0.9**2)
-    assert "5 of 10 puzzles wrong" in shown.reading[0]
-    assert "3 of the 5 are never solved" in shown.reading[0]
-    assert "Puzzle 7" in shown.reading[2] and "the first is number 2" in shown.reading[2]
-    assert {"basins.png", "basins.npz", "basins.csv"} < set(shown.write(tmp_path))
+    np.testing.assert_array_equal(exhibit.data["failed"], [5, 6, 7, 8, 9])
+    np.testing.assert_array_equal(exhibit.data["stuck"], [False, True, True, True, True])
+    assert exhibit.data["plane"].shape == (5, 3, 2) and exhibit.data["ends"].shape == (5, 2)
+    values = {name: finding.value for name, finding in exhibit.findings.items()}
+    expected = {
+        "failed": 0.5,
+        "escape_share": 2 / 20,
+        "lost": 1 / 5,
+        "escape_share_lost": 1 / 4,
+        "escape_share_stuck": 1 / 16,
+        "never": 3 / 5,
+        # From rollouts 0 and 1: puzzle 7 has p = 1/2. Of 2 and 3, one solves puzzle 5.
+        "pass_predicted": 0.75 / 5,
+        "pass_measured": 1 / 5,
+        "pass_common": 1 - 0.9**2,
+    }
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
+    assert "5 of 10 puzzles wrong" in exhibit.reading[0]
+    assert "3 of the 5 puzzles are solved by none" in exhibit.reading[0]
+    assert "Puzzle 7" in exhibit.reading[2] and "the first is number 2" in exhibit.reading[2]
+    panels = [text.get_text() for ax in exhibit.figure.axes for text in ax.texts]
+    assert [text for text in panels if len(text) == 1] == list("abcdef")
+    assert all(f"{letter}: " in exhibit.caption for letter in "abcdef")
+    assert {"basins.png", "basins.npz", "basins.csv"} < set(exhibit.write(tmp_path))
 
 
-def test_nothing_to_show_without_a_failed_puzzle(planted: tuple) -> None:
-    study, _ = planted
-    study.sweep().deterministic.record.correct[:] = True
+def test_nothing_to_show_without_a_failed_puzzle(study: tuple) -> None:
+    shown, _ = study
+    shown.sweep().deterministic.rollouts.correct[:] = True
     with pytest.raises(NothingToShow, match="solves all 10 puzzles"):
-        basins.make(study)
+        basins.make(shown)
