@@ -1,16 +1,20 @@
-"""Tangents against linear maps and finite differences, rollouts against replays, ends by hand."""
+"""Tangents against linear maps and finite differences, rollouts against `solve`, ends by hand."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planted
 import pytest
+from conftest import random_puzzles
 
-from ptrm_jax import checkpoint
+from ptrm_jax import Save, load, make_puzzles, mesh
 from ptrm_jax.analysis import dynamics, tangent
 from ptrm_jax.analysis.exhibit import NothingToShow
-from ptrm_jax.analysis.study import Study
+from ptrm_jax.analysis.study import OneSigma, Study
+from ptrm_jax.data import Dataset
 from ptrm_jax.model import TRM, Carry
 from ptrm_jax.solver import initial_carry
 
@@ -81,7 +85,7 @@ def test_jvp_is_that_of_jax_where_jax_has_one() -> None:
 
 @pytest.mark.parametrize("name", ["maze11", "sudoku6"])  # attention and mlp_t
 def test_jvp_of_the_network_is_its_finite_difference(name: str) -> None:
-    model, params = checkpoint.load(name)
+    model, params = load(name)
     shape = (3, model.config.length, model.config.hidden_size)
     s, injection, v = (jax.random.normal(key, shape) for key in jax.random.split(KEY, 3))
 
@@ -95,37 +99,29 @@ def test_jvp_of_the_network_is_its_finite_difference(name: str) -> None:
     assert jnp.linalg.norm(difference - pushed) < 2e-3 * jnp.linalg.norm(pushed)
 
 
-def test_followed_rollouts_are_those_of_the_study(tmp_path: Path) -> None:
+def test_followed_rollouts_are_those_of_solve() -> None:
     """Also across calls and tiles: 15 lanes in tiles of 2, the last call filled up."""
-    settings = dynamics.Settings(
-        "sudoku6", num_puzzles=5, rollouts=3, depth=2, late=1, lane_tile=2, devices=1
-    )
-    study = Study("dynamics", settings, tmp_path)
+    model, params = planted.model()
+    puzzles, rollouts = random_puzzles(model, 5), np.array([4, 0, 7])
+    settings = {"rollouts": rollouts, "depth": 2, "lane_tile": 2, "devices": jax.devices()[:1]}
+    save = Save(answers=True, q_logits=True, latents=True)
+    start = initial_carry(model, params, 1)
     for sigma in (0.3, 0.0):
-        done, rollouts = [], [4, 0, 7]
-        followed = tangent.follow(
-            *(study.model, study.params, jax.random.key(0, impl="threefry2x32")),
-            study.puzzles.puzzles,
-            rollouts=rollouts,
-            depth=2,
-            sigma=sigma,
-            lane_tile=2,
-            devices=study.devices,
-            progress=done.append,
-        )
-        path = study.replay(range(5), rollouts, sigma=sigma)
+        done = []
+        given = (model, params, KEY, puzzles)
+        followed = tangent.follow(*given, sigma=sigma, progress=done.append, **settings)
+        path = mesh.solve(*given, sigma=sigma, save=save, **settings).trajectory
         np.testing.assert_array_equal(followed.answers, path.answers)
         np.testing.assert_array_equal(followed.finite, path.finite)
-        np.testing.assert_allclose(followed.q_logit, path.q_logit, atol=1e-4)
+        np.testing.assert_allclose(followed.q_logit, path.q_logits, atol=1e-4)
         np.testing.assert_allclose(followed.y, path.y[:, :, -1], atol=1e-4)
-        for moves, states in ((followed.move_y, path.y), (followed.move_z, path.z)):
-            step = np.sqrt(((states[:, :, 1] - states[:, :, 0]) ** 2).mean(axis=(2, 3)))
-            np.testing.assert_allclose(moves[:, :, 1], step, atol=1e-4)
-        start = initial_carry(study.model, study.params, 1)
-        first = np.sqrt(((path.z[:, :, 0] - np.asarray(start.z)) ** 2).mean(axis=(2, 3)))
-        np.testing.assert_allclose(followed.move_z[:, :, 0], first, atol=1e-4)
+        for name in ("y", "z"):
+            before, first, last = getattr(start, name), *np.moveaxis(getattr(path, name), 2, 0)
+            steps = np.stack([first - np.asarray(before), last - first], axis=2)
+            rms = np.sqrt((steps**2).mean(axis=(3, 4)))
+            np.testing.assert_allclose(getattr(followed, f"move_{name}"), rms, atol=1e-4)
         assert sum(done) == 5 * 3 * 2
-        # Every rollout has a tangent of its own, also without noise.
+        # Every rollout has its own tangent, also without noise.
         assert len(np.unique(followed.log_growth[:, :, 0])) == 15
 
 
@@ -215,7 +211,7 @@ def test_the_rollout_that_moves_least_is_chosen_by_seed() -> None:
     )
 
 
-# --- The exhibit ---------------------------------------------------------------------------------
+# --- The figure ----------------------------------------------------------------------------------
 
 
 def test_late_steps_are_at_least_one() -> None:
@@ -224,15 +220,22 @@ def test_late_steps_are_at_least_one() -> None:
 
 
 @pytest.fixture
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, list]:
+def study(monkeypatch: pytest.MonkeyPatch) -> tuple[Study, list]:
     """Four puzzles, three rollouts, four steps: of puzzle 0 all rollouts are right, of 1 two.
 
     Right ones end 0.02 apart and shrink by e every step, wrong ones 1 apart and grow by e; the
     wrong ones of puzzle 3 keep their answer. TRM has puzzles 0 and 1 right.
     """
-    settings = dynamics.Settings("sudoku6", num_puzzles=4, rollouts=3, depth=4, late=2)
-    study = Study("dynamics", settings, tmp_path)
-    labels = study.puzzles.labels.copy()
+    study = Study(
+        "dynamics", dynamics.Settings(search=OneSigma(rollouts=3, depth=4), late=2), "unused"
+    )
+    labels = np.ones((4, 6), np.int32)
+    data = Dataset("planted", make_puzzles(labels), labels, None, "", 4)
+    study.prepared = SimpleNamespace(
+        **{"model": None, "params": None, "puzzles": data, "lane_tile": 2, "devices": None},
+        provenance={},
+    )
+    study.caption = lambda more: more
     right = np.zeros((4, 3), bool)
     right[0], right[1, :2] = True, True
     asked = []
@@ -241,7 +244,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, lis
         asked.append((len(rollouts), sigma, settings["depth"]))
         good = right[:, : len(rollouts)]
         shape = good.shape
-        answers = np.broadcast_to(labels[:, None, None], (*shape, 4, 36)).copy()
+        answers = np.ones((*shape, 4, 6), np.int32)
         answers[~good] += 1
         answers[1:3, :, 2][~good[1:3]] += 1  # puzzle 3 is left alone
         ones = np.where(good, -1.0, 1.0)[..., None] * np.ones(4)
@@ -255,31 +258,31 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, lis
     return study, asked
 
 
-def test_the_exhibit_says_what_was_planted(planted: tuple, tmp_path: Path) -> None:
-    study, asked = planted
-    (shown,) = dynamics.make(study)
+def test_the_figure_says_what_was_planted(study: tuple, tmp_path: Path) -> None:
+    dynamical, asked = study
+    shown = dynamics.make(dynamical)
     assert asked == [(3, 0.1, 4), (1, 0.0, 4)]
     values = {name: finding.value for name, finding in shown.findings.items()}
-    assert values["expansion_right"] == -1 and values["expansion_wrong"] == 1
-    assert values["expansion_trm_wrong"] == 1 and values["expanding_right"] == 0
-    assert values["settled_right"] == 1 and values["calm_right"] == 1
-    assert values["settled_wrong"] == pytest.approx(3 / 7) and values["calm_wrong"] == 0
-    assert values["move_wrong"] == pytest.approx(0.5)
-    assert values["basin_threshold"] == pytest.approx(np.quantile([0.02, 0.02, 0.04, 0.02], 0.95))
-    # One basin for puzzle 0, two for 1, three each for 2 and 3; one answer for all the wrong.
-    assert values["basins_solved"] == pytest.approx(1.5) and values["basins_failed"] == 3
-    assert values["answers_solved"] == pytest.approx(1.5) and values["answers_failed"] == 1
-    assert values["together_right"] == 1 and values["together_wrong"] == 0
-    assert values["auc_expansion"] == values["auc_residual"] == values["auc_q"] == 1
-    assert values["residual_choice"] == values["best_q"] == 0.5 and values["residual_gain"] == 0
-    assert "do not tell" in shown.reading[0]  # three puzzles have wrong rollouts
+    expected = {
+        **{"expansion_right": -1, "expansion_wrong": 1, "expansion_trm_wrong": 1},
+        **{"expanding_right": 0, "settled_right": 1, "calm_right": 1, "calm_wrong": 0},
+        **{"settled_wrong": 3 / 7, "move_wrong": 0.5},
+        "basin_threshold": np.quantile([0.02, 0.02, 0.04, 0.02], 0.95),
+        # One basin for puzzle 0, two for 1, three each for 2 and 3; one answer for all the wrong.
+        **{"basins_solved": 1.5, "basins_failed": 3, "answers_solved": 1.5, "answers_failed": 1},
+        **{"together_right": 1, "together_wrong": 0},
+        **{"auc_expansion": 1, "auc_residual": 1, "auc_q": 1},
+        **{"residual_choice": 0.5, "best_q": 0.5, "residual_gain": 0},
+    }
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
+    assert "do not show" in shown.reading[0]  # three puzzles have wrong rollouts
     grows = shown.findings["expansion_wrong"]._replace(num_puzzles=5)
     assert dynamics._sign(grows) == 1 and dynamics._sign(grows._replace(low=-0.1)) == 0
     assert {"dynamics.png", "dynamics.npz", "dynamics.csv"} < set(shown.write(tmp_path))
 
 
-def test_nothing_to_show_without_two_right_rollouts(planted: tuple) -> None:
-    study, _ = planted
-    study.puzzles.labels[:] = -1  # which no answer is
+def test_nothing_to_show_without_two_right_rollouts(study: tuple) -> None:
+    dynamical, _ = study
+    dynamical.prepared.puzzles.labels[:] = -1  # which no answer is
     with pytest.raises(NothingToShow, match="are right; pass more rollouts"):
-        dynamics.make(study)
+        dynamics.make(dynamical)

@@ -1,14 +1,15 @@
-"""The recursion as a dynamical system: does it settle, does it expand, how many ends does it have?
+"""The recursion as a dynamical system: does it settle, do differences grow, where does it end?
 
-Per supervision step how far the states move and how much a small change of them grows (the largest
-finite-time Lyapunov exponent), for rollouts right and wrong in the end; at the end, what has
-settled, and the basins: groups of rollouts that have ended in one place.
+For rollouts that are right and wrong in the end: how far the states move in each supervision step
+and how much a small change of them grows (the largest finite-time Lyapunov exponent); which answers
+and states have settled at the end; and the basins, groups of rollouts that end in one place.
 
-Shape letters: B puzzles, K rollouts, D supervision steps, S tokens, F numbers of a state.
+Shape letters: B puzzles, K rollouts, D supervision steps, S tokens, F entries of a state.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -17,30 +18,44 @@ from scipy.spatial import distance
 
 from ptrm_jax import charts, metrics
 from ptrm_jax.analysis import study, tangent
-from ptrm_jax.analysis.exhibit import Exhibit, Finding, NothingToShow
+from ptrm_jax.analysis.exhibit import Exhibit, Finding, FindingUnit, NothingToShow
 from ptrm_jax.analysis.q_head import by_step
+from ptrm_jax.analysis.study import OneSigma, Study
 from ptrm_jax.config import check_int
 from ptrm_jax.data import Dataset
-from ptrm_jax.metrics import Interval
+from ptrm_jax.metrics import Interval, Rollouts
+from ptrm_jax.sweep.config import Inputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COMMON = 0.95
-"""Share of right rollouts, or of pairs of them, that a threshold taken from them lets pass."""
+"""Fraction of right rollouts, or of pairs of them, within a threshold that is taken from them."""
+
+_LABELS = {
+    "right": "rollout, right in the end",
+    "wrong": "rollout, wrong in the end",
+    "trm_right": "deterministic, right",
+    "trm_wrong": "deterministic, wrong",
+}
+_QUANTITIES = ("move_y", "move_z", "log_growth")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(study.Settings):
-    """Rollouts with a tangent each, several times the work of plain ones."""
+    """Rollouts with one tangent each, several times the work of plain ones."""
 
-    num_puzzles: int | None = 48
-    rollouts: int = 8
+    inputs: Inputs = Inputs("maze11", num_puzzles=48)
+    search: OneSigma = OneSigma(rollouts=8)
     late: int = 4
-    """The last so many steps, by which it is told what has settled; all if there are fewer."""
+    """Number of last steps that decide what has settled; all if there are fewer."""
 
     def __post_init__(self) -> None:
         check_int("late", self.late, 1)
+
+
+# --- Functions of arrays -------------------------------------------------------------------------
 
 
 def keeps_answer(answers: np.ndarray, late: int) -> np.ndarray:
@@ -55,7 +70,7 @@ def late_mean(values: np.ndarray, late: int) -> np.ndarray:
 
 
 def calm(move: np.ndarray, right: np.ndarray) -> float:
-    """How much right rollouts move at the most, all but 5 % of them; NaN if there are none.
+    """The 95 % quantile of the moves of right rollouts; NaN if there are none.
 
     Args:
       move: [B, K] float.
@@ -65,9 +80,9 @@ def calm(move: np.ndarray, right: np.ndarray) -> float:
 
 
 def noise_spread(states: np.ndarray, right: np.ndarray) -> float:
-    """How far apart right rollouts of one puzzle end, all but 5 % of their pairs.
+    """The 95 % quantile of the distances between right rollouts of one puzzle at the end.
 
-    They give the same answer, so what is between them is the noise.
+    They give the same answer, so their distance is due to the noise.
 
     Args:
       states: [B, K, F] float.
@@ -81,16 +96,14 @@ def noise_spread(states: np.ndarray, right: np.ndarray) -> float:
 
 
 def basins(states: np.ndarray, threshold: float) -> np.ndarray:
-    """Groups of end states of one puzzle: chains of steps no longer than a threshold.
+    """Groups of end states of one puzzle by single linkage: chains of close neighbours.
 
     Args:
       states: [K, F] float.
-      threshold: on the root mean square over F of the difference of two states.
+      threshold: the largest distance of neighbours, root mean square over F.
 
     Returns:
       [K] int, the basin of each, from 1.
-
-    Single linkage; the one basin of a lone state is 1.
     """
     if len(states) < 2:
         return np.ones(len(states), int)
@@ -98,35 +111,29 @@ def basins(states: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def _apart(states: np.ndarray) -> np.ndarray:
-    """Root mean square differences of all pairs of [K, F], as scipy orders pairs."""
+    """Root mean square differences of all pairs of [K, F], in scipy's order of pairs."""
     return distance.pdist(states.astype(np.float64)) / np.sqrt(states.shape[1])
 
 
 def together(basin: np.ndarray, chosen: np.ndarray) -> Interval:
-    """Chance that two chosen rollouts of one puzzle have ended in the same basin.
+    """Probability that two chosen rollouts of one puzzle end in the same basin, over all pairs.
 
-    Unlike a number of basins it does not grow with the number of rollouts.
+    Unlike the number of basins it does not grow with the number of rollouts.
 
     Args:
       basin: [B, K] int, of each rollout within its puzzle.
       chosen: [B, K] bool.
-
-    Returns:
-      The chance, over all pairs, with its interval over puzzles.
     """
     both = chosen[:, :, None] & chosen[:, None, :] & ~np.eye(chosen.shape[1], dtype=bool)
     same = both & (basin[:, :, None] == basin[:, None, :])
     return metrics.ratio_interval(same.sum(axis=(1, 2)), both.sum(axis=(1, 2)), bounds=(0, 1))
 
 
-def rate(what: np.ndarray, chosen: np.ndarray) -> Interval:
-    """Mean over chosen rollouts, [B, K] each, with its interval over puzzles.
-
-    What is not finite takes no part.
-    """
-    chosen = chosen & np.isfinite(what)
-    sums = np.where(chosen, what, 0).sum(axis=1), chosen.sum(axis=1)
-    return metrics.ratio_interval(*sums, bounds=(0, 1) if what.dtype == bool else None)
+def rate(values: np.ndarray, chosen: np.ndarray) -> Interval:
+    """Mean of the finite values of chosen rollouts, [B, K] each, with its interval over puzzles."""
+    chosen = chosen & np.isfinite(values)
+    sums = np.where(chosen, values, 0).sum(axis=1), chosen.sum(axis=1)
+    return metrics.ratio_interval(*sums, bounds=(0, 1) if values.dtype == bool else None)
 
 
 def number_of(labels: np.ndarray, finite: np.ndarray) -> np.ndarray:
@@ -134,184 +141,136 @@ def number_of(labels: np.ndarray, finite: np.ndarray) -> np.ndarray:
     return np.array([len(np.unique(row[f])) for row, f in zip(labels, finite, strict=True)])
 
 
-def _follow(study: study.Study, sigma: float) -> tangent.Followed:
-    """The rollouts of all seeds, or the deterministic one, with their tangents: [B, R * K, ...]."""
-    settings = study.settings
-    seeds = settings.seeds if sigma else settings.seeds[:1]
-    rollouts = range(settings.rollouts if sigma else 1)
-    total = len(seeds) * len(rollouts) * len(study.puzzles) * settings.depth
-    done, parts = 0, []
-
-    def progress(steps: int) -> None:
-        nonlocal done
-        done += steps
-        study.progress(done, total, f"tangents, sigma {sigma:g}")
-
-    for seed in seeds:
-        parts.append(
-            tangent.follow(
-                *(study.model, study.params),
-                jax.random.key(seed, impl="threefry2x32"),
-                study.puzzles.puzzles,
-                rollouts=rollouts,
-                depth=settings.depth,
-                sigma=sigma,
-                lane_tile=study.lane_tile,
-                devices=study.devices,
-                progress=progress,
-            )
-        )
-    return tangent.Followed(*(np.concatenate(x, axis=1) for x in zip(*parts, strict=True)))
+# --- Measure -------------------------------------------------------------------------------------
 
 
-def make(study: study.Study) -> list[Exhibit]:
-    """Moves, growth of distances, what has settled, basins; and choice by how little moves."""
-    settings, puzzles = study.settings, study.puzzles
-    late, sigma = min(settings.late, settings.depth), settings.sigma
-    noisy, quiet = _follow(study, sigma), _follow(study, 0.0)
+Group = tuple[tangent.Followed, np.ndarray]
+"""Rollouts of one sigma, fields [B, K, ...], and which of them are in the group, [B, K] bool."""
+
+
+class Dynamics(NamedTuple):
+    """What the figure shows.
+
+    Attributes:
+      late: number of last steps that `growth` and `ends` are of.
+      groups: by "right", "wrong", "trm_right" and "trm_wrong".
+      finite: [B, K] bool, noisy rollouts that are right or wrong.
+      basin: [B, K] int, of each noisy rollout, from 1; 0 where not finite.
+      num_basins: [B] int, of the noisy rollouts of each puzzle.
+      solved: [B] bool, puzzles that TRM has right.
+      growth: [B, K] float64, mean log growth of noisy rollouts over the late steps.
+      curves: by quantity and group, D intervals.
+      ends: by "expansion", "expanding", "move", "settled" and "calm" and group.
+      numbers: number of "answers" and "basins" of the puzzles that TRM "solved" and "failed".
+      pairs: fraction of pairs of "right" and of "wrong" rollouts that end in one basin.
+      aucs: how well "expansion", "residual" and "q" distinguish right from wrong rollouts.
+      choices: accuracy of choosing by "residual" and by "q", and their "gain".
+      near: largest distance within a basin, root mean square of y.
+      still: largest late move of a calm rollout, root mean square of y.
+    """
+
+    late: int
+    groups: dict[str, Group]
+    finite: np.ndarray
+    basin: np.ndarray
+    num_basins: np.ndarray
+    solved: np.ndarray
+    growth: np.ndarray
+    curves: dict[str, list[Interval]]
+    ends: dict[str, Interval]
+    numbers: dict[str, Interval]
+    pairs: dict[str, Interval]
+    aucs: dict[str, Interval]
+    choices: dict[str, Interval]
+    near: float
+    still: float
+
+
+def measure(study: Study[Settings]) -> Dynamics:
+    """Runs rollouts with tangents: of all seeds at the figure's sigma, and the deterministic one.
+
+    Raises:
+      NothingToShow: there is no wrong rollout, or no two right ones of one puzzle.
+    """
+    settings, puzzles = study.settings, study.prepared.puzzles
+    noisy, trm = _follow(study, settings.search.sigma), _follow(study, 0.0)
+    late = min(settings.late, settings.search.depth)
     right, wrong = _right_and_wrong(noisy, puzzles)
-    quiet_right, quiet_wrong = _right_and_wrong(quiet, puzzles)
-    finite = right | wrong
+    trm_right, trm_wrong = _right_and_wrong(trm, puzzles)
+    finite, solved = right | wrong, trm_right[:, 0]
+    groups = {
+        "right": (noisy, right),
+        "wrong": (noisy, wrong),
+        "trm_right": (trm, trm_right),
+        "trm_wrong": (trm, trm_wrong),
+    }
     states = noisy.y.reshape(*right.shape, -1)
     near = noise_spread(states, right)
     if not wrong.any() or np.isnan(near):
         raise NothingToShow(
-            "right rollouts are to be compared with wrong ones, by what is between two right ones "
+            "right rollouts are compared with wrong ones, by the distance between two right ones "
             f"of a puzzle; {right.sum()} of {right.size} are right; pass more rollouts, or puzzles "
             "of which the model solves some"
         )
     basin = np.zeros(right.shape, int)
     for row, which, labels in zip(states, finite, basin, strict=True):
         labels[which] = basins(row[which], near)
-    groups = {
-        "right": (noisy, right),
-        "wrong": (noisy, wrong),
-        "trm_right": (quiet, quiet_right),
-        "trm_wrong": (quiet, quiet_wrong),
-    }
-    curves = {
-        f"{name}_{who}": by_step(getattr(followed, name), chosen)
-        for name in ("move_y", "move_z", "log_growth")
-        for who, (followed, chosen) in groups.items()
-    }
     still = calm(late_mean(noisy.move_y, late), right)
-    ends = {}
-    for who, (followed, chosen) in groups.items():
-        growth = late_mean(followed.log_growth, late)
-        moves = late_mean(followed.move_y, late)
-        ends |= {
-            f"expansion_{who}": rate(growth, chosen),
-            f"expanding_{who}": rate(growth > 0, chosen),
-            f"move_{who}": rate(moves, chosen),
-            f"settled_{who}": rate(keeps_answer(followed.answers, late), chosen),
-            f"calm_{who}": rate(moves <= still, chosen),
-        }
     counts = {
         "answers": number_of(metrics.answer_ids(noisy.answers[:, :, -1]), finite),
         "basins": number_of(basin, finite),
     }
-    solved = quiet_right[:, 0]
-    judged = _judges(noisy, right, finite, late)
-    chosen = _choices(noisy, right, finite, settings.rollouts)
-
-    figure, axes = charts.new_figure(
-        study.caption(), rows=2, columns=3, size=(4.9, 4.0), margin=0.2
-    )
-    steps = np.arange(1, settings.depth + 1)
-    for ax, name, what in (
-        (axes[0, 0], "move_y", "how far y moves (RMS; a state has 1)"),
-        (axes[0, 1], "move_z", "how far z moves (RMS; a state has 1)"),
-        (axes[0, 2], "log_growth", "growth of a tangent (ln per step)"),
-    ):
-        for style, (who, label) in enumerate(_LABELS.items()):
-            values = curves[f"{name}_{who}"]
-            if not np.isnan(values[-1].mean):
-                charts.band(ax, steps, values, style, label)
-        ax.set(xlabel="supervision step", ylabel=what)
-        if name != "log_growth":
-            ax.set_yscale("log")
-            ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes[0, 2].axhline(0, color=charts.GREY, linewidth=0.8, linestyle=":")
-    _histogram(axes[1, 0], late_mean(noisy.log_growth, late), right, wrong)
-    axes[1, 0].set(xlabel=f"growth, mean of the last {late} steps (ln per step)")
-    _settled(axes[1, 1], ends, late)
-    _basins(axes[1, 2], counts["basins"], solved, right.shape[1])
-    for ax in (axes[0, 0], *axes[1]):  # the first row has one legend
-        ax.legend(fontsize=8)
-
-    findings = _findings(ends, late, sigma)
-    for name, what in (("answers", "different answers"), ("basins", "basins")):
-        for who, which in (("solved", solved), ("failed", ~solved)):
-            mean = metrics.ratio_interval(counts[name] * which, which)
-            text = f"{what} of {right.shape[1]} rollouts, puzzles that TRM has {_TRUTH[who]}"
-            findings[f"{name}_{who}"] = Finding.of(text, mean, "number")
-    findings |= {
-        "together_right": Finding.of(
-            "pairs of right rollouts in one basin", together(basin, right)
-        ),
-        "together_wrong": Finding.of(
-            "pairs of wrong rollouts in one basin", together(basin, wrong)
-        ),
-        "basin_threshold": Finding(
-            "distance within a basin, RMS of y", near, None, None, None, "number"
-        ),
-        "calm_threshold": Finding(
-            "largest move of y of a calm rollout, RMS", still, None, None, None, "number"
-        ),
-        **{
-            f"auc_{name}": Finding.of(f"AUC of {what} over rollouts", judged[name], "number")
-            for name, what in _JUDGES.items()
+    chosen = _choices(noisy, right, finite, settings.search.rollouts)
+    gain = metrics.paired_difference(chosen["residual"], chosen["q"])
+    return Dynamics(
+        late=late,
+        groups=groups,
+        finite=finite,
+        basin=basin,
+        num_basins=counts["basins"],
+        solved=solved,
+        growth=late_mean(noisy.log_growth, late),
+        curves={
+            f"{name}_{who}": by_step(getattr(followed, name), chosen)
+            for name in _QUANTITIES
+            for who, (followed, chosen) in groups.items()
         },
-        "residual_choice": Finding.of(
-            f"least move of {settings.rollouts}", metrics.interval(chosen["residual"])
-        ),
-        "best_q": Finding.of(f"best-Q@{settings.rollouts}", metrics.interval(chosen["q"])),
-        "residual_gain": Finding.of(
-            "least move against best-Q",
-            metrics.paired_difference(chosen["residual"], chosen["q"]),
-            "points",
-        ),
-    }
-    return [
-        Exhibit(
-            name="dynamics",
-            title="What right and wrong rollouts do in the end: settle or wander",
-            caption=study.caption(),
-            command=study.command,
-            reading=_reading(findings, late),
-            findings=findings,
-            provenance=study.provenance,
-            figure=figure,
-            data={
-                "step": steps,
-                **{name: np.array(values) for name, values in curves.items()},
-                "right": right,
-                "finite": finite,
-                "basin": basin,
-                "solved": solved,
-                "log_growth": noisy.log_growth,
-                "move_y": noisy.move_y,
-                "move_z": noisy.move_z,
-            },
-            rows=[
-                {"rollouts": who, "step": step, "quantity": name}
-                | dict(zip(("mean", "low", "high", "puzzles"), value, strict=True))
-                for name in ("move_y", "move_z", "log_growth")
-                for who in groups
-                for step, value in zip(steps, curves[f"{name}_{who}"], strict=True)
-            ],
+        ends=_ends(groups, still, late),
+        numbers={
+            f"{name}_{who}": metrics.ratio_interval(count * which, which)
+            for name, count in counts.items()
+            for who, which in (("solved", solved), ("failed", ~solved))
+        },
+        pairs={"right": together(basin, right), "wrong": together(basin, wrong)},
+        aucs=_aucs(noisy, right, finite, late),
+        choices={name: metrics.interval(each) for name, each in chosen.items()} | {"gain": gain},
+        near=near,
+        still=still,
+    )
+
+
+def _follow(study: Study[Settings], sigma: float) -> tangent.Followed:
+    """The rollouts of all seeds, or the deterministic one, with their tangents: [B, R * K, ...]."""
+    search, prepared = study.settings.search, study.prepared
+    seeds = search.seeds if sigma else search.seeds[:1]
+    rollouts = range(search.rollouts if sigma else 1)
+    report = study.progress(len(seeds) * len(rollouts) * len(prepared.puzzles) * search.depth)
+    parts = [
+        tangent.follow(
+            prepared.model,
+            prepared.params,
+            jax.random.key(seed, impl="threefry2x32"),
+            prepared.puzzles.puzzles,
+            rollouts=rollouts,
+            depth=search.depth,
+            sigma=sigma,
+            lane_tile=prepared.lane_tile,
+            devices=prepared.devices,
+            progress=lambda steps: report(steps, f"tangents, sigma {sigma:g}"),
         )
+        for seed in seeds
     ]
-
-
-_LABELS = {
-    "right": "rollout, right in the end",
-    "wrong": "rollout, wrong in the end",
-    "trm_right": "deterministic, right",
-    "trm_wrong": "deterministic, wrong",
-}
-_TRUTH = {"solved": "right", "failed": "wrong"}
-_JUDGES = {"expansion": "little growth", "residual": "little move", "q": "Q"}
+    return jax.tree.map(lambda *fields: np.concatenate(fields, axis=1), *parts)
 
 
 def _right_and_wrong(followed: tangent.Followed, puzzles: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -322,81 +281,116 @@ def _right_and_wrong(followed: tangent.Followed, puzzles: Dataset) -> tuple[np.n
     return correct & finite, ~correct & finite
 
 
-def _move(followed: tangent.Followed) -> np.ndarray:
-    """[B, K, D], of y and z together."""
-    return np.sqrt((np.square(followed.move_y) + np.square(followed.move_z)) / 2)
+def _ends(groups: Mapping[str, Group], still: float, late: int) -> dict[str, Interval]:
+    """What each group does in the late steps."""
+    ends: dict[str, Interval] = {}
+    for who, (followed, chosen) in groups.items():
+        growth, moves = late_mean(followed.log_growth, late), late_mean(followed.move_y, late)
+        values = {
+            "expansion": growth,
+            "expanding": growth > 0,
+            "move": moves,
+            "settled": keeps_answer(followed.answers, late),
+            "calm": moves <= still,
+        }
+        ends |= {f"{name}_{who}": rate(value, chosen) for name, value in values.items()}
+    return ends
 
 
-def _judges(
+def _last_scores(followed: tangent.Followed) -> dict[str, np.ndarray]:
+    """How little y and z together move in the last step, and Q after it: [B, K] each."""
+    move = np.sqrt((np.square(followed.move_y) + np.square(followed.move_z)) / 2)
+    return {"residual": -move[:, :, -1], "q": followed.q_logit[:, :, -1]}
+
+
+def _aucs(
     followed: tangent.Followed, right: np.ndarray, finite: np.ndarray, late: int
 ) -> dict[str, Interval]:
-    """How well growth, move and Q tell right rollouts from wrong ones: AUC."""
-    scores = {
-        "expansion": -late_mean(followed.log_growth, late),
-        "residual": -_move(followed)[:, :, -1],
-        "q": followed.q_logit[:, :, -1],
-    }
+    """AUC of little growth, little move and Q, as scores of right rollouts against wrong ones."""
+    scores = {"expansion": -late_mean(followed.log_growth, late), **_last_scores(followed)}
     return {
-        name: metrics.q_auc_interval(right, score, finite=finite) for name, score in scores.items()
-    }
-
-
-def _choices(
-    followed: tangent.Followed, right: np.ndarray, finite: np.ndarray, rollouts: int
-) -> dict[str, np.ndarray]:
-    """Whether the rollout that moves least, and that of best Q, is right: [R, B] each, by seed."""
-    scores = {"residual": -_move(followed)[:, :, -1], "q": followed.q_logit[:, :, -1]}
-    seeds = range(0, right.shape[1], rollouts)
-    return {
-        name: np.stack(
-            [
-                metrics.best_q_at_k(
-                    *(x[:, first : first + rollouts] for x in (right, score)),
-                    rollouts,
-                    finite=finite[:, first : first + rollouts],
-                )
-                for first in seeds
-            ]
-        )
+        name: metrics.q_auc_interval(Rollouts(right, score, finite))
         for name, score in scores.items()
     }
 
 
-def _findings(ends: dict[str, Interval], late: int, sigma: float) -> dict[str, Finding]:
-    """Of every group of rollouts that has some."""
-    said = {
+def _choices(
+    followed: tangent.Followed, right: np.ndarray, finite: np.ndarray, num_rollouts: int
+) -> dict[str, np.ndarray]:
+    """How often the rollout that moves least, and that of best Q, is right: [R, B], by seed."""
+    seeds = [slice(i, i + num_rollouts) for i in range(0, right.shape[1], num_rollouts)]
+
+    def choose(rollouts: Rollouts) -> np.ndarray:
+        parts = (rollouts.part(slice(None), seed) for seed in seeds)
+        return np.stack([metrics.best_q_at_k(part, num_rollouts) for part in parts])
+
+    scores = _last_scores(followed)
+    return {name: choose(Rollouts(right, score, finite)) for name, score in scores.items()}
+
+
+# --- Say -----------------------------------------------------------------------------------------
+
+
+def find(found: Dynamics, settings: Settings) -> dict[str, Finding]:
+    """The numbers of the figure."""
+    said: dict[str, tuple[str, FindingUnit]] = {
         "expansion": ("growth of a tangent, ln per step", "number"),
-        "expanding": ("rollouts in which it grows", "%"),
+        "expanding": ("rollouts in which a tangent grows", "%"),
         "move": ("move of y per step, RMS", "number"),
         "settled": ("rollouts that keep their answer", "%"),
         "calm": ("rollouts that move no more than right ones", "%"),
     }
-    found = {}
-    for name, interval in ends.items():
+    findings = {}
+    for name, interval in found.ends.items():
         quantity, who = name.split("_", 1)
         what, unit = said[quantity]
-        text = f"{what}, last {late} steps; {_LABELS[who]}"
-        text += f", sigma {sigma:g}" if who in ("right", "wrong") else ""
-        if interval.num_puzzles:
-            found[name] = Finding.of(text, interval, unit)
-    return found
+        text = f"{what}, last {found.late} steps; {_LABELS[who]}"
+        text += f", sigma {settings.search.sigma:g}" if who in ("right", "wrong") else ""
+        if interval.num_puzzles:  # the group is not empty
+            findings[name] = Finding.of(text, interval, unit)
+    of = f"of {found.finite.shape[1]} rollouts, puzzles that TRM has"
+    what_of = {"answers": "different answers", "basins": "basins"}
+    for name, interval in found.numbers.items():
+        quantity, who = name.split("_")
+        truth = "right" if who == "solved" else "wrong"
+        findings[name] = Finding.of(f"{what_of[quantity]} {of} {truth}", interval, "number")
+    for who, interval in found.pairs.items():
+        findings[f"together_{who}"] = Finding.of(f"pairs of {who} rollouts in one basin", interval)
+    for name, what, threshold in (
+        ("basin", "distance within a basin, RMS of y", found.near),
+        ("calm", "largest move of y of a calm rollout, RMS", found.still),
+    ):
+        findings[f"{name}_threshold"] = Finding.single(what, threshold, "number")
+    judges = {"expansion": "little growth", "residual": "little move", "q": "Q"}
+    for name, interval in found.aucs.items():
+        what = f"AUC of {judges[name]} over rollouts"
+        findings[f"auc_{name}"] = Finding.of(what, interval, "number")
+    width = settings.search.rollouts
+    findings["residual_choice"] = Finding.of(f"least move of {width}", found.choices["residual"])
+    findings["best_q"] = Finding.of(f"best-Q@{width}", found.choices["q"])
+    findings["residual_gain"] = Finding.of(
+        "least move against best-Q", found.choices["gain"], "points"
+    )
+    return findings
 
 
 def _sign(finding: Finding) -> int:
-    """Of a number that an interval over five puzzles or more tells from 0; otherwise 0."""
-    if (finding.num_puzzles or 0) < 5:
+    """Sign of a number whose interval, over at least five puzzles, excludes 0; otherwise 0."""
+    if (finding.num_puzzles or 0) < 5 or finding.low is None or finding.high is None:
         return 0
     return int(finding.low > 0) - int(finding.high < 0)
 
 
-def _reading(findings: dict[str, Finding], late: int) -> list[str]:
+def say(findings: Mapping[str, Finding], late: int) -> list[str]:
+    """The numbers in sentences."""
+
     def text(name: str) -> str:
         return findings[name].text()
 
     end = {
-        1: "wrong rollouts amplify small differences: they wander, as chaos does",
-        -1: "in wrong rollouts small differences shrink as well",
-        0: "these puzzles do not tell whether small differences grow in wrong rollouts",
+        1: "wrong rollouts amplify small differences, as chaotic systems do",
+        -1: "small differences shrink in wrong rollouts, too",
+        0: "these puzzles do not show whether small differences grow in wrong rollouts",
     }[_sign(findings["expansion_wrong"])]
     sentences = [
         f"Over the last {late} steps the logarithm of a small change of the state grows by "
@@ -405,61 +399,102 @@ def _reading(findings: dict[str, Finding], late: int) -> list[str]:
         f"In these steps {text('settled_wrong')} of wrong rollouts keep their answer, against "
         f"{text('settled_right')} of right ones; y moves by {text('move_wrong')} per step against "
         f"{text('move_right')}, in units of its root mean square.",
-        f"Pairs of wrong rollouts of a puzzle end in one basin for {text('together_wrong')}, pairs "
-        f"of right ones for {text('together_right')}; the distance within a basin is taken from "
-        f"right pairs, {100 * COMMON:g} % of which are nearer than "
+        f"Two wrong rollouts of a puzzle end in one basin in {text('together_wrong')} of pairs, "
+        f"two right ones in {text('together_right')}. The largest distance within a basin is the "
+        f"{100 * COMMON:g} % quantile over pairs of right rollouts, "
         f"{findings['basin_threshold'].value:.3g}.",
         f"Without labels: AUC {text('auc_expansion')} for little growth, {text('auc_residual')} "
         f"for little move, {text('auc_q')} for Q. Choosing the rollout that moves least (EqR) "
         f"solves {text('residual_choice')}, best-Q {text('best_q')}: a difference of "
         f"{text('residual_gain')}.",
     ]
-    quiet = findings.get("expansion_trm_wrong")
-    if quiet is not None:
-        where = "It takes no noise: where" if _sign(quiet) > 0 else "Where"
+    trm = findings.get("expansion_trm_wrong")
+    if trm is not None:
+        grows = "Noise is not the cause: where" if _sign(trm) > 0 else "Where"
         sentences.insert(
             2,
-            f"{where} the deterministic TRM is wrong, growth is {quiet.text()}, and "
+            f"{grows} the deterministic TRM is wrong, growth is {trm.text()}, and "
             f"{text('settled_trm_wrong')} of its answers stay.",
         )
     return sentences
 
 
-def _histogram(ax: "Axes", growth: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> None:
-    known = np.isfinite(growth)
-    bins = np.histogram_bin_edges(growth[known & (right | wrong)], bins=30)
-    for style, (who, label) in enumerate(((right, "right"), (wrong, "wrong"))):
+# --- Draw ----------------------------------------------------------------------------------------
+
+
+def draw(found: Dynamics, caption: str) -> "Figure":
+    """Curves over steps above; below growth, what has settled, and basins at the end."""
+    figure, axes = charts.new_figure(caption, rows=2, columns=3, size=(4.9, 4.2), margin=0.2)
+    labels = {
+        "move_y": "how far y moves (RMS; a state has 1)",
+        "move_z": "how far z moves (RMS; a state has 1)",
+        "log_growth": "growth of a tangent (ln per step)",
+    }
+    for ax, (name, label) in zip(axes[0], labels.items(), strict=True):
+        _draw_curves(ax, found.curves, name)
+        ax.set(xlabel="supervision step", ylabel=label)
+    axes[0, 2].axhline(0, color=charts.GREY, linewidth=0.8, linestyle=":")
+    _draw_growth(axes[1, 0], found)
+    _draw_settled(axes[1, 1], found)
+    _draw_basins(axes[1, 2], found)
+    charts.letters(axes)
+    for ax in (axes[0, 0], *axes[1]):  # the curves share one legend
+        charts.legend_below(ax)
+    return figure
+
+
+def _draw_curves(ax: "Axes", curves: Mapping[str, list[Interval]], name: str) -> None:
+    for style, (who, label) in enumerate(_LABELS.items()):
+        values = curves[f"{name}_{who}"]
+        if not np.isnan(values[-1].mean):
+            charts.band(ax, np.arange(1, len(values) + 1), values, style, label)
+    if name != "log_growth":
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _draw_growth(ax: "Axes", found: Dynamics) -> None:
+    known = np.isfinite(found.growth)
+    bins = np.histogram_bin_edges(found.growth[known & found.finite], bins=30)
+    for style, name in enumerate(("right", "wrong")):
+        _, chosen = found.groups[name]
+        count = (chosen & known).sum()
         ax.hist(
-            growth[who & known],
-            bins=bins,
-            weights=np.full((who & known).sum(), 1 / max(1, (who & known).sum())),
+            found.growth[chosen & known],
+            bins=bins.tolist(),
+            weights=np.full(count, 1 / max(1, count)),
             color=charts.colour(style),
             alpha=0.6,
-            label=f"{who.sum()} {label} rollouts",
+            label=f"{chosen.sum()} {name} rollouts",
         )
     ax.axvline(0, color=charts.GREY, linewidth=0.8, linestyle=":")
-    ax.set(ylabel="rollouts of the kind (%)")
+    ax.set(
+        xlabel=f"growth, mean of the last {found.late} steps (ln per step)",
+        ylabel="rollouts of the kind (%)",
+    )
     charts.percent(ax)
 
 
-def _settled(ax: "Axes", ends: dict[str, Interval], late: int) -> None:
+def _draw_settled(ax: "Axes", found: Dynamics) -> None:
     """Fractions of rollouts, by group."""
     names = {"settled": "answer stays", "calm": "y calm", "expanding": "tangent grows"}
     for style, (who, label) in enumerate(_LABELS.items()):
-        values = [ends[f"{name}_{who}"] for name in names]
+        values = [found.ends[f"{name}_{who}"] for name in names]
         if values[0].num_puzzles:
             x = np.arange(len(names)) + 0.12 * (style - 1.5)
             charts.points(ax, x, values, style, label, linestyle="none")
-    ax.set_xticks(range(len(names)), names.values())
-    ax.set(ylabel=f"rollouts of the kind, last {late} steps (%)", ylim=(-0.03, 1.03))
+    ax.set_xticks(range(len(names)), list(names.values()))
+    ax.set(ylabel=f"rollouts of the kind, last {found.late} steps (%)", ylim=(-0.03, 1.03))
     charts.percent(ax)
 
 
-def _basins(ax: "Axes", number: np.ndarray, solved: np.ndarray, num_rollouts: int) -> None:
-    """Puzzles by how many basins their rollouts have ended in."""
+def _draw_basins(ax: "Axes", found: Dynamics) -> None:
+    """Puzzles by the number of basins in which their rollouts end."""
+    num_rollouts = found.basin.shape[1]
     x = np.arange(1, num_rollouts + 1)
-    for style, (which, label) in enumerate(((solved, "solved"), (~solved, "not solved"))):
-        count = np.bincount(number[which], minlength=num_rollouts + 1)[1:]
+    groups = (("solved", found.solved), ("not solved", ~found.solved))
+    for style, (label, which) in enumerate(groups):
+        count = np.bincount(found.num_basins[which], minlength=num_rollouts + 1)[1:]
         ax.bar(
             x + 0.4 * (style - 0.5),
             count / max(1, which.sum()),
@@ -469,3 +504,44 @@ def _basins(ax: "Axes", number: np.ndarray, solved: np.ndarray, num_rollouts: in
         )
     ax.set(xlabel=f"basins of {num_rollouts} noisy rollouts", ylabel="puzzles of the kind (%)")
     charts.percent(ax)
+
+
+# --- The figure ----------------------------------------------------------------------------------
+
+_PANELS = (
+    "a, b: root mean square change of y and z in each step; c: growth of a small change; d: its "
+    "mean over the last steps\ne: rollouts whose answer stays, whose y moves no more than that of "
+    "right rollouts, whose tangent grows; f: groups of rollouts that end close together"
+)
+
+
+def make(study: Study[Settings]) -> Exhibit:
+    """Moves, growth of differences, what has settled, basins; choosing what moves least."""
+    found = measure(study)
+    findings = find(found, study.settings)
+    caption = study.caption(more=_PANELS)
+    steps = np.arange(1, study.settings.search.depth + 1)
+    noisy, right = found.groups["right"]
+    return study.exhibit(
+        "Right rollouts settle, wrong ones may wander: moves, growth, basins",
+        caption=caption,
+        reading=say(findings, found.late),
+        findings=findings,
+        figure=draw(found, caption),
+        data={
+            "step": steps,
+            **{name: np.array(values) for name, values in found.curves.items()},
+            "right": right,
+            "finite": found.finite,
+            "basin": found.basin,
+            "solved": found.solved,
+            **{name: getattr(noisy, name) for name in _QUANTITIES},
+        },
+        rows=[
+            {"rollouts": who, "step": step, "quantity": name}
+            | dict(zip(("mean", "low", "high", "puzzles"), value, strict=True))
+            for name in _QUANTITIES
+            for who in found.groups
+            for step, value in zip(steps, found.curves[f"{name}_{who}"], strict=True)
+        ],
+    )
