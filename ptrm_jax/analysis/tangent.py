@@ -1,10 +1,10 @@
 """How a small change of the state grows along a rollout: supervision steps, linearised.
 
-The sweep's own rollouts are run again, each with one tangent: a direction in the space of (y, z)
-that every step maps with its Jacobian and that is made a unit vector again. The mean logarithm of
-its growth over many steps is the largest finite-time Lyapunov exponent of the rollout, per
-supervision step; the noise of the rollout is part of its trajectory, and added, not differentiated.
-The first steps still turn the tangent, which starts at random, into the direction that grows most.
+The sweep's rollouts are run again, each with one tangent: a direction in the space of (y, z) that
+every step maps by its Jacobian and that is then scaled to norm 1. The mean logarithm of its growth
+over many steps is the largest finite-time Lyapunov exponent of the rollout, per supervision step.
+The noise is part of the trajectory: it is added and not differentiated. The tangent starts at
+random, and the first steps turn it towards the direction that grows most.
 
 Shape letters: B puzzles, K rollouts, D supervision steps, N lanes, S tokens, L positions,
 C channels.
@@ -14,7 +14,7 @@ Source: Benettin et al. 1980 (Lyapunov exponents by renormalised tangents).
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,45 +24,45 @@ from jax import lax
 from ptrm_jax import mesh, solver
 from ptrm_jax.config import DEFAULT_LANE_TILE
 from ptrm_jax.model import TRM, Carry, Params
-from ptrm_jax.puzzles import Puzzles
+from ptrm_jax.puzzles import ArrayT, Puzzles
 
 TILES = 3
-"""Tiles of each device in one call; between calls there is progress to report."""
+"""Tiles of each device in one call; progress is reported between calls."""
 
 
-class Followed(NamedTuple):
-    """Rollouts with what their steps do to distances.
+class Followed(NamedTuple, Generic[ArrayT]):
+    """Rollouts, and how their steps change distances.
 
     Attributes:
       log_growth: [B, K, D] float32, natural logarithm of the tangent's growth in each step.
       move_y: [B, K, D] float32, root mean square over L and C of y_t - y_{t-1}; y_0 is the initial
         carry, and the root mean square of a state is 1.
-      move_z: [B, K, D] float32, the same of z.
+      move_z: [B, K, D] float32, the same for z.
       answers: [B, K, D, S] int32.
       q_logit: [B, K, D] float32.
-      finite: [B, K, D] bool, logits and Q of the step are finite.
+      finite: [B, K, D] bool, whether the logits and Q of the step are finite.
       y: [B, K, L, C] float32, after the last step.
     """
 
-    log_growth: np.ndarray
-    move_y: np.ndarray
-    move_z: np.ndarray
-    answers: np.ndarray
-    q_logit: np.ndarray
-    finite: np.ndarray
-    y: np.ndarray
+    log_growth: ArrayT
+    move_y: ArrayT
+    move_z: ArrayT
+    answers: ArrayT
+    q_logit: ArrayT
+    finite: ArrayT
+    y: ArrayT
 
 
 def jvp(
     fn: Callable[[Any], tuple[Any, Any]], primal: Any, tangent: Any
 ) -> tuple[tuple[Any, Any], Any]:
-    """`jax.jvp`, also for functions whose derivative is only known in reverse.
+    """`jax.jvp`, also for functions that only have a VJP.
 
-    The network's products have custom VJPs, which `jax.jvp` refuses. But a VJP is linear in its
-    cotangent, and its own VJP, its transpose, is the JVP.
+    The network's products have custom VJPs, which `jax.jvp` refuses. A VJP is linear in its
+    cotangent, and the VJP of this linear map, its transpose, is the JVP.
 
     Args:
-      fn: primal -> (out, other), differentiated as to `out`.
+      fn: primal -> (out, other), where `out` is differentiated.
       primal: a pytree of arrays.
       tangent: the same.
 
@@ -85,7 +85,7 @@ def lane_norms(tree: Any) -> jax.Array:
 
 
 def unit(tree: Any) -> Any:
-    """A pytree of [N, ...] arrays with every lane at norm 1; what is 0 stays 0."""
+    """A pytree of [N, ...] arrays with every lane scaled to norm 1; lanes of 0 stay 0."""
     norm = lane_norms(tree)
     norm = jnp.where(norm > 0, norm, 1.0)
     return jax.tree.map(
@@ -100,14 +100,14 @@ def grow(
     """A trajectory with one tangent per lane.
 
     Args:
-      step: (state, time) -> (state, what to keep of the step); lanes must not mix.
+      step: (state, time) -> (state, what to keep of the step); lanes must be independent.
       state: pytree of [N, ...] arrays.
       tangent: the same.
       times: [D], passed to `step` in turn.
 
     Returns:
-      The last state; what each step kept, leading axis D; the move of each leaf of the state in
-      each step, root mean square over all but lanes, [D, N]; the logarithm of the growth of the
+      The last state; what each step kept, with leading axis D; the move of each leaf of the state
+      in each step, root mean square over all but lanes, [D, N]; the logarithm of the growth of the
       tangent in each step, [D, N] float32, -inf where nothing of it is left.
     """
 
@@ -140,12 +140,12 @@ def follow(
     lane_tile: int = DEFAULT_LANE_TILE,
     devices: Sequence[jax.Device] | None = None,
     progress: Callable[[int], None] = lambda steps: None,
-) -> Followed:
+) -> Followed[np.ndarray]:
     """Rollouts of `solve`, noise on z before every step, each with one tangent.
 
-    Every step is linearised, several times the work of `solve`. The tangent starts with independent
-    normal entries in y and z, a function of key, puzzle and rollout like the noise, and independent
-    of it.
+    Every step is linearised, which costs several times the work of `solve`. The tangent starts with
+    normal entries in y and z, which depend on key, puzzle and rollout and are independent of the
+    noise.
 
     Args:
       model: the network.
@@ -160,14 +160,14 @@ def follow(
       progress: called with the rollout-steps just finished.
 
     Returns:
-      numpy arrays on the host.
+      Arrays on the host.
 
     Raises:
-      ValueError: as `solve`.
+      InputError: as `solve`.
     """
     devices = tuple(devices) if devices is not None else mesh.local_devices()
-    rollouts = solver.check_solve(model, params, key, puzzles, sigma, 1, np.asarray(rollouts))
-    lanes = jax.tree.map(np.asarray, solver.make_lanes(len(puzzles.index), rollouts))
+    ids = solver.check_solve(model, params, key, puzzles, sigma, 1, np.asarray(rollouts))
+    lanes = jax.tree.map(np.asarray, solver.make_lanes(len(puzzles.index), ids))
     num_lanes, chunk = len(lanes.row), TILES * lane_tile * len(devices)
     run = _spread(model, depth, lane_tile, devices)
     parts = []
@@ -194,9 +194,13 @@ def _spread(
     def run_tile(
         params: Params, key: jax.Array, sigma: jax.Array, puzzles: Puzzles, rollout: jax.Array
     ) -> Followed:
-        def step(carry: Carry, t: jax.Array) -> tuple[Carry, jax.Array]:
+        def step(carry: Carry, t: jax.Array) -> tuple[Carry, tuple[jax.Array, ...]]:
             carry, heads = solver.step(
-                *(model, params, key, carry, puzzles),
+                model,
+                params,
+                key,
+                carry,
+                puzzles,
                 rollout=rollout,
                 t=t,
                 sigma=sigma,
@@ -215,13 +219,9 @@ def _spread(
             jax.vmap(start)(puzzles.index, rollout),
             jnp.arange(1, depth + 1, dtype=jnp.int32),
         )
-        return Followed(
-            *(
-                jnp.swapaxes(x, 0, 1)
-                for x in (log_growth, move.y, move.z, answers, q_logits, finite)
-            ),
-            carry.y.astype(jnp.float32),
-        )
+        by_step = (log_growth, move.y, move.z, answers, q_logits, finite)
+        fields = [*(jnp.swapaxes(x, 0, 1) for x in by_step), carry.y.astype(jnp.float32)]
+        return Followed(*fields)
 
     def run(shared: Any, lanes: tuple[Puzzles, jax.Array]) -> Followed:
         params, key_data, sigma = shared
