@@ -182,3 +182,11 @@ def test_nothing_to_show_without_a_failed_puzzle(study: tuple) -> None:
     shown.sweep().deterministic.rollouts.correct[:] = True
     with pytest.raises(NothingToShow, match="solves all 10 puzzles"):
         basins.make(shown)
+
+
+def test_nothing_to_show_of_one_rollout() -> None:
+    settings = basins.Settings(search=OneSigma(rollouts=1, depth=3))
+    wrong = planted.run(np.zeros((2, 1, 3), bool))
+    shown, _ = planted.study("basins", settings, wrong)
+    with pytest.raises(NothingToShow, match="no second half"):
+        basins.make(shown)

@@ -180,6 +180,7 @@ def test_choice_without_an_escape() -> None:
     }
     chosen = movie.choose(trm, rollouts(**noisy))
     assert chosen[:2] == (1, 0) and not chosen.escapes.any()  # 0.2 apart; the others 0.1
+    assert movie.Movie(None, chosen, None, {}).story.startswith("where the two differ most")
     for nothing in ({"answer": [[1, 1]] * 3}, {"q": [[np.nan, np.nan]] * 3}):
         with pytest.raises(NothingToShow, match="ends with the answer of TRM"):
             movie.choose(trm, rollouts(**noisy | nothing))
