@@ -1,57 +1,55 @@
-"""Speed and memory of `solve`, speed of training, as ratios measured side by side in one run.
+"""Measures speed and memory of `solve` and speed of training, as ratios within one run.
 
     python experiments/benchmark.py speed     # needs torch: pip install -e ".[convert]"
-    python experiments/benchmark.py training  # too, and a C++ compiler for torch.compile
+    python experiments/benchmark.py training  # also a C++ compiler, for torch.compile
     python experiments/benchmark.py layouts
     python experiments/benchmark.py memory
     python experiments/benchmark.py rules
 
 `speed`: rollout-steps per second at the full TRM-MLP size (random weights; 25.6 GFLOP each), in
-float32 and with matmul precision "bfloat16", against this machine's matrix product, of float32 and
-of bfloat16 summed in float32, and against the plain PyTorch statement of the same model in
-`convert/torch_trm.py`, eager, float32 and bfloat16. All take turns in every round; the medians of
-the ratios count. About five minutes on two CPU cores; nothing else should run.
+float32 and with matmul precision "bfloat16", compared with this machine's matrix product, in
+float32 and in bfloat16 summed in float32, and with the plain PyTorch statement of the same model in
+`convert/torch_trm.py`, eager, float32 and bfloat16. The programs take turns in every round; medians
+of the ratios are printed. About five minutes on two idle CPU cores.
 
 `training`: samples per second of one optimiser step of the preset `sudoku9` (a sample is one row
-for one supervision step), likewise, against the matrix products and against the PyTorch statement
-of the same step in `convert/torch_training.py`, eager and compiled, float32 and bfloat16.
+for one supervision step), compared with the matrix products and with the PyTorch statement of the
+same step in `convert/torch_training.py`, eager and compiled, float32 and bfloat16.
 
-`layouts`: what spreading costs: pmap and mesh on one device against a plain jit; and a sweep by two
-processes with a core each, in one folder, against two sweeps that know nothing of each other.
+`layouts`: the cost of distribution: pmap and mesh on one device against a plain jit; and a sweep by
+two processes with a core each, in one folder, against two independent sweeps.
 
-`memory`: the buffers XLA assigns to `solve` on the bundled model, 64 puzzles, for K = 16 and 128.
+`memory`: the buffers that XLA assigns to `solve` for the bundled model, 64 puzzles, K = 16 and 128.
 
-`rules`: seconds of one core to read, check and encode 10,000 puzzles from a file, and to check 100
+`rules`: seconds on one core to read, check and encode 10,000 puzzles from a file, and to check 100
 answers to each against the rules; 9x9 Sudokus and 13x13 mazes.
 """
 
 import dataclasses
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
 import ptrm_jax
-from ptrm_jax import mesh, tasks
-from ptrm_jax.config import MatmulPrecision, swiglu_width
+from ptrm_jax import mesh, tasks, timing
+from ptrm_jax.config import Backend, MatmulPrecision, swiglu_width
 from ptrm_jax.model import flops_per_rollout_step, init_params
-from ptrm_jax.sweep import journal, plan as units
+from ptrm_jax.sweep import folder as sweep_folder, journal
 from ptrm_jax.tasks import maze, sudoku
 from ptrm_jax.training import presets
 from ptrm_jax.training.examples import augmentation
 from ptrm_jax.training.step import Examples, init_state, make_model, make_step, place
 
-# Sudoku-Extreme, mlp_t: the published configuration.
+# The published configuration for Sudoku-Extreme, mlp_t.
 FULL = ptrm_jax.ModelConfig(
     vocab_size=11,
     seq_len=81,
@@ -69,15 +67,8 @@ FULL = ptrm_jax.ModelConfig(
 )
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call, its result awaited."""
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - start
-
-
 def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int) -> None:
-    """Prints rollout-steps per second of every side, and the ratios."""
+    """Prints rollout-steps per second of every program, and ratios."""
     import torch
 
     from convert import mapping
@@ -93,7 +84,10 @@ def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int)
 
     def solve(precision: ptrm_jax.Precision) -> object:
         return mesh.solve(
-            *(ptrm_jax.TRM(FULL, precision), placed, jax.random.key(1), puzzles),
+            ptrm_jax.TRM(FULL, precision),
+            placed,
+            jax.random.key(1),
+            puzzles,
             num_rollouts=1,
             depth=depth,
             sigma=0.3,
@@ -122,14 +116,13 @@ def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int)
     )
     race(
         {
-            "float32": (lambda: solve(ptrm_jax.Precision()), lanes * depth),
-            "bfloat16 products": (
-                lambda: solve(ptrm_jax.Precision(matmul="bfloat16")),
-                lanes * depth,
+            "float32": timing.Side(lambda: solve(ptrm_jax.Precision()), lanes * depth),
+            "bfloat16 products": timing.Side(
+                lambda: solve(ptrm_jax.Precision(matmul="bfloat16")), lanes * depth
             ),
-            **gemms(flops),
-            "PyTorch float32": (torch_step(torch.float32), torch_batch),
-            "PyTorch bfloat16": (torch_step(torch.bfloat16), torch_batch),
+            **timing.matrix_products(flops),
+            "PyTorch float32": timing.Side(torch_step(torch.float32), torch_batch),
+            "PyTorch bfloat16": timing.Side(torch_step(torch.bfloat16), torch_batch),
         },
         "rollout-steps",
         flops,
@@ -139,7 +132,7 @@ def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int)
 
 
 def training(rounds: int) -> None:
-    """Prints samples per second of one optimiser step of every side, and the ratios."""
+    """Prints samples per second of an optimiser step of every program, and ratios."""
     import torch
 
     from convert import mapping
@@ -188,7 +181,7 @@ def training(rounds: int) -> None:
             ema_decay=0.999,
         )
 
-    # Forward through every cycle; backward, twice that, through the last.
+    # Forward through every cycle, backward through the last, at twice the cost.
     flops = flops_per_rollout_step(cfg) * (cfg.H_cycles + 2) // cfg.H_cycles
     print(
         f"sudoku9, one optimiser step of {num_rows} rows, {flops / 1e9:.2f} GFLOP each; "
@@ -197,65 +190,67 @@ def training(rounds: int) -> None:
         f"{_torch_line()}"
     )
     sides = {
-        "float32": (ours("highest"), num_rows),
-        "bfloat16 products": (ours("bfloat16"), num_rows),
-        **gemms(flops),
+        "float32": timing.Side(ours("highest"), num_rows),
+        "bfloat16 products": timing.Side(ours("bfloat16"), num_rows),
+        **timing.matrix_products(flops),
     }
     for dtype in (torch.float32, torch.bfloat16):
         for compiled in (False, True):
             name = str(dtype).removeprefix("torch.") + (" compiled" if compiled else "")
-            sides[f"PyTorch {name}"] = (theirs(dtype, compiled), num_rows)
+            sides[f"PyTorch {name}"] = timing.Side(theirs(dtype, compiled), num_rows)
     race(sides, "samples", flops, rounds, num_ours=2)
 
 
 def layouts(rounds: int) -> None:
-    """Prints rollout-steps per second by back end, and of processes together and alone."""
+    """Prints rollout-steps per second by back end, and of joint and independent processes."""
     devices = mesh.local_devices(1)
     model, params = ptrm_jax.load("sudoku9")
     params = mesh.replicate(params, devices)
     puzzles = ptrm_jax.read_dataset("sudoku9").head(16).puzzles
-    key, settings = jax.random.key(0), {"num_rollouts": 4, "depth": 16}
+    key = jax.random.key(0)
+    settings: dict[str, Any] = {"num_rollouts": 4, "depth": 16}
 
     def plain() -> object:
         return jax.device_get(ptrm_jax.solve(model, params, key, puzzles, **settings))
 
-    def spread(backend: Literal["pmap", "mesh"]) -> Callable[[], object]:
+    def spread(backend: Backend) -> Callable[[], object]:
         return lambda: mesh.solve(
             model, params, key, puzzles, **settings, devices=devices, backend=backend
         )
 
     flops = flops_per_rollout_step(model.config)
     print(f"sudoku9, 64 lanes x 16 steps, {_jax_line(devices)}")
-    sides = {"jit": plain, "pmap": spread("pmap"), "mesh": spread("mesh")}
-    race({name: (side, 64 * 16) for name, side in sides.items()}, "rollout-steps", flops, rounds)
+    calls = {"jit": plain, "pmap": spread("pmap"), "mesh": spread("mesh")}
+    sides = {name: timing.Side(call, 64 * 16) for name, call in calls.items()}
+    race(sides, "rollout-steps", flops, rounds)
     _processes(rounds)
 
 
 def _processes(rounds: int) -> None:
-    """Two processes of one sweep against two sweeps, pinned to a core each."""
-    ratios = []
+    """Two processes of one sweep against two sweeps, each process pinned to a core."""
+    rates = []
     cores = sorted(os.sched_getaffinity(0))[:2]
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             together = _rate(cores, [(f"{folder}/one", f"{i}/2") for i in range(2)])
             alone = _rate(cores, [(f"{folder}/{i}", f"{i}/2") for i in range(2)])
-        ratios.append(together / alone)
+        rates.append((together, alone))
         print(f"round {number + 1}: {together:.0f} and {alone:.0f} rollout-steps/s")
-    ratios.sort()
+    found = timing.ratio(*zip(*rates, strict=True))
     print(
-        f"two processes of one sweep against two sweeps side by side: "
-        f"{statistics.median(ratios):.3f} [{ratios[0]:.3f}, {ratios[-1]:.3f}]"
+        f"two processes of one sweep against two sweeps side by side: {found.median:.3f} "
+        f"[{found.low:.3f}, {found.high:.3f}]"
     )
 
 
 def _rate(cores: Sequence[int], runs: Sequence[tuple[str, str]]) -> float:
-    """Rollout-steps per second of sweeps run at once, a core each, compilation apart."""
+    """Rollout-steps per second of sweeps run at once, a core each, without compilation."""
     program = [sys.executable, str(Path(__file__).with_name("ptrm_sweep.py"))]
     program += ["--num-puzzles", "32", "--rollouts", "16", "--sigmas", "0.3", "--no-equal-compute"]
     processes = []
     all_cores = os.sched_getaffinity(0)
     for core, (output, shard) in zip(cores, runs, strict=True):
-        os.sched_setaffinity(0, {core})  # which a new process inherits
+        os.sched_setaffinity(0, {core})  # inherited by the new process
         processes.append(
             subprocess.Popen(
                 [*program, "--output", output, "--shard", shard],
@@ -266,64 +261,24 @@ def _rate(cores: Sequence[int], runs: Sequence[tuple[str, str]]) -> float:
         )
     os.sched_setaffinity(0, all_cores)
     for process in processes:
-        if process.wait() not in (0, 3):  # 3: the other shard's units are elsewhere
+        if process.wait() not in (0, 3):  # 3: units of the other shard are missing
             raise RuntimeError("a sweep failed")
     rate = 0.0
     for output, shard in runs:
         name = f"shard-{shard.replace('/', '-of-')}.journal"
         records = journal.read_one(Path(output) / "journal" / name).payloads
-        parts = [units.unpack(payload)[1] for payload in records]
+        parts = [sweep_folder.unpack(payload)[1] for payload in records]
         rate += sum(p.unit.rollout_steps for p in parts) / sum(p.seconds for p in parts)
     return rate
 
 
-def gemms(flops: int) -> dict[str, tuple[Callable[[], object], float]]:
-    """Matrix products, summed in float32, as sides of a race: their worth by their arithmetic."""
-    product = jax.jit(
-        lambda a: jnp.matmul(a, a, precision="highest", preferred_element_type=jnp.float32)
-    )
-
-    def side(dtype: jnp.dtype) -> tuple[Callable[[], object], float]:
-        a = jnp.ones((2048, 2048), dtype)
-        return lambda: [product(a) for _ in range(16)], 16 * 2 * 2048**3 / flops
-
-    return {f"{dtype} GEMM": side(jnp.dtype(dtype)) for dtype in ("float32", "bfloat16")}
-
-
 def race(
-    sides: dict[str, tuple[Callable[[], object], float]],
-    unit: str,
-    flops: int,
-    rounds: int,
-    num_ours: int = 1,
+    sides: dict[str, timing.Side], unit: str, flops: int, rounds: int, num_ours: int = 1
 ) -> None:
-    """Lets every side take turns and prints rates, and ratios of the first sides to the others.
-
-    Args:
-      sides: name to (one call, what it does in units).
-      unit: name of the work.
-      flops: of one unit.
-      rounds: turns of every side.
-      num_ours: of how many sides the ratios are printed.
-    """
-    for run, _ in sides.values():
-        seconds(run)  # compiles
-        seconds(run)  # warms up
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, (run, work) in sides.items():
-            rates[name].append(work / seconds(run))
-    ours = list(sides)[:num_ours]
+    """Prints the rates of all sides, and ratios of the first ones, as `timing.table`."""
+    rates = timing.rates(sides, rounds)
     print(f"{rounds} rounds; medians, and of ratios [lowest, highest]\n")
-    heads = "".join(f"{name + ' against it':>30}" for name in ours)
-    print(f"{'':25}{unit + '/s':>16}{'GFLOP/s':>9}{heads}")
-    for name, own in rates.items():
-        line = f"{name:25}{statistics.median(own):16.2f}{statistics.median(own) * flops / 1e9:9.0f}"
-        for first in ours:
-            ratios = sorted(s / r for s, r in zip(rates[first], own, strict=True))
-            versus = f"{statistics.median(ratios):.2f}  [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
-            line += f"{versus if name != first else '':>30}"
-        print(line.rstrip())
+    print(timing.table(rates, unit, flops, num_ours))
 
 
 def _jax_line(devices: Sequence[jax.Device]) -> str:
@@ -337,7 +292,7 @@ def _torch_line() -> str:
 
 
 def footprint(num_rollouts: int, num_puzzles: int = 64, depth: int = 16) -> dict[str, int]:
-    """Bytes XLA assigns to `solve` on the bundled sudoku9: arguments, temporary, returned."""
+    """Bytes that XLA assigns to `solve` for the bundled sudoku9, by kind."""
     model, params = ptrm_jax.load("sudoku9")
     puzzles = ptrm_jax.read_dataset("sudoku9").head(num_puzzles).puzzles
     key = jax.random.key(0)
@@ -347,6 +302,7 @@ def footprint(num_rollouts: int, num_puzzles: int = 64, depth: int = 16) -> dict
         )
     )
     used = run.lower(params, puzzles).compile().memory_analysis()
+    assert used is not None
     return {
         "arguments": used.argument_size_in_bytes,
         "temporary": used.temp_size_in_bytes,
@@ -355,7 +311,7 @@ def footprint(num_rollouts: int, num_puzzles: int = 64, depth: int = 16) -> dict
 
 
 def memory() -> None:
-    """Prints what `solve` holds at two widths."""
+    """Prints the memory of `solve` at two widths."""
     sizes = {k: footprint(k) for k in (16, 128)}
     print("solve, sudoku9, 64 puzzles, D=16, answers and Q only; bytes")
     print("     K" + "".join(f"{name:>14}" for name in (*sizes[16], "peak")))
@@ -369,7 +325,7 @@ def memory() -> None:
 
 
 def rules() -> None:
-    """Prints seconds of reading and of checking answers, on one core."""
+    """Prints seconds on one core of reading puzzles and of checking answers."""
     num_puzzles, num_rollouts, part = 10_000, 100, 500
     rng = np.random.default_rng(0)
     print(f"{num_puzzles:,} puzzles x {num_rollouts} answers, seconds of one core")
@@ -385,7 +341,7 @@ def rules() -> None:
             reading = time.process_time() - start
         checking, right = 0.0, 0
         for first in range(0, num_puzzles, part):
-            # Half of the answers are the label, half have one cell changed.
+            # Half of the answers are the label; in the others one cell is changed.
             answers = np.repeat(labels[first : first + part, None], num_rollouts, axis=1)
             cells = rng.integers(0, answers.shape[-1], (part, num_rollouts // 2, 1))
             np.put_along_axis(answers[:, ::2], cells, 1, axis=-1)
@@ -404,28 +360,26 @@ def main(
     lane_tile: int = 4,
     torch_batch: int = 32,
 ) -> None:
-    """Measure.
+    """Measure speed and memory.
 
     Args:
-      what: which measurement.
-      rounds: turns of every side.
-      lanes: rollouts of one call of solve.
-      depth: supervision steps of one call of solve.
-      lane_tile: rollouts that go through the network together.
-      torch_batch: rollouts of one call of PyTorch.
+      what: the measurement.
+      rounds: rounds in which the programs take turns.
+      lanes: `speed`: rollouts of one call of solve.
+      depth: `speed`: supervision steps of one call of solve.
+      lane_tile: `speed`: rollouts that pass through the network together.
+      torch_batch: `speed`: rollouts of one call of PyTorch.
     """
     mesh.use_cpu_cores()
-    if what == "speed":
-        speed(rounds, lanes, depth, lane_tile, torch_batch)
-    elif what == "training":
-        training(rounds)
-    elif what == "layouts":
-        layouts(rounds)
-    elif what == "memory":
-        memory()
-    else:
-        rules()
+    measurements = {
+        "speed": lambda: speed(rounds, lanes, depth, lane_tile, torch_batch),
+        "training": lambda: training(rounds),
+        "layouts": lambda: layouts(rounds),
+        "memory": memory,
+        "rules": rules,
+    }
+    measurements[what]()
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(main, description=__doc__))
+    tyro.cli(main, description=__doc__)
