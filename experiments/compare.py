@@ -1,18 +1,17 @@
-"""Are two sweeps the same, bit for bit; and if not, where they part and how much it matters.
+"""Compares two sweeps: whether they are equal bit for bit, where they differ, and by how much.
 
     python experiments/compare.py runs/sudoku9 runs/sudoku9-002
 
-Exit status 0 where they are identical in all that both have, 1 where not, 2 for bad input.
+Exit status 0 if they are identical in everything that both have, 1 if not, 2 for bad input.
 """
 
 import dataclasses
 import sys
 
 import tyro
-from rich.console import Console
 
-from ptrm_jax import sweep
-from ptrm_jax.sweep import compare, folder as store
+from ptrm_jax import console, sweep
+from ptrm_jax.sweep import compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +26,14 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    try:
-        arguments = tyro.cli(Arguments, args=argv, description=__doc__)
-        found = compare.compare(store.read(arguments.first), store.read(arguments.second))
-    except (*sweep.INPUT_ERRORS, store.SweepError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        return 2
-    Console(soft_wrap=True).print(compare.text(found), markup=False, highlight=False, end="")
+    return console.run_command(
+        lambda: _compare(tyro.cli(Arguments, args=argv, description=__doc__))
+    )
+
+
+def _compare(arguments: Arguments) -> int:
+    found = compare.compare(sweep.read(arguments.first), sweep.read(arguments.second))
+    console.output().print(compare.text(found), end="")
     return 0 if found.identical else 1
 
 
