@@ -5,7 +5,7 @@
         --output runs/score6
     python experiments/card.py sudoku6 --model runs/train-sudoku6/model --sweeps runs/score6
 
-Writes `README.md` and the pictures it shows into the checkpoint's folder.
+Writes `README.md` and its pictures into the checkpoint's folder.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
-from ptrm_jax import sweep
-from ptrm_jax.sweep import folder as store
+from ptrm_jax import console, sweep
+from ptrm_jax.errors import InputError
+from ptrm_jax.sweep import scores
 from ptrm_jax.training import card
 
 
@@ -25,51 +25,47 @@ class Arguments:
     """Write a model card."""
 
     name: tyro.conf.Positional[str]
-    """Of the checkpoint."""
+    """Name of the checkpoint."""
     model: Path
     """Its folder: RUN/model or RUN/snapshots/step_N."""
     sweeps: tuple[Path, ...]
-    """Folders that `experiments/ptrm_sweep.py` wrote, of this checkpoint, one per data set."""
+    """Folders that `experiments/ptrm_sweep.py` wrote, of this checkpoint, one for each data set."""
     run: Path | None = None
-    """Folder of the training run; by default the one that `model` lies in."""
+    """Folder of the training run. Default: the one that contains `model`."""
     command: str = ""
-    """What trained it; by default the preset's plain command."""
+    """Command that trained the checkpoint. Default: that of the preset."""
     notes: Path | None = None
-    """Markdown file with what else a reader must know."""
+    """Markdown file with further text."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 for bad input."""
-    try:
-        arguments = tyro.cli(Arguments, args=argv, description=__doc__)
-        run = arguments.run
-        if run is None:
-            run = next(p for p in arguments.model.absolute().parents if (p / "log.jsonl").exists())
-        results = [store.read(directory) for directory in arguments.sweeps]
-        text = card.model_card(
-            arguments.name,
-            arguments.model,
-            results,
-            log=run / "log.jsonl",
-            command=arguments.command or f"python experiments/train.py {arguments.name}",
-            notes=arguments.notes.read_text(encoding="utf-8") if arguments.notes else "",
-        )
-        card.write_card(
-            arguments.model,
-            text,
-            name=arguments.name,
-            curves=run / "curves.png",
-            results=results,
-        )
-    except StopIteration:
-        error: Exception = ValueError(f"no log.jsonl above {arguments.model}; pass --run")
-    except (*sweep.INPUT_ERRORS, store.SweepError) as caught:
-        error = caught
-    else:
-        print(text)
-        return 0
-    Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-    return 2
+    return console.run_command(lambda: _write(tyro.cli(Arguments, args=argv, description=__doc__)))
+
+
+def _write(arguments: Arguments) -> int:
+    run = arguments.run or _run_of(arguments.model)
+    sweeps = [scores.compute(sweep.read(directory)) for directory in arguments.sweeps]
+    text = card.model_card(
+        arguments.name,
+        arguments.model,
+        sweeps,
+        log=run / "log.jsonl",
+        command=arguments.command or f"python experiments/train.py {arguments.name}",
+        notes=arguments.notes.read_text(encoding="utf-8") if arguments.notes else "",
+    )
+    card.write_card(
+        arguments.model, text, name=arguments.name, curves=run / "curves.png", sweeps=sweeps
+    )
+    console.output().print(text)
+    return 0
+
+
+def _run_of(model: Path) -> Path:
+    for folder in model.absolute().parents:
+        if (folder / "log.jsonl").exists():
+            return folder
+    raise InputError(f"no log.jsonl in the folders that contain {model}; pass --run")
 
 
 if __name__ == "__main__":

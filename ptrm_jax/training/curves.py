@@ -1,10 +1,10 @@
 """The curves of a training run, from its log."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ptrm_jax import charts
+from ptrm_jax.training.log import read_log
 
 _EVALUATIONS = {
     "deterministic": ("TRM", charts.COLOURS[0]),
@@ -15,13 +15,13 @@ _EVALUATIONS = {
 
 
 def draw_curves(log: Path, picture: Path) -> None:
-    """Losses, accuracy on the training rows, and evaluations, against optimiser steps.
+    """Draws losses, accuracies of training rows and evaluations against optimiser steps.
 
     Args:
       log: `log.jsonl` of a run.
       picture: PNG file to write.
     """
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    records = read_log(log)
     training = [r for r in records if r["kind"] == "train"]
     evaluations = [r for r in records if r["kind"] == "eval"]
     figure, axes = charts.new_figure(columns=3, size=(4, 3.6), margin=0)

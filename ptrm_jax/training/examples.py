@@ -1,7 +1,7 @@
-"""What a run trains on: sources, what is kept out of them, and in which order they come.
+"""Training examples: their sources, the puzzles that are excluded, and their order.
 
-The order is a function of (seed, epoch) alone, so a data position, two integers, is all that a
-resumed run needs. It runs on the host: a data set may be larger than a device.
+The order depends only on (seed, epoch), so a run resumes from a position of two integers. Examples
+stay on the host: a data set may be larger than a device's memory.
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ from ptrm_jax.training.step import Examples
 _GENERATE = re.compile(r"generate:([^:]+?)(\d+):(\d+)(?::(.*))?")
 
 _MOST = 10**8
-"""Puzzles that one source may ask for; beyond that it is a slip."""
+"""Puzzles of one generated source; a larger number is taken for a typing error."""
 
 
 class Position(NamedTuple):
-    """How far the stream of examples has been read.
+    """A position in the stream of examples.
 
     Attributes:
       epoch: from 0.
-      offset: rows of the epoch's order that are used up.
+      offset: rows of the epoch that have been read.
     """
 
     epoch: int = 0
@@ -41,19 +41,19 @@ def read_source(source: str, *, seed: int) -> Dataset:
 
     Args:
       source: `generate:<task><size>:<number>[:<name>=<value>,...]`, drawn from the training split
-        of the task's generator; or whatever `read_dataset` takes, its split "train".
-      seed: of the generator, unless the source gives one.
+        of the task's generator; or a source of `read_dataset`, whose split "train" is read.
+      seed: seed of the generator, unless the source states one.
 
     Raises:
-      DataError: unknown source, or the generator refuses its arguments.
+      DataError: the source is unknown, or the generator refuses its arguments.
     """
     if not source.startswith("generate:"):
         return read_dataset(source, split="train")
     match = _GENERATE.fullmatch(source)
     if match is None or match[1] not in tasks.names():
         raise DataError(
-            "a generated source must read generate:<task><size>:<number>[:<name>=<value>,...], its "
-            f"task {' or '.join(tasks.names())}; got {source!r}"
+            "a generated source must read generate:<task><size>:<number>[:<name>=<value>,...] "
+            f"with task {' or '.join(tasks.names())}; got {source!r}"
         )
     task, (size, count), options = tasks.load(match[1]), map(int, match.group(2, 3)), match[4]
     if count > _MOST:
@@ -68,20 +68,20 @@ def read_source(source: str, *, seed: int) -> Dataset:
 
 
 def _arguments(task: Task, options: str) -> dict[str, Any]:
-    """ "seed=1,kind=braided" as {"seed": 1, "kind": "braided"}.
+    """Parses options: "seed=1,kind=braided" gives {"seed": 1, "kind": "braided"}.
 
     Raises:
-      ValueError: an option that the task does not have, without a value, given twice, or text where
-        a number belongs.
+      InputError: an option is not the task's, has no value, is repeated, or is text where the task
+        expects a number.
     """
     arguments: dict[str, Any] = {}
     for option in options.split(","):
         name, _, value = option.partition("=")
-        # Not `split`: what scores a model must not be had for training.
+        # `split` is no option: the test split must not be available for training.
         if name not in task.options or not value or name in arguments:
             raise InputError(
-                f"options must read name=value, each name once, of {', '.join(task.options)}; "
-                f"got {options!r}"
+                f"options must read name=value, each name once, with names of "
+                f"{', '.join(task.options)}; got {options!r}"
             )
         number = re.fullmatch("-?[0-9]+", value)
         if task.options[name] is int and not number:
@@ -91,7 +91,7 @@ def _arguments(task: Task, options: str) -> dict[str, Any]:
 
 
 def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
-    """All sources of a run as one set, without what is to be scored on.
+    """All sources of a run as one set, without the puzzles that are evaluated on or excluded.
 
     Raises:
       DataError: a source cannot be read, does not fit the model or the others, or nothing is left.
@@ -111,7 +111,7 @@ def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
     if config.task != "none":
         nothing = np.zeros(0, np.uint64)
         forbidden = [nothing, *(puzzle_keys(config.task, dataset) for dataset in held_out)]
-        # Without any the keys still are what refuses data of another task.
+        # The keys are computed even if nothing is held out: they refuse data of another task.
         sources = [
             source.take(~np.isin(puzzle_keys(config.task, source), np.concatenate(forbidden)))
             for source in sources
@@ -127,12 +127,14 @@ def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
             task=sources[0].task,
         )
     if not len(merged):
-        raise DataError("nothing is left to train on: every puzzle is also in the evaluation")
+        raise DataError(
+            "nothing is left to train on: every puzzle is also in evaluation or exclude; add data"
+        )
     return _relabelled(merged) if config.relabel else merged
 
 
 def _relabelled(dataset: Dataset) -> Dataset:
-    """All images of mazes under the rule of labels; those of a maze are a group, to draw one of."""
+    """All images of the mazes, labelled anew; the images of a maze are a group."""
     inputs, labels = maze.images(dataset.puzzles.inputs)
     made = make_dataset(dataset.name, inputs, labels, dataset.vocab_size, task=dataset.task)
     numbers = np.arange(len(inputs), dtype=np.int32)
@@ -141,7 +143,7 @@ def _relabelled(dataset: Dataset) -> Dataset:
 
 
 def puzzle_keys(task: str, dataset: Dataset) -> np.ndarray:
-    """[B] uint64, as `Task.puzzle_keys` of the task of this name.
+    """Keys that equivalent puzzles share, as `Task.puzzle_keys`: [B] uint64.
 
     Raises:
       DataError: the puzzles are not of this task.
@@ -156,19 +158,19 @@ def augmentation(config: TrainConfig) -> Augment | None:
     """The symmetries of a run's puzzles, or None.
 
     Raises:
-      ValueError: the task has no boards of this size.
+      InputError: the task has no boards of this size.
     """
-    if config.task == "none" or config.relabel:  # the images are there already
+    if config.task == "none" or config.relabel:  # relabelled data contain all images
         return None
     return tasks.load(config.task).augment(config.model.seq_len)
 
 
 @dataclasses.dataclass
 class Stream:
-    """Endless examples, epoch after epoch, each in an order of its own.
+    """An endless stream of examples; every epoch has its own random order.
 
-    In an epoch each group gives one of its puzzles, drawn at random, with all its rows; upstream's
-    `puzzle_dataset.py` does the same, but ends an epoch at its last full batch.
+    An epoch contains one random puzzle of each group, with all its rows. Upstream's
+    `puzzle_dataset.py` does the same, but drops the last incomplete batch of an epoch.
     """
 
     dataset: Dataset
@@ -178,8 +180,8 @@ class Stream:
     def __post_init__(self) -> None:
         self._order = self._epoch(self.position.epoch)
 
-    def take(self, count: int) -> Examples:
-        """The next `count` examples as numpy arrays; moves the position."""
+    def take(self, count: int) -> Examples[np.ndarray]:
+        """The next `count` examples; moves the position."""
         rows: list[np.ndarray] = []
         while count:
             epoch, offset = self.position
@@ -198,11 +200,12 @@ class Stream:
 
     def _epoch(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
-        if self.dataset.group_of is None:
+        puzzle_of, group_of = self.dataset.puzzle_of, self.dataset.group_of
+        if puzzle_of is None or group_of is None:
             return rng.permutation(len(self.dataset))
-        # First row of each puzzle, first puzzle of each group; and both ends.
-        first_row = _starts(self.dataset.puzzle_of)
-        first_puzzle = _starts(self.dataset.group_of[first_row[:-1]])
+        # First row of each puzzle, first puzzle of each group; and the total numbers.
+        first_row = _starts(puzzle_of)
+        first_puzzle = _starts(group_of[first_row[:-1]])
         chosen = rng.integers(first_puzzle[:-1], first_puzzle[1:])
         return np.concatenate(
             [
@@ -213,5 +216,5 @@ class Stream:
 
 
 def _starts(numbers: np.ndarray) -> np.ndarray:
-    """Where the runs of equal numbers start, and the length: [runs + 1]."""
+    """Indices at which runs of equal numbers start, then the length: [runs + 1]."""
     return np.concatenate([[0], np.flatnonzero(np.diff(numbers)) + 1, [len(numbers)]])

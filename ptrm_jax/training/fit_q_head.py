@@ -1,8 +1,8 @@
-"""Fits a Q head to a frozen model, on the states that its own noisy rollouts pass through.
+"""Fits a new Q head to a frozen model, on the states of the model's own noisy rollouts.
 
-The trained Q head reads the first position. One that pools y over all positions
-(`ModelConfig.q_pooling`) can be had without training the model again: everything else stays, and so
-do the answers. Fitting the head "first" anew, on the same rollouts, is the control.
+The Q head of training reads the first position. One that pools y over all positions
+(`ModelConfig.q_pooling`) does not require training the model again: all other weights, and so the
+answers, stay the same. A new head "first", fitted on the same rollouts, is the control.
 
 Shape letters: R states (of any puzzle, rollout and step), L positions, C channels.
 """
@@ -46,41 +46,41 @@ def fit_q_head(
     chunk_puzzles: int = 16,
     **settings: Any,
 ) -> tuple[TRM, Params]:
-    """A model with a new Q head, fitted to tell right answers from wrong ones at every step.
+    """A model with a new Q head, fitted to tell right answers from wrong ones after every step.
 
-    Rollouts run in chunks of puzzles with their latents kept; the states of a chunk, shuffled, make
-    batches of one optimiser step of Adam each. The loss is the binary cross-entropy of the halt
-    logit against the whole answer being right, as in training. Each pass over the puzzles is in
-    another order and takes new rollouts. The head starts at zero. Equal arguments give equal bits
-    where `mesh.solve` does.
+    Rollouts run in chunks of puzzles and keep their latents; the shuffled states of a chunk make
+    batches, one for each step of Adam. As in training, the loss is the binary cross-entropy of the
+    halt logit against whether the whole answer is right. Each pass over the puzzles has a new order
+    and new rollouts. The head starts at zero. Results are as reproducible as those of `mesh.solve`.
 
-    Memory on the host is that of one chunk: chunk_puzzles * num_rollouts * depth states of y and z,
+    The host holds one chunk at a time: chunk_puzzles * num_rollouts * depth states of y and z,
     [L, C] each.
 
     Args:
-      model: the network, whose own q_pooling does not matter.
+      model: the network, with any q_pooling.
       params: its parameters.
       puzzles: B puzzles to fit on.
       labels: [B, S] int32.
       key: typed threefry key of noise and order.
       ignore_label: label of positions that do not count.
-      q_pooling: of the new head; "first" for a control.
-      num_rollouts: K, of each puzzle in a pass.
-      depth: D, supervision steps; every one gives a state.
+      q_pooling: what the new head reads; "first" for a control.
+      num_rollouts: K, rollouts of each puzzle in one pass.
+      depth: D, supervision steps; the states after all of them are used.
       sigma: noise scale.
       steps: optimiser steps.
-      batch_size: states of each.
-      learning_rate: of Adam.
+      batch_size: states per optimiser step.
+      learning_rate: learning rate of Adam.
       chunk_puzzles: puzzles whose rollouts are held at once.
-      **settings: of `mesh.solve`: `noise_on`, `noise_when`, `langevin`, `lane_tile`, `devices`.
+      **settings: further arguments of `mesh.solve`: `noise_on`, `noise_when`, `langevin`,
+        `lane_tile`, `devices`.
 
     Returns:
-      model, whose config has the `q_pooling` asked for; params, those given but for the Q head. Its
-      continue logit, which nothing reads, is 0.
+      The model with this `q_pooling`; the parameters, of which only the Q head is new. Its continue
+      logit, which is not used, is 0.
 
     Raises:
-      ValueError: for any argument out of range or that does not fit the model; for rollouts that
-        are all right or all wrong, from which nothing can be learnt.
+      InputError: an argument is out of range or does not fit the model, or the rollouts are all
+        right or all wrong.
     """
     check_choice("q_pooling", q_pooling, QPooling)
     check_key(key)
@@ -109,14 +109,25 @@ def fit_q_head(
 
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     save = Save(answers=True, latents=True)
-    solve = functools.partial(mesh.solve, depth=depth, sigma=sigma, save=save, **settings)
 
-    def roll_out(rows: np.ndarray, rollouts: np.ndarray) -> Trajectory:
-        return solve(model, params, key, puzzles.take(rows), rollouts=rollouts).trajectory
+    def roll_out(rows: np.ndarray, rollouts: np.ndarray) -> Trajectory[np.ndarray]:
+        trajectory = mesh.solve(
+            model,
+            params,
+            key,
+            puzzles.take(rows),
+            rollouts=rollouts,
+            depth=depth,
+            sigma=sigma,
+            save=save,
+            **settings,
+        ).trajectory
+        assert trajectory is not None
+        return trajectory
 
     new_model = TRM(dataclasses.replace(model.config, q_pooling=q_pooling), model.precision)
     size = model.config.hidden_size
-    head = {"q_head": {"kernel": jnp.zeros((size, 2)), "bias": jnp.zeros(2)}}
+    head: Params = {"q_head": {"kernel": jnp.zeros((size, 2)), "bias": jnp.zeros(2)}}
     if q_pooling == "attention":
         head["q_query"] = jnp.zeros(size)
     rest = {name: leaf for name, leaf in params.items() if name not in _HEAD}
@@ -134,14 +145,14 @@ def fit_q_head(
 
 
 def _chunks(
-    roll_out: Callable[[np.ndarray, np.ndarray], Trajectory],
+    roll_out: Callable[[np.ndarray, np.ndarray], Trajectory[np.ndarray]],
     labels: np.ndarray,
     ignore_label: int | None,
     num_rollouts: int,
     chunk_puzzles: int,
     rng: np.random.Generator,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Finite states without end, a chunk at a time: y [R, L, C] and right [R] bool."""
+    """Endless chunks of the finite states: y [R, L, C] and whether they are right, [R] bool."""
     size = min(chunk_puzzles, len(labels))
     for epoch in itertools.count():
         rollouts = np.arange(num_rollouts, dtype=np.int32) + epoch * num_rollouts
@@ -149,9 +160,11 @@ def _chunks(
         total = num_right = 0
         for first in range(0, len(order), size):
             rows = order[first : first + size]
-            # The last chunk is filled up, so that one program does for all.
+            # The last chunk is padded, so that all chunks share one compiled program.
             found = roll_out(np.resize(rows, size), rollouts)
-            finite, answers, y = (x[: len(rows)] for x in (found.finite, found.answers, found.y))
+            finite, answers, y = (
+                np.asarray(x)[: len(rows)] for x in (found.finite, found.answers, found.y)
+            )
             right = metrics.exact(answers, labels[rows], ignore_label=ignore_label)[finite]
             total, num_right = total + len(right), num_right + int(right.sum())
             yield y[finite], right
@@ -159,7 +172,7 @@ def _chunks(
 
 
 def _batches(num_states: int, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """All states once, shuffled; the last batch is filled up with the first ones: [n, R] rows."""
+    """Shuffled rows of all states, [n, R]; the last batch is padded with the first rows."""
     num_batches = -(-num_states // batch_size)
     return np.resize(rng.permutation(num_states), (num_batches, batch_size))
 
@@ -167,9 +180,8 @@ def _batches(num_states: int, batch_size: int, rng: np.random.Generator) -> np.n
 def _check_both_kinds(num_right: int, total: int) -> None:
     if num_right in (0, total):
         raise InputError(
-            "puzzles must have right and wrong answers to tell apart; got "
-            f"{num_right} right ones among {total} states; pass other puzzles, a lower depth or "
-            "another sigma"
+            f"puzzles must have both right and wrong answers; got {num_right} right ones among "
+            f"{total} states; pass other puzzles, a lower depth or another sigma"
         )
 
 
@@ -183,12 +195,13 @@ def _update(
     y: jax.Array,
     right: jax.Array,
 ) -> tuple[Params, Any]:
-    """One step of Adam: the head, and the optimiser's state."""
+    """One step of Adam: the new head and the new state of the optimiser."""
 
     def loss(head: Params) -> jax.Array:
         states = jnp.swapaxes(y, 0, 1)  # lanes in the middle
-        q_logits = model.apply({"params": rest | head}, states, method=TRM.q_logits)[:, 0]
-        return jnp.mean(jax.nn.softplus(jnp.where(right, -q_logits, q_logits)))
+        q_logits: Any = model.apply({"params": rest | head}, states, method=TRM.q_logits)
+        q_halt = q_logits[:, 0]
+        return jnp.mean(jax.nn.softplus(jnp.where(right, -q_halt, q_halt)))
 
     updates, opt_state = optax.adam(learning_rate).update(jax.grad(loss)(head), opt_state)
     return optax.apply_updates(head, updates), opt_state

@@ -1,4 +1,4 @@
-"""Losses of deep supervision, per row; a row is one puzzle at one supervision step.
+"""Losses of deep supervision for each row, which is one puzzle at one supervision step.
 
 Source: upstream `models/losses.py`, ACTLossHead.
 """
@@ -19,7 +19,7 @@ class RowLosses(NamedTuple):
       lm: [T] float32, mean cross-entropy over the positions that count.
       q_halt: [T] float32, binary cross-entropy of the halt logit against `exact`.
       cell_accuracy: [T] float32, fraction of counted positions that are right.
-      exact: [T] bool, all of them are; True for a row without any, as upstream has it.
+      exact: [T] bool, all of them are right; True for a row without any, as in upstream.
       counted: [T] bool, the row has a position that counts.
     """
 
@@ -31,13 +31,13 @@ class RowLosses(NamedTuple):
 
 
 def log_stablemax(logits: jax.Array) -> jax.Array:
-    """Logarithm of s(x) / sum s(x) over the last axis, s(x) = x + 1 from 0 on, 1 / (1 - x) below.
+    """Logarithm of s(x) / sum s(x) over the last axis; s(x) = x + 1 for x >= 0, else 1 / (1 - x).
 
-    In the dtype of `logits` (upstream widens to float64, which a TPU does not have).
+    Computed in the dtype of `logits` (upstream uses float64, which TPUs lack).
 
     Source: upstream `models/losses.py`, `log_stablemax`; Prieto et al., arXiv 2501.04697.
     """
-    # log s by cases, with the other case's argument kept harmless: its gradient must not be NaN.
+    # The argument of the case that does not apply is set to 0, so that its gradient is not NaN.
     positive = logits >= 0
     log_s = jnp.where(
         positive,
@@ -58,7 +58,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, loss: Loss) -> jax.Array
     check_choice("loss", loss, Loss)
     log_probability = log_stablemax if loss == "stablemax" else jax.nn.log_softmax
     logs = log_probability(logits.astype(jnp.float32))
-    # A sum against the one-hot label: on a CPU its gradient is far cheaper than a scatter.
+    # A sum over one-hot labels: on a CPU its gradient is far cheaper than a gather's scatter.
     hot = labels[..., None] == jnp.arange(logits.shape[-1], dtype=labels.dtype).reshape(
         (1,) * labels.ndim + (-1,)
     )
@@ -80,7 +80,7 @@ def row_losses(
       q_halt: [T] float32, halt logit.
       labels: [T, S] int32.
       ignore_label: label of positions that do not count.
-      loss: of the tokens.
+      loss: the tokens' cross-entropy.
     """
     mask = jnp.ones(labels.shape, bool) if ignore_label is None else labels != ignore_label
     count = jnp.sum(mask, axis=-1)

@@ -1,7 +1,7 @@
-"""Optimisers of upstream as optax transformations, the schedule, the puzzle embedding's rule.
+"""Upstream's optimisers as optax transformations, its schedule, and its puzzle embedding's update.
 
-Weight decay is decoupled and acts on every trained weight, biases and embeddings included, as
-upstream's does.
+Weight decay is decoupled and acts on every trained weight, including biases and embeddings, as in
+upstream.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class AdamAtan2State(NamedTuple):
       nu: second moments, like the parameters.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # a tuple's method
     mu: Any
     nu: Any
 
@@ -31,8 +31,8 @@ class AdamAtan2State(NamedTuple):
 def scale_by_adam_atan2(b1: float = 0.9, b2: float = 0.95) -> optax.GradientTransformation:
     """Adam's direction by arctangent: atan2(m, sqrt(v) / sqrt(1 - b2^t)) / (1 - b1^t).
 
-    Bounded, and without epsilon. There are variants with factors inside and outside the
-    arctangent; this is upstream's, without any.
+    Updates are bounded and need no epsilon. Other variants scale the arctangent or its argument;
+    upstream's, implemented here, does neither.
 
     Source: upstream's `adam-atan2` package; Everett et al., arXiv 2407.05872.
     """
@@ -61,7 +61,7 @@ def schedule(
 ) -> optax.Schedule:
     """Linear warm-up, then a half cosine down to `min_ratio` of the peak (1: constant).
 
-    The first update has count 0 and already moves: its rate is 1 / warmup_steps of the peak.
+    The first update has count 0 and the rate 1 / warmup_steps of the peak, not 0.
 
     Source: upstream `pretrain.py`, `cosine_schedule_with_warmup_lr_lambda`.
     """
@@ -83,7 +83,7 @@ def make_optimizer(
     weight_decay: float,
     betas: tuple[float, float],
 ) -> optax.GradientTransformation:
-    """AdamATan2 or AdamW with decoupled weight decay on everything it is given."""
+    """AdamATan2 or AdamW, with decoupled weight decay on every parameter."""
     check_choice("optimizer", name, OptimizerName)
     if name == "adam_atan2":
         direction = scale_by_adam_atan2(*betas)
@@ -103,21 +103,21 @@ def sign_sgd_rows(
     learning_rate: jax.Array,
     weight_decay: float,
 ) -> jax.Array:
-    """Sign SGD on the touched rows of an embedding; the others keep every bit.
+    """Sign SGD on the rows of an embedding that have gradients; the others keep every bit.
 
     Args:
       table: [N, E] float32.
-      rows: [B] int32, row that each gradient belongs to, repetitions welcome.
-      grads: [B, E] float32; those of one row are summed before their sign is taken.
+      rows: [B] int32, the row of each gradient, with repetitions.
+      grads: [B, E] float32; gradients of one row are summed before their sign is taken.
       learning_rate: scalar.
-      weight_decay: decoupled, of the touched rows.
+      weight_decay: decoupled, of the updated rows.
 
     Returns:
       The new table.
 
     Source: upstream `models/sparse_embedding.py`, CastedSparseEmbeddingSignSGD_Distributed.
     """
-    # Filled up with a row beyond the table, which the write at the end drops.
+    # Padded with a row beyond the table, which `mode="drop"` ignores.
     unique, inverse = jnp.unique(
         rows, size=rows.shape[0], fill_value=table.shape[0], return_inverse=True
     )
@@ -128,9 +128,10 @@ def sign_sgd_rows(
 
 
 def ema_decay(step: jax.Array, decay: float, *, warmup: bool) -> jax.Array:
-    """Weight of the old average at update `step` (from 0): `decay`, or less in a warm-up.
+    """Weight of the old average at update `step` (from 0): `decay`, or less during a warm-up.
 
-    min(decay, (1 + t) / (10 + t)): an average worth having after a few hundred updates.
+    The warm-up, min(decay, (1 + t) / (10 + t)), makes the average useful after some hundred
+    updates.
     """
     t = step.astype(jnp.float32)
     return jnp.minimum(decay, (1.0 + t) / (10.0 + t)) if warmup else jnp.full((), decay)

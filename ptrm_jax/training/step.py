@@ -1,8 +1,8 @@
 """One optimiser step as a pure function: replace halted rows, differentiate, update, halt.
 
-A row is one puzzle in progress. It stays for one supervision step after another, an optimiser step
-each, until its Q head (or the limit) halts it; then the next puzzle takes its place. Rows go
-through the network in micro-batches, lanes in the middle ([L, T, C]), and gradients are summed.
+A row is one puzzle in progress. It takes one supervision step per optimiser step until its Q head,
+or the limit, halts it; then the next puzzle replaces it. Rows pass through the network in
+micro-batches, lanes in the middle ([L, T, C]), and gradients are summed.
 
 Shape letters: B rows in all, b of this device, T of a micro-batch, S tokens, L positions, C
 channels, E width of the puzzle embedding.
@@ -14,7 +14,7 @@ Source: upstream `pretrain.py` (train_batch), `models/losses.py`,
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from ptrm_jax import mesh
 from ptrm_jax.config import Precision
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Carry, Params, init_params, recur, rounded
+from ptrm_jax.puzzles import ArrayT
 from ptrm_jax.tasks.symmetry import Augment, show_clues
 from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.loss import RowLosses, row_losses
@@ -34,7 +35,7 @@ _FROZEN = ("H_init", "L_init")
 _TABLE = "puzzle_emb"
 
 
-class Examples(NamedTuple):
+class Examples(NamedTuple, Generic[ArrayT]):
     """Labelled puzzles.
 
     Attributes:
@@ -43,9 +44,9 @@ class Examples(NamedTuple):
       puzzle_identifiers: [B] int32 rows of the puzzle embedding.
     """
 
-    inputs: jax.Array
-    labels: jax.Array
-    puzzle_identifiers: jax.Array
+    inputs: ArrayT
+    labels: ArrayT
+    puzzle_identifiers: ArrayT
 
 
 class Rows(NamedTuple):
@@ -53,8 +54,8 @@ class Rows(NamedTuple):
 
     Attributes:
       carry: y and z, [B, L, C] each in the compute dtype, detached.
-      steps: [B] int32, supervision steps the present puzzle has had.
-      halted: [B] bool, the row takes a new puzzle next.
+      steps: [B] int32, supervision steps of the present puzzle so far.
+      halted: [B] bool, the row takes a new puzzle in the next step.
       examples: the puzzles.
     """
 
@@ -65,13 +66,14 @@ class Rows(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything that one step changes.
+    """Everything that a step changes.
 
     Attributes:
       step: [] int32, optimiser steps done.
       params: all parameters, float32.
-      ema: averages of the trained ones; without the puzzle embedding and the initial states.
-      opt_state: of optax, like `ema`.
+      ema: averages of the parameters that the optimiser trains: all but the puzzle embedding and
+        the initial states.
+      opt_state: state of the optax optimiser, over the same parameters.
       rows: the batch in progress.
     """
 
@@ -83,18 +85,19 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """Sums over the batch, scalars; those over halted rows leave out rows without labels.
+    """Scalars of one step over the whole batch.
 
     Attributes:
-      loss: mean over rows of the differentiated loss.
-      lm_loss: mean over rows.
-      q_loss: mean over rows.
-      halted: rows that halted in this step.
-      cell_accuracy: sum over halted rows.
-      exact: halted rows whose answer is right.
-      q_right: halted rows whose halt logit has the right sign.
-      steps: supervision steps of the halted rows.
-      grad_norm: of the trained weights.
+      loss: mean over all rows of the differentiated loss.
+      lm_loss: mean over all rows of the tokens' loss.
+      q_loss: mean over all rows of the Q head's loss.
+      halted: number of rows that halted in this step and have labels. The next four are sums over
+        these rows.
+      cell_accuracy: fraction of labelled cells that are right.
+      exact: whether the answer is right.
+      q_right: whether the halt logit has the right sign.
+      steps: supervision steps.
+      grad_norm: norm of the gradient of the trained parameters.
     """
 
     loss: jax.Array
@@ -108,13 +111,17 @@ class StepMetrics(NamedTuple):
     grad_norm: jax.Array
 
 
+_SPLIT = TrainState._make(name == "rows" for name in TrainState._fields)
+"""Which parts of the state are split over devices."""
+
+
 def trained(params: Params) -> Params:
-    """The parameters that the optimiser and the average see."""
+    """The parameters that the optimiser updates and `ema` averages."""
     return {name: p for name, p in params.items() if name not in (*_FROZEN, _TABLE)}
 
 
 def averaged(state: TrainState) -> Params:
-    """All parameters, the trained ones averaged: what a checkpoint ships and evaluation uses."""
+    """All parameters, the trained ones averaged, as evaluated and exported."""
     return {**state.params, **state.ema}
 
 
@@ -123,13 +130,13 @@ def init_state(model: TRM, config: TrainConfig, params: Params | None = None) ->
 
     Args:
       model: the network.
-      config: the run.
-      params: weights to start from; freshly initialised from `config.seed` otherwise.
+      config: settings of the run.
+      params: initial parameters; by default drawn from `config.seed`.
     """
     if params is None:
         params = init_params(model, jax.random.key(config.seed, impl="threefry2x32"))
     cfg, num_rows = model.config, config.batch_size
-    # Each leaf its own buffer, since the state is donated.
+    # Each leaf has its own buffer, because the state is donated.
     weights = jax.tree.map(jnp.copy, trained(params))
     shape = (num_rows, cfg.length, cfg.hidden_size)
     tokens = (num_rows, cfg.seq_len)
@@ -139,20 +146,25 @@ def init_state(model: TRM, config: TrainConfig, params: Params | None = None) ->
         ema=weights,
         opt_state=_optimizer(config).init(weights),
         rows=Rows(
-            carry=Carry(*(jnp.zeros(shape, model.precision.dtype) for _ in Carry._fields)),
+            carry=Carry(
+                jnp.zeros(shape, model.precision.dtype), jnp.zeros(shape, model.precision.dtype)
+            ),
             steps=jnp.zeros(num_rows, jnp.int32),
             halted=jnp.ones(num_rows, bool),
             examples=Examples(
-                *(jnp.zeros(tokens, jnp.int32) for _ in range(2)), jnp.zeros(num_rows, jnp.int32)
+                jnp.zeros(tokens, jnp.int32),
+                jnp.zeros(tokens, jnp.int32),
+                jnp.zeros(num_rows, jnp.int32),
             ),
         ),
     )
 
 
 def place(state: TrainState, devices: Sequence[jax.Device]) -> TrainState:
-    """The state on devices: weights whole on each, rows split over them."""
-    whole, split = (mesh.sharding(devices, split=s) for s in (False, True))
-    return TrainState(*jax.device_put(state[:-1], whole), jax.device_put(state.rows, split))
+    """The state on devices: rows split over them, everything else whole on each."""
+    return jax.device_put(
+        state, jax.tree.map(lambda split: mesh.sharding(devices, split=split), _SPLIT)
+    )
 
 
 def _learning_rate(config: TrainConfig, peak: float) -> optax.Schedule:
@@ -175,20 +187,20 @@ def make_step(
 ) -> Callable[[TrainState, Examples], tuple[TrainState, StepMetrics]]:
     """The jitted step over `devices`, which donates its state.
 
-    Everything random in step t is a function of (config.seed, t, row) by `fold_in`.
+    Every random draw of step t is a function of (config.seed, t, row), by `fold_in`.
 
     Args:
       model: the network.
-      config: the run; `batch_size` a multiple of the devices, each share one of `micro_batch`.
-      augment: symmetry to draw for every new puzzle, or None.
+      config: settings of the run; `batch_size` must be a multiple of devices x `micro_batch`.
+      augment: draws a symmetry for every new puzzle; None for no augmentation.
       ignore_label: label of positions that do not count.
-      devices: to spread the rows over.
+      devices: the rows are split over them.
 
     Returns:
-      step(state, batch): `batch` has B new puzzles, of which the halted rows take theirs.
+      step(state, batch): `batch` has B new puzzles; halted rows take the puzzle of their index.
 
     Raises:
-      ValueError: the batch cannot be split so.
+      InputError: the batch cannot be split over the devices.
     """
     unit = len(devices) * config.micro_batch
     if config.batch_size % unit:
@@ -197,8 +209,7 @@ def make_step(
             f"{config.micro_batch}; got {config.batch_size}; change it or micro_batch"
         )
     step = functools.partial(_step, model, config, augment, ignore_label)
-    split = TrainState(step=False, params=False, ema=False, opt_state=False, rows=True)
-    return mesh.data_parallel(step, devices, inputs=(split, True), outputs=(split, False))
+    return mesh.data_parallel(step, devices, inputs=(_SPLIT, True), outputs=(_SPLIT, False))
 
 
 def _step(
@@ -209,7 +220,7 @@ def _step(
     state: TrainState,
     batch: Examples,
 ) -> tuple[TrainState, StepMetrics]:
-    """The step as one device sees it, with b of the B rows."""
+    """The step of one device, on its b of the B rows."""
     num_rows = batch.inputs.shape[0]
     ids = lax.axis_index(mesh.AXIS) * num_rows + jnp.arange(num_rows, dtype=jnp.int32)
     key = jax.random.key(config.seed, impl="threefry2x32")
@@ -230,14 +241,17 @@ def _step(
     params = {**state.params, **weights}
     if _TABLE in params:
         rate = _learning_rate(config, config.puzzle_emb_learning_rate)(state.step)
-        # Every device needs every row's gradient: rows of one identifier may be anywhere.
+        # Every device needs all gradients: rows with one identifier may be on any device.
         touched, table_grads = (
             lax.all_gather(x, mesh.AXIS, tiled=True)
             for x in (rows.examples.puzzle_identifiers, table_grads)
         )
         table = sign_sgd_rows(
             params[_TABLE]["embedding"],
-            *(touched, table_grads, rate, config.puzzle_emb_weight_decay),
+            touched,
+            table_grads,
+            rate,
+            config.puzzle_emb_weight_decay,
         )
         params[_TABLE] = {"embedding": table}
 
@@ -280,7 +294,7 @@ def _augmented(
 
 
 def replace_halted(model: TRM, params: Params, rows: Rows, batch: Examples) -> Rows:
-    """The rows, the halted ones with their new puzzle from `batch`, the initial carry, 0 steps."""
+    """The rows; halted ones start over with a puzzle of `batch` and the initial carry."""
     initial = model.apply({"params": params}, method=TRM.initial_carry)
 
     def pick(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -299,7 +313,7 @@ def replace_halted(model: TRM, params: Params, rows: Rows, batch: Examples) -> R
 
 
 class _Tile(NamedTuple):
-    """T rows; `table_rows` [T, E] are their rows of the puzzle embedding, or None."""
+    """T rows of a micro-batch; `table_rows` are their puzzle embeddings, [T, E], or None."""
 
     carry: Carry
     examples: Examples
@@ -309,15 +323,15 @@ class _Tile(NamedTuple):
 def _gradients(
     model: TRM, config: TrainConfig, ignore_label: int | None, params: Params, rows: Rows
 ) -> tuple[Params, jax.Array | None, Carry, jax.Array, RowLosses]:
-    """Gradients of the loss summed over rows and divided by B, and what the rows came to.
+    """Gradients of the loss, which is summed over the b rows and divided by B.
 
     Returns:
-      gradients of the trained parameters; [b, E] gradients of the rows' puzzle embedding, or None;
+      Gradients of the trained parameters; gradients of the rows' puzzle embeddings [b, E], or None;
       the new carry; halt logits [b] float32; losses [b].
     """
     has_table = _TABLE in params
-    # In a micro-batch row i has row i of a table of its own: its gradient is then [T, E], however
-    # many puzzles the real table has.
+    # The model of a micro-batch has a table of T rows, one for each row of the micro-batch: its
+    # gradient is [T, E], independently of the size of the real table.
     tile_config = dataclasses.replace(
         model.config, num_puzzle_identifiers=config.micro_batch if has_table else 1
     )
@@ -351,33 +365,36 @@ def _gradients(
         return jax.tree.map(jnp.add, total, grads), (table_grads, *aux)
 
     grads, outcome = lax.scan(add, jax.tree.map(jnp.zeros_like, weights), tiles)
-    return grads, *jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outcome)
+    table_grads, carry, q_halt, losses = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]), outcome
+    )
+    return grads, table_grads, carry, q_halt, losses
 
 
 def supervision_step(
     model: TRM, params: Params, carry: Carry, examples: Examples
 ) -> tuple[Carry, jax.Array, jax.Array]:
-    """One deep recursion of T rows, differentiable through its last latent recursion alone.
+    """One deep recursion of T rows; gradients flow through its last latent recursion only.
 
     Args:
-      model: the network, with T rows in its puzzle embedding, one for each row.
+      model: the network, whose puzzle embedding has T rows, one for each row here.
       params: its parameters.
       carry: y and z, [T, L, C] each.
-      examples: T puzzles; their identifiers are not used.
+      examples: T puzzles; their identifiers are ignored.
 
     Returns:
-      carry, detached; logits [T, S, V]; halt logits [T] float32.
+      The carry, detached; logits [T, S, V]; halt logits [T] float32.
     """
 
-    def network(params: Params) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    def network(params: Params) -> Callable[[jax.Array, jax.Array], Any]:
         return functools.partial(model.apply, {"params": params}, method=TRM.f)
 
-    apply = functools.partial(model.apply, {"params": params})
+    apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
     num_rows = examples.inputs.shape[0]
     x = jax.vmap(functools.partial(apply, method=TRM.embed), out_axes=1)(
         examples.inputs, jnp.arange(num_rows, dtype=jnp.int32)
     )
-    carry = Carry(*(jnp.swapaxes(state, 0, 1) for state in carry))
+    carry = jax.tree.map(lambda state: jnp.swapaxes(state, 0, 1), carry)
     cfg = model.config
     carry = recur(
         network(lax.stop_gradient(params)),
@@ -387,13 +404,13 @@ def supervision_step(
         cfg.L_cycles,
     )
     y, z = carry
-    # Unrolled: a loop would copy what the derivative needs of every turn into one stack.
+    # Unrolled: a loop would copy the residuals of every iteration into one stack.
     injection = rounded(y + x)
     for _ in range(cfg.L_cycles):
         z = network(params)(z, injection)
     y = network(params)(y, z)
     heads = apply(y, method=TRM.heads)
-    new_carry = Carry(*(lax.stop_gradient(jnp.swapaxes(state, 0, 1)) for state in (y, z)))
+    new_carry = jax.tree.map(lambda x: lax.stop_gradient(jnp.swapaxes(x, 0, 1)), Carry(y, z))
     return new_carry, jnp.swapaxes(heads.logits, 0, 1), heads.q_logits[:, 0]
 
 
@@ -401,7 +418,7 @@ def supervision_step(
 
 
 def _exploration(config: TrainConfig, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whether a row explores in this step, and its least number of steps, 2..halt_max_steps."""
+    """Whether a row explores in this step, and its minimum number of steps, 2..halt_max_steps."""
     explore_key, least_key = jax.random.split(key)
     explore = jax.random.bernoulli(explore_key, config.halt_exploration_prob)
     return explore, jax.random.randint(least_key, (), 2, max(3, config.halt_max_steps + 1))
@@ -414,12 +431,12 @@ def halts(
     least: jax.Array,
     halt_max_steps: int,
 ) -> jax.Array:
-    """Which rows halt: Q says right, or the limit; not before `least` steps where they explore.
+    """Which rows halt: at a positive halt logit or at the limit, unless exploration forbids it.
 
     Args:
       steps: [T] int32, supervision steps done.
       q_halt: [T] float32 halt logits.
-      explore: [T] bool.
+      explore: [T] bool, rows that may not halt before `least` steps.
       least: [T] int32.
       halt_max_steps: the limit.
 
@@ -462,5 +479,5 @@ def _metrics(
 
 
 def make_model(config: TrainConfig) -> TRM:
-    """The network of a run, in its precision."""
+    """The network of a run, with its precision."""
     return TRM(config.model, Precision(config.compute_dtype, config.matmul_precision))

@@ -1,7 +1,8 @@
-"""Named runs: one small file each, whose docstring says command, hardware, time and result."""
+"""Named runs: a small file for each, whose docstring states command, hardware, time and result."""
 
 import importlib
 import pkgutil
+from types import ModuleType
 from typing import Any
 
 from ptrm_jax.config import ModelConfig, Variant, swiglu_width
@@ -18,7 +19,7 @@ def load(name: str) -> TrainConfig:
     """The settings of a preset.
 
     Raises:
-      ValueError: there is none of this name.
+      InputError: there is none of this name.
     """
     return _module(name).CONFIG
 
@@ -27,12 +28,12 @@ def describe(name: str) -> str:
     """The docstring of a preset.
 
     Raises:
-      ValueError: there is none of this name.
+      InputError: there is none of this name.
     """
     return _module(name).__doc__ or ""
 
 
-def _module(name: str):
+def _module(name: str) -> ModuleType:
     if name not in names():
         raise InputError(f"preset must be one of {', '.join(names())}; got {name!r}")
     return importlib.import_module(f"{__name__}.{name}")
@@ -47,7 +48,7 @@ def upstream(
     L_cycles: int,
     **recipe: Any,
 ) -> TrainConfig:
-    """A run of upstream's at full size, in bfloat16; `recipe` is what differs from its defaults."""
+    """An upstream run at full size, in bfloat16; `recipe` holds settings that are not defaults."""
     model = architecture(
         variant=variant,
         positions="rope" if variant == "attention" else "none",
@@ -80,7 +81,7 @@ PUZZLES = {
 """Upstream's recipe for Sudoku-Extreme and Maze-Hard."""
 
 ARC = {
-    "steps": 400_000,  # about; the presets say how to find it
+    "steps": 400_000,  # approximately; the presets say how to compute it
     "puzzle_emb_learning_rate": 1e-2,
     "weight_decay": 0.1,
     "puzzle_emb_weight_decay": 0.1,
@@ -103,7 +104,7 @@ def small(
     batch_size: int = 128,
     **recipe: Any,
 ) -> TrainConfig:
-    """A run of ours for two CPU cores, in float32, scored on a bundled set."""
+    """A small run for two CPU cores, in float32, evaluated on a bundled set."""
     model = architecture(
         variant=variant,
         positions="rope" if variant == "attention" else "none",
@@ -130,9 +131,15 @@ def small(
 
 
 def architecture(
-    *, hidden_size: int, prefix_len: int, seq_len: int, variant: str, expansion: float = 4, **rest
+    *,
+    hidden_size: int,
+    prefix_len: int,
+    seq_len: int,
+    variant: Variant,
+    expansion: float = 4,
+    **rest: Any,
 ) -> ModelConfig:
-    """A ModelConfig with upstream's inner widths and a puzzle embedding that fills its prefix."""
+    """A ModelConfig with upstream's inner widths; its puzzle embedding fills the prefix."""
     length = prefix_len + seq_len
     return ModelConfig(
         hidden_size=hidden_size,

@@ -1,11 +1,11 @@
-"""9x9 Sudoku, 523 thousand values.
+"""9x9 Sudoku, 523 thousand parameters.
 
     python experiments/train.py sudoku9
 
 Two cores of an AMD EPYC: 1.4 steps per second. With `--data generate:sudoku9:100000 train.csv`, the
-training rows of Sudoku-Extreme added, the first 128 bundled puzzles at D = 16 after 1,000 steps:
+training rows of Sudoku-Extreme, the first 128 bundled puzzles at D = 16 after 1,000 steps:
 13 % deterministic; 2,000: 56 %; 2,800 (35 minutes): 80 %, and 91 % by best-Q@8. The bundled model
-is 2,600 steps on from there, with the learning rate coming down; its card has the commands.
+was trained for 2,600 more steps with a decaying learning rate; its card has the commands.
 """
 
 from ptrm_jax.training.presets import small

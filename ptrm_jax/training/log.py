@@ -1,0 +1,138 @@
+"""The log of a training run: JSON lines, and the metrics of steps that they hold."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ptrm_jax.errors import TrainingError
+from ptrm_jax.files import json_text, write_text
+from ptrm_jax.training.config import TrainConfig
+from ptrm_jax.training.step import StepMetrics
+
+Record = dict[str, Any]
+"""A line of the log; its "kind" is "start", "train" or "eval"."""
+
+
+def read_log(path: Path) -> list[Record]:
+    """The records of a log, without a line that a kill cut off."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+class Log:
+    """The log of a run that resumes at `step`; records of later steps are dropped.
+
+    Args:
+      path: `log.jsonl` of the run.
+      step: optimiser steps done.
+      progress: called with every record that is written.
+    """
+
+    def __init__(self, path: Path, step: int, progress: Callable[[Record], None]) -> None:
+        self.path, self._progress = path, progress
+        self._kept = [record for record in read_log(path) if record["step"] <= step]
+        write_text(path, "".join(json.dumps(record) + "\n" for record in self._kept))
+
+    def has(self, kind: str, step: int) -> bool:
+        return any(r["kind"] == kind and r["step"] == step for r in self._kept)
+
+    def write(self, record: Record) -> None:
+        line = json_text(record)
+        self._kept.append(json.loads(line))
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        self._progress(self._kept[-1])
+
+
+class Meter:
+    """Collects the metrics of steps without waiting for them, and makes log records of them.
+
+    Args:
+      config: settings of the run.
+      step: optimiser steps done.
+      seconds: time that they took.
+    """
+
+    def __init__(self, config: TrainConfig, step: int, seconds: float) -> None:
+        self._config = config
+        self._pending: list[StepMetrics] = []
+        self._step, self._before = step, seconds
+        self._start = self._last = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, over all processes of this run."""
+        return self._before + time.perf_counter() - self._start
+
+    def add(self, step_metrics: StepMetrics) -> None:
+        self._pending.append(step_metrics)
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time within this context is not counted."""
+        start = time.perf_counter()
+        yield
+        paused = time.perf_counter() - start
+        self._start += paused
+        self._last += paused
+
+    def flush(self, log: Log, step: int) -> None:
+        """Writes one record of the steps since the last one, if there are any.
+
+        Raises:
+          TrainingError: the loss or the gradient of one of them is not finite.
+        """
+        if not self._pending:
+            return
+        fetched = jax.device_get(self._pending)
+        now = time.perf_counter()
+        steps = StepMetrics._make(np.array(x, np.float64) for x in zip(*fetched, strict=True))
+        bad = ~(np.isfinite(steps.loss) & np.isfinite(steps.grad_norm))
+        if bad.any():
+            at = self._step + int(np.argmax(bad)) + 1
+            raise TrainingError(not_finite("the loss or its gradient", at))
+        count = len(fetched)
+        halted = float(steps.halted.sum())
+        per_halted = 1.0 / halted if halted else math.nan
+        rate = count / max(now - self._last, 1e-9)
+        log.write(
+            {
+                "kind": "train",
+                "step": step,
+                "loss": float(steps.loss.mean()),
+                "lm_loss": float(steps.lm_loss.mean()),
+                "q_loss": float(steps.q_loss.mean()),
+                "cell_accuracy": float(steps.cell_accuracy.sum() * per_halted),
+                "exact_accuracy": float(steps.exact.sum() * per_halted),
+                "q_accuracy": float(steps.q_right.sum() * per_halted),
+                "mean_steps": float(steps.steps.sum() * per_halted),
+                "halting_rate": halted / (count * self._config.batch_size),
+                "grad_norm": float(steps.grad_norm.mean()),
+                "steps_per_second": rate,
+                "seconds": self.seconds,
+                "seconds_left": (self._config.steps - step) / rate,
+            }
+        )
+        self._pending, self._step, self._last = [], step, now
+
+
+def not_finite(what: str, step: int) -> str:
+    """The message of a run that has diverged."""
+    return (
+        f"{what} is not finite at step {step}; the last saved state is kept; lower learning_rate, "
+        "or start a new run from a snapshot with start_from"
+    )
