@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from ptrm_jax import console, mesh
 from ptrm_jax.config import ModelConfig
+from ptrm_jax.errors import TrainingError
 from ptrm_jax.training import TrainConfig, loop, presets
 from ptrm_jax.training.config import Data, Numerics, Recipe, Records, group
 from ptrm_jax.training.log import Record
@@ -84,7 +85,10 @@ def _train(arguments: Arguments) -> int:
     run = prepare(arguments.config, arguments.output, num_devices=arguments.devices)
     output.print(f"{len(run.examples):,} puzzles to train on; {run.directory}")
     with console.signals() as stop, console.progress("steps") as bar:
-        complete = loop.train(run, progress=_show(bar, run.config.steps), stop=stop)
+        try:
+            complete = loop.train(run, progress=_show(bar, run.config.steps), stop=stop)
+        except OSError as error:
+            raise TrainingError(str(error)) from error
     if not complete:
         output.print(f"stopped; rerun the same command to resume: {run.directory}")
         return 128 + stop.signal

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def pooled(
 
 
 def heads(model: TRM, params: Params, y: jax.Array) -> Any:
-    return model.apply({"params": params}, y, method=TRM.heads)
+    return jax.jit(functools.partial(model.apply, method=TRM.heads))({"params": params}, y)
 
 
 # --- Pooling -------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def test_pooling_is_its_formula() -> None:
     got = heads(model, params, jnp.asarray(y, jnp.float32))
     np.testing.assert_allclose(got.q_logits, mean @ head["kernel"] + head["bias"], rtol=1e-5)
     assert got.q_logits.dtype == jnp.float32
-    # The answer is read as ever.
+    # The answer does not depend on the pooling.
     plain, old = small_model()
     np.testing.assert_array_equal(got.logits, heads(plain, old, jnp.asarray(y, jnp.float32)).logits)
 
@@ -71,7 +71,7 @@ def test_a_query_of_zeros_is_the_mean_over_positions() -> None:
     np.testing.assert_allclose(heads(model, params, y).q_logits, expected, rtol=1e-5, atol=1e-6)
     fresh = init_params(model, KEY)
     assert not fresh["q_query"].any()
-    # Nothing else starts otherwise than without it.
+    # All other parameters start as without it.
     jax.tree.map(
         np.testing.assert_array_equal,
         {name: leaf for name, leaf in fresh.items() if name != "q_query"},
@@ -104,43 +104,60 @@ def test_a_bfloat16_head_rounds_what_a_float32_one_does_not() -> None:
 
 # --- Fitting -------------------------------------------------------------------------------------
 
-SETTINGS = {"num_rollouts": 8, "depth": 1, "sigma": 0.8, "lane_tile": 8}
+SETTINGS: dict[str, Any] = {"num_rollouts": 8, "depth": 1, "sigma": 0.8, "lane_tile": 8}
+ONE_DEVICE = {"devices": tuple(jax.devices()[:1])}
 IGNORED = 0
 PLACE = 4
 """The one token whose answer counts."""
 
 
-@functools.cache
-def planted() -> tuple[TRM, Params, Puzzles, np.ndarray, Puzzles, np.ndarray]:
-    """Puzzles to fit on and to hold out, of a model in which no position sees another; one step,
-    for even the first position may know how many there were.
+class Planted(NamedTuple):
+    """A model, puzzles to fit on and puzzles to hold out, with labels."""
 
-    Whether an answer is right depends on `PLACE` alone, whose token is one of two that stand
-    nowhere else and have different answers, so the first position cannot know it.
+    model: TRM
+    params: Params
+    fit: Puzzles
+    fit_labels: np.ndarray
+    held: Puzzles
+    held_labels: np.ndarray
+    never: int
+    """A token that is never answered."""
+
+
+@functools.cache
+def planted() -> Planted:
+    """A model in which no position sees another; one step, since even the first position could
+    count several.
+
+    Whether an answer is right depends only on `PLACE`, whose token is one of two that occur nowhere
+    else and have different answers, so the first position cannot know it.
     """
     model, params = small_model("attention")
-    blind = jax.tree.map(lambda x: x, params)
-    for layer in blind["network"].values():
-        layer["self_attn"]["o_proj"]["kernel"] = jnp.zeros((32, 32))
+    cycles = {"num_layers": 1, "H_cycles": 1, "L_cycles": 1}
+    model = TRM(dataclasses.replace(model.config, **cycles), model.precision)
+    layer = params["network"]["layers_0"]
+    blind = layer | {"self_attn": layer["self_attn"] | {"o_proj": {"kernel": jnp.zeros((32, 32))}}}
+    params = params | {"network": {"layers_0": blind}}
     rng = np.random.default_rng(0)
     inputs = rng.integers(1, 5, (64, 9)).astype(np.int32)
     inputs[:, PLACE] = rng.integers(5, 7, 64)
     puzzles = make_puzzles(inputs)
-    answers = solve(model, blind, jax.random.key(9), puzzles, **SETTINGS).rollout_answers
-    kinds, counts = np.unique(answers[inputs[:, PLACE] == 5, :, PLACE], return_counts=True)
+    found = mesh.solve(model, params, jax.random.key(9), puzzles, **SETTINGS, **ONE_DEVICE)
+    answers = found.rollout_answers[..., PLACE]
+    kinds, counts = np.unique(answers[inputs[:, PLACE] == 5], return_counts=True)
     labels = np.full((64, 9), IGNORED, np.int32)
     labels[:, PLACE] = kinds[np.argmax(counts)]
-    rows = slice(0, 40), slice(40, 64)
-    (fit, held), (fit_labels, held_labels) = (
-        [take(r) for r in rows] for take in (puzzles.take, labels.__getitem__)
+    return Planted(
+        *(model, params, puzzles.take(slice(40)), labels[:40], puzzles.take(slice(40, 64))),
+        *(labels[40:], int(np.setdiff1d(np.arange(1, 7), answers)[0])),
     )
-    return model, blind, fit, fit_labels, held, held_labels
 
 
 def fit(q_pooling: str, **changes: Any) -> tuple[TRM, Params]:
+    """By default one chunk of all 40 puzzles."""
     model, params, puzzles, labels, *_ = planted()
-    settings = SETTINGS | {"steps": 60, "batch_size": 64, "learning_rate": 0.05} | changes
-    settings = {"devices": jax.devices()[:1], "chunk_puzzles": 16} | settings
+    settings = SETTINGS | ONE_DEVICE | {"chunk_puzzles": 40}
+    settings |= {"steps": 60, "batch_size": 64, "learning_rate": 0.05} | changes
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
         return fit_q_head(
             *(model, params, puzzles, labels, KEY),
@@ -152,22 +169,23 @@ def fit(q_pooling: str, **changes: Any) -> tuple[TRM, Params]:
 
 def trajectory(model: TRM, params: Params, puzzles: Puzzles) -> Trajectory:
     save = Save(answers=True, latents=True)
-    return solve(model, params, jax.random.key(5), puzzles, **SETTINGS, save=save).trajectory
+    key = jax.random.key(5)
+    return mesh.solve(model, params, key, puzzles, **SETTINGS, **ONE_DEVICE, save=save).trajectory
 
 
 def test_a_fitted_head_knows_what_the_first_position_cannot() -> None:
-    """Held-out loss and AUC; the control, fitted alike, is left with the frequency of right."""
-    model, params, *_, held, labels = planted()
+    """Held-out loss and AUC; the control, fitted alike, learns only how often answers are right."""
+    model, params, _, _, held, labels, _ = planted()
     found = trajectory(model, params, held)
     right = metrics.exact(found.answers, labels, ignore_label=IGNORED)
     states = jnp.moveaxis(found.y, -2, 0)  # [L, B, K, D, C]
     loss, auc = {}, {}
     for q_pooling in ("first", "attention"):
-        model, params = fit(q_pooling, chunk_puzzles=40)
+        model, params = fit(q_pooling)
         assert model.config.q_pooling == q_pooling
         q = np.asarray(heads(model, params, states).q_logits[..., 0])
         loss[q_pooling] = np.logaddexp(0, np.where(right, -q, q)).mean()
-        auc[q_pooling] = metrics.q_auc(right[:, :, -1], q[:, :, -1])
+        auc[q_pooling] = metrics.q_auc(metrics.Rollouts(right[:, :, -1], q[:, :, -1]))
     rate = right.mean()
     assert 0.15 < rate < 0.85
     entropy = -rate * np.log(rate) - (1 - rate) * np.log(1 - rate)
@@ -188,8 +206,7 @@ def test_fitting_changes_the_head_alone_and_is_reproducible() -> None:
         k: v.shape for k, v in param_shapes(model).items()
     }
     jax.tree.map(np.testing.assert_array_equal, fit("attention", **few)[1], fitted)
-    # Whatever the devices.
-    two = fit("attention", **few, devices=jax.devices()[:2])[1]
+    two = fit("attention", **few, devices=tuple(jax.devices()[:2]))[1]
     jax.tree.map(np.testing.assert_array_equal, two, fitted)
 
 
@@ -201,7 +218,7 @@ def checkpoint_leaves(params: Params) -> dict[str, Any]:
 def test_every_state_is_used_once_before_any_is_used_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two passes in chunks of 16, 16 and 8 puzzles; the second has rollouts of its own."""
+    """Two passes in chunks of 16, 16 and 8 puzzles; the second has new rollouts."""
     from ptrm_jax.training import fit_q_head as q_head
 
     seen = []
@@ -211,11 +228,11 @@ def test_every_state_is_used_once_before_any_is_used_again(
         return args[3], args[4]
 
     monkeypatch.setattr(q_head, "_update", record)
-    fit("attention", depth=2, batch_size=32, steps=2 * 40 * 8 * 2 // 32)
+    fit("attention", depth=2, batch_size=32, steps=2 * 40 * 8 * 2 // 32, chunk_puzzles=16)
     model, params, puzzles, labels, *_ = planted()
-    whole = solve(
+    whole = mesh.solve(
         *(model, params, KEY, puzzles),
-        **SETTINGS | {"num_rollouts": 16, "depth": 2},
+        **SETTINGS | ONE_DEVICE | {"num_rollouts": 16, "depth": 2},
         save=Save(answers=True, latents=True),
     ).trajectory
     right = metrics.exact(whole.answers, labels, ignore_label=IGNORED)
@@ -233,24 +250,21 @@ def flat(values: Any, ndim: int = 0) -> np.ndarray:
     return values.reshape(-1, *values.shape[values.ndim - ndim :])
 
 
-@pytest.mark.parametrize("label", [6, None])
-def test_answers_of_one_kind_are_refused(label: int | None) -> None:
-    """All wrong: a token that is never answered; all right: what is always answered."""
-    model, params, puzzles, labels, *_ = planted()
-    if label is None:
-        silent = jax.tree.map(jnp.zeros_like, params["lm_head"])  # argmax 0, at every position
-        params, labels = params | {"lm_head": silent}, np.zeros_like(labels)
+@pytest.mark.parametrize("num_right", [0, 64])
+def test_answers_of_one_kind_are_refused(num_right: int) -> None:
+    """All wrong: a token that is never answered; all right: the token that is always answered."""
+    model, params, puzzles, labels, *_, never = planted()
+    if num_right:
+        constant = jax.tree.map(jnp.zeros_like, params["lm_head"])  # argmax 0 at every position
+        params, labels = params | {"lm_head": constant}, np.zeros_like(labels)
     else:
-        answered = trajectory(model, params, puzzles).answers[..., PLACE]
-        label = int(np.setdiff1d(np.arange(1, 7), answered)[0])
-        labels = np.where(labels == IGNORED, IGNORED, label)
-    message = "puzzles must have right and wrong answers to tell apart; got {} right ones among 64"
-    message = message.format(64 if label is None else 0)
+        labels = np.where(labels == IGNORED, IGNORED, never)
+    message = f"must have both right and wrong answers; got {num_right} right ones among 64 states"
     with pytest.raises(ValueError, match=message), jax.numpy_dtype_promotion("standard"):
         fit_q_head(
             *(model, params, puzzles, labels, KEY),
-            ignore_label=None if label is None else IGNORED,
-            **SETTINGS | {"steps": 1, "batch_size": 64},
+            ignore_label=None if num_right else IGNORED,
+            **SETTINGS | ONE_DEVICE | {"steps": 1, "batch_size": 64, "chunk_puzzles": 40},
         )
 
 
@@ -317,7 +331,7 @@ def test_a_pooled_model_is_saved_loaded_and_swept(tmp_path: Path) -> None:
         )
     )
     (run,) = sweep.run(prepared).runs
-    np.testing.assert_array_equal(run.record.q_logit[:, :, -1], found.rollout_q_logits)
+    np.testing.assert_array_equal(run.rollouts.q_logit[:, :, -1], found.rollout_q_logits)
 
 
 def upstream_folder(folder: Path, puzzles: Puzzles) -> str:

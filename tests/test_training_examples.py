@@ -1,4 +1,4 @@
-"""What a run trains on: sources, what is kept out of them, and the order in which they come."""
+"""Training examples: their sources, the puzzles that are excluded, and their order."""
 
 import dataclasses
 import itertools
@@ -179,7 +179,7 @@ def test_a_seed_of_the_source_comes_before_the_runs() -> None:
         ("generate:", "a generated source must read generate:<task><size>:<number>"),
         ("generate:sudoku9", "a generated source must read"),
         ("generate:sudoku:9", "a generated source must read"),
-        ("generate:chess8:3", f"its task {' or '.join(names())}; got 'generate:chess8:3'"),
+        ("generate:chess8:3", f"with task {' or '.join(names())}; got 'generate:chess8:3'"),
         ("generate:sudoku9:many", "a generated source must read"),
         ("generate:sudoku9:-3", "a generated source must read"),
         (" generate:sudoku9:3", "no data at"),
@@ -197,7 +197,7 @@ def test_a_seed_of_the_source_comes_before_the_runs() -> None:
         ("generate:maze13:3:kind=round", "round"),
         ("generate:maze13:3:min_path=far", "min_path must be a whole number; got 'far'"),
         ("generate:maze13:3:min_path", "options must read name=value"),
-        # What scores a model must not be had for training.
+        # The test split must not be available for training.
         ("generate:sudoku9:3:split=test", "got 'split=test'"),
         ("generate:maze13:3:split=test", "got 'split=test'"),
     ],
@@ -247,45 +247,34 @@ def test_keys_are_those_of_the_puzzles_class(source: str) -> None:
 
 
 @pytest.mark.parametrize("held_out_by", ["evaluation", "exclude"])
-@pytest.mark.parametrize("size", SIZES)
-def test_no_sudoku_equivalent_to_one_held_out_is_trained_on(
-    size: int, held_out_by: str, tmp_path: Path
+@pytest.mark.parametrize(("task", "size"), [*(("sudoku", size) for size in SIZES), ("maze", 13)])
+def test_no_puzzle_equivalent_to_one_held_out_is_trained_on(
+    task: str, size: int, held_out_by: str, tmp_path: Path
 ) -> None:
-    source = f"generate:sudoku{size}:60"
+    source = f"generate:{task}{size}:60"
     everything = read_source(source, seed=0)
-    held_out = transformed(everything.take(np.array([3, 7])))
-    if held_out_by == "evaluation":
-        left = read_examples(sudoku_config(size, source), held_out)
-    else:
-        path = write_sudokus(tmp_path / "held_out.csv", held_out)
-        left = read_examples(sudoku_config(size, source, exclude=(path,)), None)
-    forms = sudoku.canonical(everything.puzzles.inputs, everything.labels)
-    # On 9x9 the solution, which comes first, is what counts.
-    forms = forms[:, : size**2] if size == 9 else forms
-    stays = [i for i in range(60) if all((forms[i] != forms[j]).any() for j in (3, 7))]
-    assert 0 < len(stays) < 59
-    assert rows_of(left) == [rows_of(everything)[i] for i in stays]
-
-
-@pytest.mark.parametrize("held_out_by", ["evaluation", "exclude"])
-def test_no_maze_turned_or_not_that_is_held_out_is_trained_on(
-    held_out_by: str, tmp_path: Path
-) -> None:
-    everything = read_source("generate:maze13:30", seed=0)
-    held_out = transformed(everything.take(np.array([0, 11, 29])))
-    config = maze_config(13, "generate:maze13:30")
+    held_out = transformed(everything.take(np.array([3, 7, 59])))
+    config = (sudoku_config if task == "sudoku" else maze_config)(size, source)
     if held_out_by == "evaluation":
         left = read_examples(config, held_out)
     else:
         path = tmp_path / "held_out.csv"
-        maze.write_csv(path, held_out.puzzles.inputs, held_out.labels)
+        write = sudoku.write_csv if task == "sudoku" else maze.write_csv
+        write(path, held_out.puzzles.inputs, held_out.labels)
         left = read_examples(dataclasses.replace(config, exclude=(str(path),)), None)
-    assert rows_of(left) == [r for i, r in enumerate(rows_of(everything)) if i not in (0, 11, 29)]
+    forms = np.arange(60)[:, None]  # no two of these mazes are equivalent
+    if task == "sudoku":
+        forms = sudoku.canonical(everything.puzzles.inputs, everything.labels)
+        # On 9x9 only the solution, which comes first, is compared.
+        forms = forms[:, : size**2] if size == 9 else forms
+    stays = [i for i in range(60) if all((forms[i] != forms[j]).any() for j in (3, 7, 59))]
+    assert 0 < len(stays) < 58
+    assert rows_of(left) == [rows_of(everything)[i] for i in stays]
 
 
 @pytest.mark.parametrize(("size", "left"), [(6, 10), (9, 9)])
 def test_other_clues_of_one_solution_are_the_same_puzzle_on_9x9_alone(size: int, left: int) -> None:
-    """There extra clues may make them equal; solved 6x6 boards are too few to keep them out."""
+    """Extra clues may make 9x9 puzzles equal; 6x6 solutions are too few to exclude them."""
     everything = read_source(f"generate:sudoku{size}:10", seed=0)
     labels = everything.labels[4:5]
     inputs = labels.copy()
@@ -297,7 +286,7 @@ def test_other_clues_of_one_solution_are_the_same_puzzle_on_9x9_alone(size: int,
 
 
 def test_without_a_task_nothing_is_left_out(tmp_path: Path) -> None:
-    """Folders that hold their own augmentations say themselves what is for training."""
+    """Folders with their own augmentations also have their own training split."""
     dataset = read_source("generate:sudoku6:4", seed=0)
     source = write_folder(tmp_path, dataset.puzzles.inputs, dataset.labels, vocab_size=8)
     examples = read_examples(sudoku_config(6, source, task="none"), dataset)
@@ -305,7 +294,7 @@ def test_without_a_task_nothing_is_left_out(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_the_sources_own() -> None:
-    """Evaluation may grow and take rows away; what was read stays recorded."""
+    """It identifies the data that were read, whatever is excluded from them."""
     source = "generate:sudoku6:10"
     everything = read_source(source, seed=0)
     examples = read_examples(sudoku_config(6, source), everything.take(np.array([1])))
@@ -315,7 +304,7 @@ def test_the_digest_is_the_sources_own() -> None:
 # --- Several sources -----------------------------------------------------------------------------
 
 
-def test_sources_are_mixed_a_row_each_as_likely(tmp_path: Path) -> None:
+def test_rows_of_several_sources_are_equally_likely(tmp_path: Path) -> None:
     extra = read_source("generate:sudoku6:7", seed=9)
     path = write_sudokus(tmp_path / "extra.csv", extra)
     sources = ("generate:sudoku6:5", path, "generate:sudoku6:3:seed=2")
@@ -341,7 +330,7 @@ def _rows(parts: list[Dataset], *at: tuple[int, int]) -> tuple[np.ndarray, np.nd
 
 
 def test_mixed_sources_have_a_digest_of_all_of_them() -> None:
-    """A run must not go on with another second source."""
+    """A run must not resume with another second source."""
     digests = [
         read_examples(sudoku_config(6, "generate:sudoku6:5", second), None).digest
         for second in ("generate:sudoku6:3:seed=2", "generate:sudoku6:3:seed=3")
@@ -379,44 +368,49 @@ def test_a_folder_must_be_the_only_source(tmp_path: Path) -> None:
 # --- Refusals ------------------------------------------------------------------------------------
 
 
-def test_data_of_another_task_are_refused() -> None:
-    """9x9 Sudokus and 9x9 mazes have one shape, and tokens that overlap."""
-    mazes, sudokus = "generate:maze9:4", "generate:sudoku9:4"
-    with pytest.raises(DataError, match=f"{mazes} is not data of task 'sudoku'"):
-        read_examples(sudoku_config(9, mazes), None)
-    with pytest.raises(DataError, match=f"{sudokus} is not data of task 'maze'"):
-        read_examples(make_config(81, 11, (sudokus,), task="maze"), None)
-    with pytest.raises(DataError, match=f"{mazes} is not data of task 'sudoku'"):
-        read_examples(sudoku_config(9, sudokus), read_source(mazes, seed=0))
-    with pytest.raises(DataError, match=f"{mazes} is not data of task 'sudoku'"):
-        read_examples(sudoku_config(9, sudokus, mazes), None)
+MAZES, SUDOKUS, SMALL = "generate:maze9:4", "generate:sudoku9:4", "generate:sudoku4:4"
+"""Tasks of one shape whose tokens overlap, and a smaller board."""
 
 
-def test_data_of_another_size_are_refused() -> None:
-    config = sudoku_config(6, "generate:sudoku4:4")
-    with pytest.raises(DataError, match=r"generate:sudoku4:4 does not fit .* shape \[B, 36\]"):
-        read_examples(config, None)
-    config = sudoku_config(6, "generate:sudoku6:4")
-    with pytest.raises(DataError, match="generate:sudoku4:4 does not fit"):
-        read_examples(config, read_source("generate:sudoku4:4", seed=0))
+@pytest.mark.parametrize(
+    ("config", "evaluation", "message"),
+    [
+        (sudoku_config(9, MAZES), None, f"{MAZES} is not data of task 'sudoku'"),
+        (sudoku_config(9, SUDOKUS, MAZES), None, f"{MAZES} is not data of task 'sudoku'"),
+        (sudoku_config(9, SUDOKUS), MAZES, f"{MAZES} is not data of task 'sudoku'"),
+        (
+            make_config(81, 11, (SUDOKUS,), task="maze"),
+            None,
+            f"{SUDOKUS} is not data of task 'maze'",
+        ),
+        (sudoku_config(6, SMALL), None, rf"{SMALL} does not fit .* shape \[B, 36\]"),
+        (sudoku_config(6, "generate:sudoku6:4"), SMALL, f"{SMALL} does not fit"),
+        (make_config(81, 6, (SUDOKUS,), task="sudoku"), None, r"must lie in 0..5 .tokens of the"),
+        (sudoku_config(6, "generate:sudoku6:0"), None, "at least one puzzle"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(
+    config: TrainConfig, evaluation: str | None, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_examples(config, evaluation and read_source(evaluation, seed=0))
 
 
-def test_data_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
-    """Where the tokens that occur would fit, too: they mean something else."""
-    dataset = read_source("generate:sudoku4:4", seed=0)
-    source = write_folder(tmp_path, dataset.puzzles.inputs, dataset.labels, vocab_size=9)
-    with pytest.raises(DataError, match="has 9 tokens, the checkpoint 6"):
-        read_examples(sudoku_config(4, source), None)
-    with pytest.raises(DataError, match=r"must lie in 0..5 .tokens of the vocabulary."):
-        read_examples(make_config(81, 6, ("generate:sudoku9:4",), task="sudoku"), None)
-
-
-def test_data_that_ignore_another_label_are_refused(tmp_path: Path) -> None:
-    """One loss counts the labels of all of them."""
-    dataset = read_source("generate:sudoku4:4", seed=0)
-    inputs, labels = dataset.puzzles.inputs, dataset.labels
-    source = write_folder(tmp_path, inputs, labels, vocab_size=6, ignore_label=None)
-    with pytest.raises(DataError, match=r"ignores None and generate:sudoku4:4 0$"):
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        # Even though the tokens that occur would fit.
+        ({"vocab_size": 9}, "has 9 tokens, the checkpoint 6"),
+        # One loss applies to all labels.
+        ({"vocab_size": 6, "ignore_label": None}, r"ignores None and generate:sudoku4:4 0$"),
+    ],
+)
+def test_folders_with_other_metadata_are_refused(
+    metadata: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    dataset = read_source(SMALL, seed=0)
+    source = write_folder(tmp_path, dataset.puzzles.inputs, dataset.labels, **metadata)
+    with pytest.raises(DataError, match=message):
         read_examples(sudoku_config(4, source), dataset)
 
 
@@ -424,8 +418,6 @@ def test_a_run_without_a_puzzle_is_refused() -> None:
     everything = read_source("generate:sudoku6:6", seed=0)
     with pytest.raises(DataError, match="nothing is left to train on"):
         read_examples(sudoku_config(6, "generate:sudoku6:6"), transformed(everything))
-    with pytest.raises(DataError, match="at least one puzzle"):
-        read_examples(sudoku_config(6, "generate:sudoku6:0"), None)
 
 
 # --- Augmentation --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A training run: what it writes, what it survives, what it refuses."""
+"""A training run: what it writes, how it resumes, what it refuses; its command, its model card."""
 
 import dataclasses
 import json
@@ -15,17 +15,23 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import load_experiment
 from jax.experimental.compilation_cache import compilation_cache
 
 import ptrm_jax
-from ptrm_jax import TRM, CheckpointError, ModelConfig, checkpoint, mesh
-from ptrm_jax.model import init_params, param_shapes
+from ptrm_jax import TRM, CheckpointError, ModelConfig, checkpoint, mesh, sweep
+from ptrm_jax.errors import TrainingError
+from ptrm_jax.model import init_params
 from ptrm_jax.tasks import sudoku
 from ptrm_jax.training import TrainConfig, loop, presets
-from ptrm_jax.training.examples import augmentation, read_source
+from ptrm_jax.training.config import Records
+from ptrm_jax.training.examples import Position, augmentation, read_source
+from ptrm_jax.training.log import read_log
+from ptrm_jax.training.run import TrainingRun, prepare
+from ptrm_jax.training.states import States
 from ptrm_jax.training.step import TrainState, averaged, init_state, make_model, make_step
 
 ROOT = Path(__file__).parents[1]
@@ -45,20 +51,37 @@ MODEL = ModelConfig(
     forward_dtype="float32",
 )
 STEPS = 12
+LEARNING = 800
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Every run compiles its own step; a cache of programs makes that quick."""
+    """Runs share a compiled step where they may; other processes find it in a cache."""
     settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir
+        or str(tmp_path_factory.mktemp("programs")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
     before = {name: getattr(jax.config, name) for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
-    compilation_cache.reset_cache()  # or it would not look at the directory again
-    yield Path(settings["jax_compilation_cache_dir"])
+    compilation_cache.reset_cache()  # otherwise the new directory is ignored
+    steps: dict[Any, Any] = {}
+
+    def make_once(model: TRM, config: TrainConfig, *others: Any) -> Any:
+        same = {field.name: field.default for field in dataclasses.fields(Records)}
+        same |= {"data": ("none",), "evaluation": None, "start_from": None}
+        if config.min_learning_rate_ratio == 1:  # the number of steps decides nothing
+            same["steps"] = LEARNING
+        config = dataclasses.replace(config, **same)
+        key = (config, *others[1:])
+        if key not in steps:
+            steps[key] = make_step(model, config, *others)
+        return steps[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_step", make_once)
+        yield Path(settings["jax_compilation_cache_dir"])
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
@@ -66,17 +89,17 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def puzzles(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Twelve 4x4 puzzles to score on."""
+    """Fifty 4x4 puzzles to evaluate on."""
     path = tmp_path_factory.mktemp("puzzles") / "test.csv"
-    sudoku.write_csv(path, *sudoku.generate(4, 12, seed=5, split="test"))
+    sudoku.write_csv(path, *sudoku.generate(4, 50, seed=5, split="test"))
     return str(path)
 
 
 @pytest.fixture(scope="module")
 def config(puzzles: str) -> TrainConfig:
-    """A run of a second, its intervals all different.
+    """A run of a second, whose intervals all differ.
 
-    Rows halt and epochs end within it: otherwise the position in the data would decide nothing.
+    Rows halt and epochs end within it, so that the position in the data matters.
     """
     return TrainConfig(
         model=MODEL,
@@ -86,21 +109,22 @@ def config(puzzles: str) -> TrainConfig:
         steps=STEPS,
         batch_size=8,
         micro_batch=4,
-        halt_max_steps=3,
-        learning_rate=1e-3,
+        halt_max_steps=4,
+        loss="softmax",
+        learning_rate=1e-2,
         warmup_steps=5,
-        ema=0.9,
+        ema=0.99,
         log_every=2,
         checkpoint_every=4,
         eval_every=5,
-        eval_puzzles=8,
+        eval_puzzles=48,
         eval_depth=3,
         eval_rollouts=2,
     )
 
 
 class Weights(NamedTuple):
-    """What a run ends with: averaged weights as exported, and the whole state as saved."""
+    """Digests of a run's last averaged weights as exported, and of its last state as saved."""
 
     digest: str
     state: str
@@ -112,18 +136,18 @@ def weights(directory: Path) -> Weights:
     return Weights(checkpoint.read_manifest(directory / "model")["digest"], notes["digest"])
 
 
-def train(config: TrainConfig, directory: Path, **arguments: Any) -> bool:
-    return loop.train(loop.prepare(config, directory, num_devices=1), **arguments)
+def train(config: TrainConfig, directory: Path, devices: int = 1, **arguments: Any) -> bool:
+    return loop.train(prepare(config, directory, num_devices=devices), **arguments)
 
 
 def after(steps: int) -> Callable[[], bool]:
-    """Says stop after so many steps of this process."""
+    """A `stop` that returns True after so many steps."""
     left = iter(range(steps - 1, -1, -1))
     return lambda: next(left) == 0
 
 
 def flags(config: TrainConfig) -> list[str]:
-    """What `experiments/train.py` is called with for this run."""
+    """The arguments of `experiments/train.py` for this run."""
     settings, default = config.to_dict(), presets.load("sudoku6").to_dict()
     pairs = [(name, value, default[name]) for name, value in settings.items() if name != "model"]
     pairs += [(f"model.{k}", v, default["model"][k]) for k, v in settings["model"].items()]
@@ -140,31 +164,43 @@ def flags(config: TrainConfig) -> list[str]:
 
 def saved(config: TrainConfig, directory: Path) -> TrainState:
     """The newest state of a run."""
-    with loop._States(loop.prepare(config, directory, num_devices=1)) as states:
+    with States(prepare(config, directory, num_devices=1)) as states:
         return states.restore()[0]
 
 
+def records_of(directory: Path, kind: str) -> list[dict[str, Any]]:
+    return [r for r in read_log(directory / "log.jsonl") if r["kind"] == kind]
+
+
 def losses_of(directory: Path) -> list[tuple[int, float]]:
-    """Step and loss of every line of training."""
-    records = loop.read_log(directory / "log.jsonl")
-    return [(r["step"], r["loss"]) for r in records if r["kind"] == "train"]
+    """Step and loss of every training record."""
+    return [(r["step"], r["loss"]) for r in records_of(directory, "train")]
 
 
 def steps_of(directory: Path, kind: str) -> list[int]:
-    return [r["step"] for r in loop.read_log(directory / "log.jsonl") if r["kind"] == kind]
+    return [r["step"] for r in records_of(directory, kind)]
 
 
 @pytest.fixture(scope="module")
 def whole(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run from beginning to end."""
+    """An uninterrupted run."""
     directory = tmp_path_factory.mktemp("runs") / "whole"
     assert train(config, directory)
     return directory
 
 
+@pytest.fixture(scope="module")
+def each_step(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with other intervals: every loss logged, every exported state kept."""
+    directory = tmp_path_factory.mktemp("runs") / "each_step"
+    changes = {"log_every": 1, "checkpoint_every": 5, "keep": 3, "evaluation": None}
+    assert train(dataclasses.replace(config, **changes), directory)
+    return directory
+
+
 @pytest.fixture
 def copy(whole: Path, tmp_path: Path) -> Path:
-    """The same, to spoil."""
+    """A copy of the uninterrupted run, to damage."""
     return shutil.copytree(whole, tmp_path / "copy")
 
 
@@ -175,7 +211,7 @@ def test_log_has_every_figure(whole: Path) -> None:
     assert steps_of(whole, "start") == [0]
     assert steps_of(whole, "train") == [2, 4, 5, 6, 8, 10, 12]  # 5: before the evaluation
     assert steps_of(whole, "eval") == [5, 10, 12]
-    for record in loop.read_log(whole / "log.jsonl"):
+    for record in read_log(whole / "log.jsonl"):
         if record["kind"] == "train":
             assert record.keys() >= {
                 *("loss", "lm_loss", "q_loss", "cell_accuracy", "exact_accuracy", "q_accuracy"),
@@ -185,7 +221,7 @@ def test_log_has_every_figure(whole: Path) -> None:
         if record["kind"] == "eval":
             for name in ("deterministic", "best_q", "mode", "mean", "pass"):
                 mean, low, high, number = record[name]
-                assert 0 <= low <= mean <= high <= 1 and number == 8
+                assert 0 <= low <= mean <= high <= 1 and number == 48
             assert record.keys() >= {"q_auc"} and len(record["by_depth"]) == 3
     assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -208,13 +244,13 @@ def test_what_it_exports_loads_and_says_where_it_is_from(whole: Path, config: Tr
     assert len(digests) == 3
 
 
-def test_every_export_is_the_average_in_the_state(config: TrainConfig, tmp_path: Path) -> None:
-    """Every leaf of it, also of the snapshots; the weights themselves are elsewhere."""
-    directory = tmp_path / "run"
-    sharp = dataclasses.replace(config, checkpoint_every=5, keep=3, evaluation=None)
-    assert train(sharp, directory)
+def test_every_export_is_the_average_in_the_state(
+    each_step: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    """Every leaf, also of the snapshots; the weights themselves differ from it."""
+    directory = shutil.copytree(each_step, tmp_path / "run")
     for name in ("model", "snapshots/step_000010", "snapshots/step_000005"):
-        state = saved(sharp, directory)
+        state = saved(dataclasses.replace(config, evaluation=None), directory)
         _, exported = ptrm_jax.load(directory / name)
         jax.tree.map(np.testing.assert_array_equal, exported, averaged(state))
         weights_now = {part: state.params[part] for part in state.ema}
@@ -224,45 +260,36 @@ def test_every_export_is_the_average_in_the_state(config: TrainConfig, tmp_path:
 
 
 @pytest.fixture(scope="module")
-def learned(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> loop.Run:
-    """A run until it solves most of 48 puzzles, with an evaluation half-way."""
-    path = tmp_path_factory.mktemp("learned")
-    sudoku.write_csv(path / "test.csv", *sudoku.generate(4, 48, seed=5, split="test"))
+def learned(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    """A run that learns to solve most of the 48 puzzles, with an evaluation half-way."""
     longer = dataclasses.replace(
         config,
-        **{
-            "data": ("generate:sudoku4:100",),
-            "steps": 800,
-            "learning_rate": 1e-2,
-            "weight_decay": 0.0,
-            "ema": 0.99,
-        },
-        **{"loss": "softmax", "halt_max_steps": 4, "evaluation": str(path / "test.csv")},
-        **{"log_every": 40, "checkpoint_every": 800, "eval_every": 400, "eval_puzzles": 48},
+        data=("generate:sudoku4:100",),
+        steps=LEARNING,
+        log_every=40,
+        checkpoint_every=LEARNING,
+        eval_every=LEARNING // 2,
     )
-    run = loop.prepare(longer, path / "run", num_devices=1)
+    path = tmp_path_factory.mktemp("learned")
+    run = prepare(longer, path / "run", num_devices=1)
     assert loop.train(run)
     return run
 
 
-def test_evaluations_are_of_what_is_exported(learned: loop.Run) -> None:
-    """Line and checkpoint of one step belong together."""
-    log = loop.read_log(learned.directory / "log.jsonl")
-    lines = {r["step"]: r for r in log if r["kind"] == "eval"}
-    assert list(lines) == [400, 800]
-    scores = {
-        step: json.loads(json.dumps(loop.evaluate(learned, ptrm_jax.load(path)[1])))
-        for step, path in (
-            (400, learned.directory / "snapshots/step_000400"),
-            (800, learned.directory / "model"),
-        )
-    }
+def test_evaluations_are_of_what_is_exported(learned: TrainingRun) -> None:
+    """The log and the checkpoint of a step have the same scores."""
+    lines = {r["step"]: r for r in records_of(learned.directory, "eval")}
+    paths = {LEARNING // 2: f"snapshots/step_{LEARNING // 2:06d}", LEARNING: "model"}
+    assert list(lines) == list(paths)
+    scores = {}
     for step, line in lines.items():
+        _, params = ptrm_jax.load(learned.directory / paths[step])
+        scores[step] = json.loads(json.dumps(loop.evaluate(learned, params)))
         assert scores[step] == {name: line[name] for name in scores[step]}
         assert line["by_depth"][-1] == round(line["deterministic"][0], 4)
         assert line["pass"][0] >= max(line["best_q"][0], line["mean"][0])
         assert 0 <= line["q_auc"] <= 1
-    assert scores[400] != scores[800]
+    assert scores[LEARNING // 2] != scores[LEARNING]
 
 
 def test_provenance_has_the_digest_of_the_data(whole: Path, config: TrainConfig) -> None:
@@ -275,12 +302,11 @@ def test_provenance_has_the_digest_of_the_data(whole: Path, config: TrainConfig)
     assert settings == said["config"]
 
 
-def test_it_learns(learned: loop.Run) -> None:
-    """4x4 boards, from guessing to solving most of those it has never seen, turned or not."""
-    log = loop.read_log(learned.directory / "log.jsonl")
-    losses = [r["lm_loss"] for r in log if r["kind"] == "train"]
+def test_it_learns(learned: TrainingRun) -> None:
+    """4x4 boards: most of the test puzzles are solved in the end."""
+    losses = [r["lm_loss"] for r in records_of(learned.directory, "train")]
     assert losses[-1] < 0.5 * losses[0]
-    early, late = (r["deterministic"][0] for r in log if r["kind"] == "eval")
+    early, late = (r["deterministic"][0] for r in records_of(learned.directory, "eval"))
     assert late > early and late > 0.5
 
 
@@ -299,10 +325,10 @@ def test_a_run_may_start_from_a_checkpoint(
 def test_a_run_may_start_from_fewer_cycles(
     whole: Path, config: TrainConfig, tmp_path: Path
 ) -> None:
-    """They are how often the weights are applied, not what these are."""
+    """The shapes of the weights do not depend on the cycles."""
     model = dataclasses.replace(MODEL, H_cycles=MODEL.H_cycles + 1, L_cycles=MODEL.L_cycles + 2)
     deeper = dataclasses.replace(config, model=model, start_from=str(whole / "model"))
-    run = loop.prepare(deeper, tmp_path / "run")
+    run = prepare(deeper, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, run.initial, ptrm_jax.load(whole / "model")[1])
     assert run.model.config == model
 
@@ -311,7 +337,7 @@ def test_a_checkpoint_says_what_it_started_from_and_nothing_of_the_machine(
     whole: Path, config: TrainConfig, tmp_path: Path
 ) -> None:
     start = str(whole / "model")
-    run = loop.prepare(dataclasses.replace(config, start_from=start), tmp_path / "run")
+    run = prepare(dataclasses.replace(config, start_from=start), tmp_path / "run")
     params, digest = run.initial, checkpoint.read_manifest(start)["digest"]
     assert params is not None and run.identity["start"] == digest
     loop.export(run, params, tmp_path / "model", 0)
@@ -323,49 +349,63 @@ def test_a_checkpoint_says_what_it_started_from_and_nothing_of_the_machine(
     assert not Path(said["config"]["evaluation"]).is_absolute()
 
 
-# --- What it survives ----------------------------------------------------------------------------
+# --- How it resumes ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stops", [(1,), (7,), (4, 1, 6), (11,)], ids=str)
-def test_a_stopped_run_ends_with_the_same_bits(
-    stops: tuple[int, ...], whole: Path, config: TrainConfig, tmp_path: Path
+def test_an_interrupted_run_ends_with_the_same_bits(
+    whole: Path, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for stop in stops:
-        assert not train(config, tmp_path / "run", stop=after(stop))
-    assert train(config, tmp_path / "run")
-    assert weights(tmp_path / "run") == weights(whole)
-    for kind in ("train", "eval"):
-        logged = steps_of(tmp_path / "run", kind)
-        assert logged == sorted(set(logged)) and set(logged) >= set(steps_of(whole, kind))
-    ends = np.cumsum(stops).tolist()
-    assert steps_of(tmp_path / "run", "start") == [0, *ends]
+    """Stopped at the first step, between the intervals, at a save, at an evaluation, after a record
+    cut off by a kill, after a full disk, and before the last step."""
+    directory = tmp_path / "run"
+    for steps in (1, 3, 1, 1):
+        assert not train(config, directory, stop=after(steps))
+
+    with (directory / "log.jsonl").open("a") as file:
+        # A kill leaves a record of a step that must be repeated, and half of the next line.
+        file.write(json.dumps({"kind": "train", "step": 7, "loss": 0.0}) + '\n{"kind": "tr')
+    leftovers = [
+        directory / "state" / "10.orbax-checkpoint-tmp" / "half",
+        directory / "snapshots" / ".step_000010.abc" / "half",
+        directory / ".model.abc" / "half",
+    ]
+    for path in leftovers:
+        path.parent.mkdir(parents=True)
+        path.write_text("half")
+    assert not train(config, directory, stop=after(1))
+    assert not any(path.parent.exists() for path in leftovers)
+    assert all(json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines())
+
+    before = same_files(directory / "state")
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+        with pytest.raises(OSError, match="No space left on device"):
+            train(config, directory)
+    assert same_files(directory / "state") == before
+
+    assert not train(config, directory, stop=after(4))
+    assert train(config, directory)
+    assert weights(directory) == weights(whole)
+    assert steps_of(directory, "start") == [0, 1, 4, 5, 6, 7, 7, 11]
+    assert steps_of(directory, "train") == [1, 2, 4, 5, 6, 7, 8, 10, 11, 12]
+    assert steps_of(directory, "eval") == steps_of(whole, "eval")
 
 
-def test_intervals_do_not_touch_the_weights(
-    whole: Path, config: TrainConfig, tmp_path: Path
+def test_intervals_change_neither_weights_nor_losses(
+    whole: Path, each_step: Path, config: TrainConfig, tmp_path: Path
 ) -> None:
-    """Nor does changing them in the middle of a run."""
-    other = dataclasses.replace(
-        config, log_every=3, checkpoint_every=5, eval_every=0, keep=1, evaluation=config.evaluation
-    )
+    """Bit for bit, also when they change in the middle of a run; a record of several steps is
+    their mean."""
+    other = dataclasses.replace(config, log_every=1, checkpoint_every=5, eval_every=0, keep=1)
     assert not train(config, tmp_path / "run", stop=after(6))
     assert train(other, tmp_path / "run")
-    assert weights(tmp_path / "run") == weights(whole)
+    assert weights(tmp_path / "run") == weights(whole) == weights(each_step)
     assert [path.name for path in (tmp_path / "run/state").glob("[0-9]*")] == ["12"]
-
-
-def test_a_stopped_run_logs_every_loss_once_and_the_same(
-    whole: Path, config: TrainConfig, tmp_path: Path
-) -> None:
-    """Bit for bit; and a line of several steps is their mean."""
-    each = dataclasses.replace(config, log_every=1, evaluation=None, eval_every=0)
-    assert train(each, tmp_path / "once")
-    for stop in (3, 6):
-        assert not train(each, tmp_path / "run", stop=after(stop))
-    assert train(each, tmp_path / "run")
-    once = losses_of(tmp_path / "once")
+    once = losses_of(each_step)
     assert [step for step, _ in once] == list(range(1, STEPS + 1))
-    assert losses_of(tmp_path / "run") == once
+    assert [x for x in losses_of(tmp_path / "run") if x[0] > 6] == once[6:]
+    assert [step for step, _ in losses_of(tmp_path / "run")] == [2, 4, 5, *range(6, STEPS + 1)]
     before = 0
     for step, loss in losses_of(whole):
         assert loss == pytest.approx(np.mean([x for _, x in once[before:step]]), rel=1e-12)
@@ -375,58 +415,23 @@ def test_a_stopped_run_logs_every_loss_once_and_the_same(
 def test_two_devices_end_with_the_same_bits_and_nearly_those_of_one(
     whole: Path, config: TrainConfig, tmp_path: Path
 ) -> None:
-    """The layout is the user's: it may change the last digits, but not from run to run."""
-    quiet = dataclasses.replace(config, evaluation=None, eval_every=0)
-
-    def go(name: str, **arguments: Any) -> bool:
-        return loop.train(loop.prepare(quiet, tmp_path / name, num_devices=2), **arguments)
-
-    assert go("once")
-    assert not go("run", stop=after(7))
-    assert go("run")
+    """The number of devices may change the last digits, but not from run to run."""
+    short = dataclasses.replace(config, evaluation=None, eval_every=0)
+    assert train(short, tmp_path / "once", devices=2)
+    assert not train(short, tmp_path / "run", devices=2, stop=after(7))
+    assert train(short, tmp_path / "run", devices=2)
     assert weights(tmp_path / "run") == weights(tmp_path / "once")
-    assert loop.read_log(tmp_path / "run/log.jsonl")[0]["platform"]["devices"] == 2
+    assert records_of(tmp_path / "run", "start")[0]["platform"]["devices"] == 2
     one, two = (ptrm_jax.load(path / "model")[1] for path in (whole, tmp_path / "once"))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5), one, two)
 
 
-def test_a_finished_run_does_nothing_again(whole: Path, config: TrainConfig, copy: Path) -> None:
+def test_a_finished_run_is_left_as_it_is(whole: Path, config: TrainConfig, copy: Path) -> None:
     before = {path: path.read_bytes() for path in copy.glob("state/**/*") if path.is_file()}
     assert train(config, copy)
     assert weights(copy) == weights(whole)
     assert {path: path.read_bytes() for path in before} == before
     assert steps_of(copy, "train") == steps_of(whole, "train")
-
-
-def test_a_torn_line_of_the_log_is_dropped(
-    whole: Path, config: TrainConfig, tmp_path: Path
-) -> None:
-    directory = tmp_path / "run"
-    assert not train(config, directory, stop=after(6))
-    with (directory / "log.jsonl").open("a") as file:
-        # What a kill leaves: a step that has to be done again, and half of the next line.
-        file.write(json.dumps({"kind": "train", "step": 7, "loss": 0.0}) + '\n{"kind": "tr')
-    assert train(config, directory)
-    assert weights(directory) == weights(whole)
-    lines = (directory / "log.jsonl").read_text().splitlines()
-    assert all(json.loads(line) for line in lines)
-    assert steps_of(directory, "train") == [2, 4, 5, 6, 8, 10, 12]
-
-
-def test_what_kills_leave_behind_goes(whole: Path, config: TrainConfig, tmp_path: Path) -> None:
-    directory = tmp_path / "run"
-    assert not train(config, directory, stop=after(6))
-    litter = [
-        directory / "state" / "10.orbax-checkpoint-tmp" / "half",
-        directory / "snapshots" / ".step_000010.abc" / "half",
-        directory / ".model.abc" / "half",
-    ]
-    for path in litter:
-        path.parent.mkdir(parents=True)
-        path.write_text("half")
-    assert train(config, directory)
-    assert weights(directory) == weights(whole)
-    assert not any(path.parent.exists() for path in litter)
 
 
 def test_a_run_may_become_longer(config: TrainConfig, copy: Path, tmp_path: Path) -> None:
@@ -436,48 +441,72 @@ def test_a_run_may_become_longer(config: TrainConfig, copy: Path, tmp_path: Path
     assert weights(copy) == weights(tmp_path / "at once")
 
 
-def test_commands_killed_and_stopped_end_with_the_same_bits(
-    learned: loop.Run, tmp_path: Path, compiled_once: Path
+def test_a_command_that_is_killed_and_stopped_ends_with_the_same_bits(
+    command: ModuleType,
+    learned: TrainingRun,
+    tmp_path: Path,
+    compiled_once: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """SIGKILL, SIGTERM, SIGINT, each somewhere in the middle, then to the end."""
+    """SIGKILL to a process; SIGTERM and SIGINT to this one; then to the end."""
     output = tmp_path / "run"
     config = dataclasses.replace(learned.config, checkpoint_every=40, log_every=5)
-    command = [sys.executable, str(ROOT / "experiments" / "train.py"), *flags(config)]
-    environment = os.environ | {
-        "JAX_NUM_CPU_DEVICES": str(jax.local_device_count()),
-        "JAX_COMPILATION_CACHE_DIR": str(compiled_once),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    arguments = [*flags(config), "--devices", "1", "--output", str(output)]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "experiments" / "train.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ
+        | {
+            "JAX_NUM_CPU_DEVICES": str(jax.local_device_count()),
+            "JAX_COMPILATION_CACHE_DIR": str(compiled_once),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
+    )
+    while max(steps_of(output, "train"), default=0) < 50:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.kill()
+    assert "puzzles to train on" in process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL
+    killed_at = max(steps_of(output, "train"))
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*command, "--devices", "1", "--output", str(output)],
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
-            env=environment,
-        )
+    monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+    train_on = loop.train
 
-    for number, least in ((signal.SIGKILL, 50), (signal.SIGTERM, 150), (signal.SIGINT, 250)):
-        process = start()
-        while max(steps_of(output, "train"), default=0) < least:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.005)
-        process.send_signal(number)
-        out, err = process.communicate()
-        if number == signal.SIGKILL:
-            assert process.returncode == -signal.SIGKILL
-        else:
-            assert process.returncode == 128 + number, err
-            assert "stopped and saved; the same command goes on" in out
-    process = start()
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert "puzzles to train on" in out and "written to" in out
+    def signalled(number: int, step: int) -> Callable[..., bool]:
+        def train(run: TrainingRun, *, progress: Any, stop: Any) -> bool:
+            def show(record: dict[str, Any]) -> None:
+                progress(record)
+                if record["kind"] == "train" and record["step"] == step:
+                    os.kill(os.getpid(), number)
+
+            return train_on(run, progress=show, stop=stop)
+
+        return train
+
+    first, second = killed_at // 5 * 5 + 45, killed_at // 5 * 5 + 100
+    for number, step in ((signal.SIGTERM, first), (signal.SIGINT, second)):
+        monkeypatch.setattr(loop, "train", signalled(number, step))
+        assert command.main(arguments) == 128 + number
+        assert "stopped; rerun the same command to resume" in capsys.readouterr().out
+    monkeypatch.setattr(loop, "train", train_on)
+    assert command.main(arguments) == 0
     assert weights(output) == weights(learned.directory)
     starts = steps_of(output, "start")
-    assert starts[0] == 0 and starts[1] % 40 == 0
-    assert len(starts) == 4 and 0 < starts[1] < starts[2] < starts[3] < 800
-    logged = steps_of(output, "train")
-    assert logged == sorted(set(logged)) and set(logged) >= set(range(5, 801, 5))
+    assert starts[:2] == [0, killed_at // 40 * 40] and starts[2:] == [first, second]
+    assert steps_of(output, "train") == list(range(5, LEARNING + 1, 5))
+
+    out, err = (" ".join(stream.split()) for stream in capsys.readouterr())
+    assert f"written to {output / 'model'}" in out
+    for step in (LEARNING // 2, LEARNING):
+        assert re.search(
+            rf"step {step}: TRM D=3 [\d.]+ % \[[\d.]+, [\d.]+\], PTRM best-Q@2 sigma 0.3 [\d.]+ %",
+            err,
+        )
+    assert "Q AUC" in err and "n=48" in err
 
 
 # --- What it refuses -----------------------------------------------------------------------------
@@ -497,7 +526,7 @@ def refused(
     monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
 
     def compiles(*_: object, **__: object) -> None:
-        raise AssertionError("it came to training")
+        raise AssertionError("it began to train")
 
     monkeypatch.setattr(loop, "train", compiles)
 
@@ -515,7 +544,7 @@ def refused(
 
 
 def test_nothing_is_compiled_before_a_run_is_checked(config: TrainConfig, tmp_path: Path) -> None:
-    """A mistake in a flag is told at once."""
+    """A mistake in a flag is reported at once."""
     compiled: list[str] = []
 
     def note(event: str, seconds: float, **_: object) -> None:
@@ -524,10 +553,10 @@ def test_nothing_is_compiled_before_a_run_is_checked(config: TrainConfig, tmp_pa
 
     jax.monitoring.register_event_duration_secs_listener(note)
     try:
-        loop.prepare(config, tmp_path / "run", num_devices=1)
+        prepare(config, tmp_path / "run", num_devices=1)
         assert compiled == [] and list(tmp_path.iterdir()) == []
         jax.jit(lambda x: x * 0.123456)(np.ones(3, np.float32))
-        assert compiled  # so the listener hears of it
+        assert compiled  # the listener works
     finally:
         jax.monitoring.unregister_event_duration_listener(note)
 
@@ -590,9 +619,9 @@ def test_a_start_with_another_q_head_is_refused(
         asked = dataclasses.replace(config, model=model, start_from=str(start))
         message = f"model: q_pooling is '{there}' there and '{here}' here"
         with pytest.raises(CheckpointError, match=message):
-            loop.prepare(asked, tmp_path / "run")
+            prepare(asked, tmp_path / "run")
     asked = dataclasses.replace(config, model=pooled, start_from=str(tmp_path / "pooled"))
-    assert "q_query" in loop.prepare(asked, tmp_path / "run").initial
+    assert "q_query" in prepare(asked, tmp_path / "run").initial
 
 
 def same_files(directory: Path) -> dict[Path, bytes]:
@@ -602,10 +631,10 @@ def same_files(directory: Path) -> dict[Path, bytes]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rate": 2e-3}, "config.learning_rate was 0.001 and is 0.002"),
+        ({"learning_rate": 2e-3}, "config.learning_rate was 0.01 and is 0.002"),
         ({"seed": 1}, "config.seed was 0 and is 1"),
         ({"data": ("generate:sudoku4:99",)}, "data.num_examples was"),
-        ({"steps": 9}, "has done 12 steps, more than the 9 asked for"),
+        ({"steps": 9}, "has done 12 steps, but steps is 9"),
         ({"model": dataclasses.replace(MODEL, H_cycles=1)}, "config.model.H_cycles was 2 and is 1"),
     ],
     ids=str,
@@ -614,18 +643,20 @@ def test_another_run_is_not_gone_on_with(
     changes: dict[str, Any], message: str, config: TrainConfig, whole: Path
 ) -> None:
     before = same_files(whole)
-    with pytest.raises(loop.TrainingError) as error:
-        loop.prepare(dataclasses.replace(config, **changes), whole)
+    with pytest.raises(TrainingError) as error:
+        prepare(dataclasses.replace(config, **changes), whole)
     assert message in str(error.value) and "pass another output" in str(error.value)
     assert same_files(whole) == before
 
 
 def test_a_schedule_towards_an_end_cannot_be_longer(config: TrainConfig, tmp_path: Path) -> None:
-    """What was trained knew when it would end."""
-    cosine = dataclasses.replace(config, min_learning_rate_ratio=0.1, evaluation=None, eval_every=0)
-    assert not train(cosine, tmp_path / "run", stop=after(2))
-    with pytest.raises(loop.TrainingError, match=r"config\.steps was 12 and is 13"):
-        loop.prepare(dataclasses.replace(cosine, steps=13), tmp_path / "run")
+    """The learning rate so far depends on their number."""
+    cosine = dataclasses.replace(config, min_learning_rate_ratio=0.1)
+    run = prepare(cosine, tmp_path / "run")
+    run.directory.mkdir()
+    run.config_path.write_text(json.dumps(run.identity))
+    with pytest.raises(TrainingError, match=r"config\.steps was 12 and is 13"):
+        prepare(dataclasses.replace(cosine, steps=13), tmp_path / "run")
 
 
 def test_foreign_folders_are_left_alone(config: TrainConfig, tmp_path: Path, whole: Path) -> None:
@@ -638,50 +669,35 @@ def test_foreign_folders_are_left_alone(config: TrainConfig, tmp_path: Path, who
     for path, message in (
         (mine, "holds something other than a training run"),
         (whole / "state", "holds something other than a training run"),
-        (file, "is no writable folder"),
-        (file / "run", "is no writable folder"),
+        (file, "is not a writable folder"),
+        (file / "run", "is not a writable folder"),
     ):
-        with pytest.raises(loop.TrainingError, match=message):
-            loop.prepare(config, path)
+        with pytest.raises(TrainingError, match=message):
+            prepare(config, path)
     (mine / "config.json").write_text("{")
-    with pytest.raises(loop.TrainingError, match="cannot be read"):
-        loop.prepare(config, mine)
+    with pytest.raises(TrainingError, match="cannot be read"):
+        prepare(config, mine)
     (mine / "config.json").write_text('{"a": 1}')
     assert same_files(tmp_path) == before
-
-
-def test_a_full_disk_keeps_the_state_before(
-    whole: Path, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = tmp_path / "run"
-    assert not train(config, directory, stop=after(6))
-    before = same_files(directory / "state")
-    usage = shutil.disk_usage(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
-        with pytest.raises(OSError, match="No space left on device"):
-            train(config, directory)
-    assert same_files(directory / "state") == before
-    assert train(config, directory)
-    assert weights(directory) == weights(whole)
 
 
 def test_a_damaged_state_is_named_and_the_one_before_goes_on(
     whole: Path, config: TrainConfig, copy: Path
 ) -> None:
-    """A flipped byte in any file of it; Orbax would load most of these without a word."""
+    """With a flipped byte in any of its files; Orbax loads most of them without an error."""
     state = copy / "state" / "12"
     files = [path for path in state.rglob("*") if path.is_file() and path.stat().st_size]
     assert len(files) > 5
-    for path in files:
-        good = path.read_bytes()
-        bad = bytearray(good)
-        bad[len(bad) // 2] ^= 4
-        path.write_bytes(bytes(bad))
-        with pytest.raises(loop.TrainingError) as error:
-            train(config, copy)
-        assert str(state) in str(error.value) and "delete it to go on" in str(error.value)
-        path.write_bytes(good)
+    with States(prepare(config, copy, num_devices=1)) as states:
+        for path in files:
+            good = path.read_bytes()
+            bad = bytearray(good)
+            bad[len(bad) // 2] ^= 4
+            path.write_bytes(bytes(bad))
+            with pytest.raises(TrainingError) as error:
+                states.restore()
+            assert str(state) in str(error.value) and "delete it to resume" in str(error.value)
+            path.write_bytes(good)
     shutil.rmtree(state)
     shutil.rmtree(copy / "model")
     assert train(config, copy)
@@ -689,64 +705,49 @@ def test_a_damaged_state_is_named_and_the_one_before_goes_on(
     assert weights(copy) == weights(whole)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(config: TrainConfig, tmp_path: Path) -> None:
-    """The rate rises until the weights overflow; what was saved before is good."""
-    wild = dataclasses.replace(
-        config,
-        learning_rate=1e37,
-        warmup_steps=10**9,
-        optimizer="adam_atan2",
-        weight_decay=0.0,
-        steps=40,
-        checkpoint_every=1,
-        log_every=1,
-        evaluation=None,
-        eval_every=0,
-    )
-    with pytest.raises(loop.TrainingError, match=r"not finite at step \d+; the state saved last"):
-        train(wild, tmp_path / "run")
-    run = loop.prepare(wild, tmp_path / "run", num_devices=1)
-    with loop._States(run) as states:
-        state, _, _ = states.restore()
-    assert 0 < int(state.step) < 40
+def test_a_loss_that_is_not_finite_stops_the_run(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights overflow in the fifth step; the last saved state is finite."""
+    make_once = loop.make_step
+
+    def overflowing(*arguments: Any) -> Any:
+        step = make_once(*arguments)
+
+        def run(state: TrainState, batch: Any) -> Any:
+            if int(state.step) == 4:
+                huge = jax.tree.map(lambda x: 3e38 * jnp.sign(x), state.params["lm_head"])
+                state = state._replace(params=state.params | {"lm_head": huge})
+            return step(state, batch)
+
+        return run
+
+    monkeypatch.setattr(loop, "make_step", overflowing)
+    often = dataclasses.replace(config, checkpoint_every=1)
+    with pytest.raises(TrainingError, match=r"gradient is not finite at step 5; the last saved st"):
+        train(often, tmp_path / "run")
+    state = saved(often, tmp_path / "run")
+    assert int(state.step) == 4
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     assert not (tmp_path / "run" / "model").exists()
+    wrong = state._replace(step=jnp.int32(5), ema=jax.tree.map(lambda x: x / 0, state.ema))
+    with States(prepare(often, tmp_path / "run", num_devices=1)) as states:
+        with pytest.raises(TrainingError, match="the state is not finite at step 5"):
+            states.save(wrong, Position(), 0.0)
 
 
-# --- The command -------------------------------------------------------------------------------
+# --- The command ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def status_of(command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
-    """Exit status of the command for a run, in this process."""
+def status_of(command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The exit status of the command for a run, in this process."""
     monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def status(config: TrainConfig, directory: Path) -> int:
         return command.main([*flags(config), "--devices", "1", "--output", str(directory)])
 
-    yield status
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def test_the_command_is_the_run_and_prints_its_evaluations(
-    status_of: Callable[..., int],
-    whole: Path,
-    config: TrainConfig,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert status_of(config, tmp_path / "run") == 0
-    assert weights(tmp_path / "run") == weights(whole)
-    said = [" ".join(stream.split()) for stream in capsys.readouterr()]
-    assert f"written to {tmp_path / 'run' / 'model'}" in said[0]
-    for step in (5, 10, 12):
-        assert re.search(
-            rf"step {step}: TRM D=3 [\d.]+ % \[[\d.]+, [\d.]+\], PTRM best-Q@2 sigma 0.3 [\d.]+ %",
-            said[1],
-        )
-    assert "Q AUC" in said[1] and "n=8" in said[1]
+    return status
 
 
 def full(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -780,7 +781,7 @@ def no_log(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("spoil", "message"),
     [
         (full, "No space left on device"),
-        (damaged, "notes/metadata has changed; delete it to go on from the state before"),
+        (damaged, "notes/metadata has changed; delete it to resume from the state before"),
         (no_folder, "state"),
         (no_checkpoint, "model is not a checkpoint; it will not be overwritten"),
         (no_log, "log.jsonl"),
@@ -806,30 +807,24 @@ def test_a_run_that_breaks_off_is_one_error_and_status_1(
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_presets_build(name: str) -> None:
+def test_presets_can_begin(name: str, tmp_path: Path) -> None:
+    """The model has its size, the batch splits, and generated data fit the model."""
     config = presets.load(name)
     model = make_model(config)
-    sizes = [int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(param_shapes(model))]
+    state = jax.eval_shape(lambda: init_state(model, config))
+    assert state.rows.carry.y.shape[0] == config.batch_size
+    sizes = [int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state.params)]
     expected = {"sudoku_extreme": 5.03e6, "sudoku9": 5.23e5, "sudoku6": 1.57e5}
     if name in expected:
         assert sum(sizes) == pytest.approx(expected[name], rel=0.005)
-    described = presets.describe(name)
-    assert f"python experiments/train.py {name}" in described
+    assert f"python experiments/train.py {name}" in presets.describe(name)
     assert config.batch_size % config.micro_batch == 0
     assert config.steps >= 1000
-
-
-@pytest.mark.parametrize("name", presets.names())
-def test_presets_can_begin(name: str, tmp_path: Path) -> None:
-    """The state has its shapes, the batch splits, and what is generated fits the model."""
-    config = presets.load(name)
-    state = jax.eval_shape(lambda: init_state(make_model(config), config))
-    assert state.rows.carry.y.shape[0] == config.batch_size
-    make_step(make_model(config), config, augmentation(config), None, mesh.local_devices(1))
+    make_step(model, config, augmentation(config), None, mesh.local_devices(1))
     if config.data[0].startswith("generate:"):
         data = tuple(re.sub(r":\d+", ":20", source, count=1) for source in config.data)
         few = dataclasses.replace(config, data=data)
-        run = loop.prepare(few, tmp_path / "run", num_devices=1)
+        run = prepare(few, tmp_path / "run", num_devices=1)
         assert len(run.examples) == 20 * len(data)
         assert run.evaluation is not None and len(run.evaluation) == config.eval_puzzles
 
@@ -842,3 +837,77 @@ def test_the_command_lists_the_presets(
     out = capsys.readouterr().out
     for name in presets.names():
         assert f"{name} " in out and presets.describe(name).splitlines()[0] in out
+
+
+# --- Its model card ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def swept(copy: Path, config: TrainConfig, tmp_path: Path) -> Path:
+    """A sweep with the copied run's checkpoint."""
+    settings = sweep.SweepConfig(
+        checkpoint=str(copy / "model"),
+        data=config.evaluation,
+        num_puzzles=48,
+        sigmas=(0.3,),
+        rollouts=2,
+        depth=3,
+        devices=1,
+        equal_compute=False,
+    )
+    sweep.resume(sweep.prepare(settings), tmp_path / "sweep")
+    return tmp_path / "sweep"
+
+
+def test_a_card_says_how_a_checkpoint_was_trained_and_what_it_scores(
+    copy: Path, swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.md").write_text("Further *notes*.")
+    arguments = ["tiny", "--model", str(copy / "model"), "--sweeps", str(swept)]
+    card = load_experiment("card")
+    assert card.main([*arguments, "--notes", str(tmp_path / "notes.md")]) == 0
+    text = (copy / "model" / "README.md").read_text()
+    assert capsys.readouterr().out.strip() == text.strip()
+    digest = checkpoint.read_manifest(copy / "model")["digest"]
+    last = records_of(copy, "eval")[-1]
+    solved = {
+        name: f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        for name in ("deterministic", "mean", "best_q")
+        for mean, low, high, _ in [last[name]]
+    }
+    for line in (
+        "# tiny",
+        f"| digest, size | `{digest[:8]}`, 2,822 parameters |",
+        "| length | 12 optimiser steps of 8 rows, 0 minutes without evaluations |",
+        "    python experiments/train.py tiny",
+        "Further *notes*.",
+        "48 of 50 puzzles",
+        "--sigmas 0.3 --rollouts 2 --depth 3 --num-puzzles 48 --no-equal-compute",
+        "| TRM, D=3 | " + solved["deterministic"],
+        "| PTRM sigma 0.3, one rollout (mean) | " + solved["mean"],
+        "| PTRM sigma 0.3, best-Q@2 | " + solved["best_q"],
+        "| D | 1 | 2 | 3 |",
+        f"| TRM | {' | '.join(f'{100 * x:.1f}' for x in last['by_depth'])} |",
+        "| K | 1 | 2 |",
+        "| sigma | AUC | sign right | mean Q, right | mean Q, wrong |",
+    ):
+        assert line in text, line
+    assert str(tmp_path) not in text
+    for picture in re.findall(r"\]\((\w+\.png)\)", text):
+        assert (copy / "model" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_card_of_another_checkpoint_is_refused(
+    copy: Path, swept: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = load_experiment("card")
+    checkpoint.save(tmp_path / "other", MODEL, init_params(TRM(MODEL), jax.random.key(0)))
+    for model, message in (
+        (copy / "snapshots" / "step_000005", "sweeps must be of checkpoint"),
+        (tmp_path / "other", "no log.jsonl in the folders that contain"),
+    ):
+        assert card.main(["x", "--model", str(model), "--sweeps", str(swept)]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    arguments = ["x", "--model", str(tmp_path / "other"), "--sweeps", str(swept)]
+    assert card.main([*arguments, "--run", str(whole)]) == 2
+    assert "was not trained by ptrm_jax" in " ".join(capsys.readouterr().err.split())

@@ -79,20 +79,19 @@ class States:
         Raises:
           TrainingError: the newest state is damaged.
         """
-        run = self._run
+        run, step = self._run, self._manager.latest_step()
+        folder = run.directory / "state" / str(step)
+        remedy = "delete it to resume from the state before"
+        # Orbax loads a file with a flipped bit, or raises with pages of text.
+        if step is not None and (damaged := _damaged_files(folder)):
+            raise TrainingError(f"{folder} is damaged: {damaged[0]} has changed; {remedy}")
         fresh = place(init_state(run.model, run.config, run.initial), run.devices)
-        step = self._manager.latest_step()
         if step is None:
             return fresh, Position(), 0.0
         args = self._ocp.args
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh
         )
-        folder = run.directory / "state" / str(step)
-        remedy = "delete it to resume from the state before"
-        # Orbax loads a file with a flipped bit, or raises with pages of text.
-        if damaged := _damaged_files(folder):
-            raise TrainingError(f"{folder} is damaged: {damaged[0]} has changed; {remedy}")
         try:
             restored = self._manager.restore(
                 step,
