@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _overview() -> str:
-    lines = [f"{name:24} {presets.describe(name).splitlines()[0]}" for name in presets.names()]
+    lines = [f"{name:24} {presets.describe(name).splitlines()[0]}" for name in presets.NAMES]
     flags = "The flags: python experiments/train.py PRESET --help"
     return "\n".join([__doc__ or "", *lines, "", flags])
 

@@ -807,7 +807,7 @@ def test_a_run_that_breaks_off_is_one_error_and_status_1(
 # --- Presets -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", presets.NAMES)
 def test_presets_can_begin(name: str, tmp_path: Path) -> None:
     """The model has its size, the batch splits, and generated data fit the model."""
     config = presets.load(name)
@@ -836,7 +836,7 @@ def test_the_command_lists_the_presets(
     monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
     assert command.main([]) == 0
     out = capsys.readouterr().out
-    for name in presets.names():
+    for name in presets.NAMES:
         assert f"{name} " in out and presets.describe(name).splitlines()[0] in out
 
 

@@ -430,7 +430,9 @@ def test_contract_has_the_gradient_of_the_plain_product(axis: int, lanes: tuple[
     for mine, plain in (*pairs[0::3], *pairs[2::3]):
         near(mine, plain, 1e-5)
     for (value, *gradients), (plain_value, *plain_gradients) in pairs[1::3]:
-        assert value.dtype == jnp.float32 and {g.dtype for g in gradients} == {jnp.dtype(jnp.bfloat16)}
+        assert value.dtype == jnp.float32 and {g.dtype for g in gradients} == {
+            jnp.dtype(jnp.bfloat16)
+        }
         near(value, plain_value, 1e-5)  # products of two bfloat16 numbers are exact in float32
         near(gradients, plain_gradients, 1e-2)  # of a gradient that was itself rounded
 

@@ -1,42 +1,37 @@
 """Named runs: a small file for each, whose docstring states command, hardware, time and result."""
 
-import importlib
-import pkgutil
 from types import ModuleType
 from typing import Any
 
 from ptrm_jax.config import ModelConfig, Variant, swiglu_width
-from ptrm_jax.errors import InputError
+from ptrm_jax.registry import Registry
 from ptrm_jax.training.config import TrainConfig
 
+NAMES = (
+    *("arc_agi_1", "arc_agi_2", "maze11", "maze_hard", "sudoku6", "sudoku9", "sudoku_extreme"),
+    "sudoku_extreme_attention",
+)
+"""Names of all presets."""
 
-def names() -> tuple[str, ...]:
-    """Names of all presets."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+_REGISTRY = Registry("preset", {name: f"{__name__}.{name}" for name in NAMES}, ModuleType)
 
 
 def load(name: str) -> TrainConfig:
     """The settings of a preset.
 
     Raises:
-      InputError: there is none of this name.
+      InputError: no preset has this name.
     """
-    return _module(name).CONFIG
+    return _REGISTRY.load(name).CONFIG
 
 
 def describe(name: str) -> str:
     """The docstring of a preset.
 
     Raises:
-      InputError: there is none of this name.
+      InputError: no preset has this name.
     """
-    return _module(name).__doc__ or ""
-
-
-def _module(name: str) -> ModuleType:
-    if name not in names():
-        raise InputError(f"preset must be one of {', '.join(names())}; got {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return _REGISTRY.load(name).__doc__ or ""
 
 
 def upstream(
