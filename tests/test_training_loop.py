@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import load_experiment
-from jax.experimental.compilation_cache import compilation_cache
 
 import ptrm_jax
 from ptrm_jax import TRM, CheckpointError, ModelConfig, checkpoint, mesh, sweep
@@ -55,17 +54,8 @@ LEARNING = 800
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Runs share a compiled step where they may; other processes find it in a cache."""
-    settings = {
-        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir
-        or str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()  # otherwise the new directory is ignored
+def compiled_once() -> Iterator[None]:
+    """Runs share a compiled step where they may."""
     steps: dict[Any, Any] = {}
 
     def make_once(model: TRM, config: TrainConfig, *others: Any) -> Any:
@@ -81,10 +71,7 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_step", make_once)
-        yield Path(settings["jax_compilation_cache_dir"])
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -446,7 +433,6 @@ def test_a_command_that_is_killed_and_stopped_ends_with_the_same_bits(
     command: ModuleType,
     learned: TrainingRun,
     tmp_path: Path,
-    compiled_once: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -459,12 +445,7 @@ def test_a_command_that_is_killed_and_stopped_ends_with_the_same_bits(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ
-        | {
-            "JAX_NUM_CPU_DEVICES": str(jax.local_device_count()),
-            "JAX_COMPILATION_CACHE_DIR": str(compiled_once),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.local_device_count())},
     )
     while max(steps_of(output, "train"), default=0) < 50:
         assert process.poll() is None, process.communicate()

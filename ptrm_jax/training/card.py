@@ -3,9 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from etils import epath
 
 from ptrm_jax import charts, checkpoint, markdown
@@ -74,10 +72,10 @@ def model_card(
     return "\n".join(parts)
 
 
-def _facts(manifest: dict[str, Any], log: str | os.PathLike[str] | None, command: str) -> str:
+def _facts(manifest: checkpoint.Manifest, log: str | os.PathLike[str] | None, command: str) -> str:
     cfg, provenance = manifest["config"], manifest["provenance"]
     config, data, platform = provenance["config"], provenance["data"], provenance["platform"]
-    parameters = sum(int(np.prod(leaf["shape"])) for leaf in manifest["leaves"].values())
+    parameters = checkpoint.num_parameters(manifest)
     sources = ", ".join(f"`{source}`" for source in config["data"])
     decay = config["min_learning_rate_ratio"]
     rate = f"learning rate {config['learning_rate']:g} after {config['warmup_steps']} steps" + (

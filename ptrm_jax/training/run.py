@@ -126,7 +126,7 @@ def _load_initial(model: ModelConfig, source: str) -> tuple[Params, dict[str, An
         raise CheckpointError(
             f"start_from {source!r} is a checkpoint of another model: {'; '.join(different)}"
         )
-    start = {name: manifest[name] for name in ("digest", "provenance")}
+    start = {"digest": manifest["digest"], "provenance": manifest["provenance"]}
     return checkpoint.load(source)[1], start
 
 

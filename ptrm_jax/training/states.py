@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax.errors import TrainingError
-from ptrm_jax.files import write_text
+from ptrm_jax.files import file_digest, write_text
 from ptrm_jax.training.examples import Position
 from ptrm_jax.training.log import not_finite
 from ptrm_jax.training.run import TrainingRun
@@ -114,13 +114,11 @@ def _digest(state: TrainState) -> str:
 
 def _file_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a saved state, by its name in the folder."""
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != _DIGESTS:
-            with path.open("rb") as file:
-                name = path.relative_to(folder).as_posix()
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {
+        path.relative_to(folder).as_posix(): file_digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _DIGESTS
+    }
 
 
 def _damaged_files(folder: Path) -> list[str]:
