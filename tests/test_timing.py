@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from conftest import load_experiment
 
 from ptrm_jax import timing
 
@@ -46,3 +47,11 @@ def test_matrix_products_do_the_work_they_say() -> None:
     assert list(sides) == ["float32 GEMM", "bfloat16 GEMM"]
     for side in sides.values():
         assert side.work == pytest.approx(16 * 17.18, rel=1e-3)
+
+
+def test_the_benchmark_prints_a_race(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = {name: timing.Side(lambda: None, 1.0) for name in ("ours", "other")}
+    load_experiment("benchmark").race(sides, "steps", 10**9, 2)
+    first, blank, titles, *lines = capsys.readouterr().out.splitlines()
+    assert first == "2 rounds; medians, and of ratios [lowest, highest]" and not blank
+    assert "ours against it" in titles and [line.split()[0] for line in lines] == list(sides)
