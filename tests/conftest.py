@@ -63,7 +63,7 @@ def small_model(
 
 @functools.cache
 def _params(config: ModelConfig) -> Params:
-    params = init_params(TRM(config), jax.random.key(0))
+    params = jax.jit(init_params, static_argnums=0)(TRM(config), jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noisy = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]

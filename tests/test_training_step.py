@@ -47,6 +47,9 @@ from ptrm_jax.training.step import (
 
 torch.set_num_threads(1)
 
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""For programs that are compared to a tolerance: half the time of compilation."""
+
 NUM_ROWS = 8
 NUM_IDENTIFIERS = 9
 IGNORED = 0
@@ -384,7 +387,7 @@ def pulled_back(*cases: Case) -> list[tuple[jax.Array, ...]]:
     Inputs and that gradient are rounded. All cases are one program.
     """
 
-    @jax.jit
+    @quick_jit
     def run(arguments: list[tuple[jax.Array, ...]]) -> list[tuple[jax.Array, ...]]:
         found = []
         for case, (g, *inputs) in zip(cases, arguments, strict=True):
@@ -516,7 +519,7 @@ def test_network_on_lanes_is_the_network_of_each(variant: str, positions: str) -
     embed = functools.partial(model.apply, {"params": params}, method=TRM.embed)
     x = jax.vmap(embed, out_axes=1)(examples.inputs[:3], examples.puzzle_identifiers[:3])
     got, expected = (
-        jax.jit(jax.grad(functools.partial(value, f), argnums=(0, 1, 2), has_aux=True))(
+        quick_jit(jax.grad(functools.partial(value, f), argnums=(0, 1, 2), has_aux=True))(
             params, states[0], x
         )
         for f in (network, each)
@@ -569,13 +572,13 @@ def test_supervision_step_differentiates_its_last_latent_recursion_alone(
     def gradient(step: Any, params: Params, carry: Carry) -> Any:
         return jax.grad(functools.partial(loss, step), has_aux=True)(params, carry)
 
-    @jax.jit
+    @quick_jit
     def reference(params: Params, carry: Carry) -> Any:
         constants, *_ = each(params, 2, carry)
         through_all, _ = gradient(lambda params, carry: each(params, 3, carry), params, carry)
         return gradient(last, params, lax.stop_gradient(constants)), through_all
 
-    got, outcome = jax.jit(functools.partial(gradient, ours))(params, carry)
+    got, outcome = quick_jit(functools.partial(gradient, ours))(params, carry)
     (expected, whole), through_all = reference(params, carry)
     near(outcome, whole, 1e-5)
     near(got, expected, 1e-4)
@@ -616,7 +619,7 @@ def our_step(model: TRM, params: Params, config: TrainConfig) -> OneStep:
         halted=jnp.zeros(NUM_ROWS, bool),
         examples=random_examples(model.config, 6),
     )
-    gradients = jax.jit(functools.partial(training_step._gradients, model, config, IGNORED))
+    gradients = quick_jit(functools.partial(training_step._gradients, model, config, IGNORED))
     grads, table_grads, carry, q_halt, losses = gradients(params, rows)
     table = np.zeros_like(params["puzzle_emb"]["embedding"])
     np.add.at(table, np.asarray(rows.examples.puzzle_identifiers), np.asarray(table_grads))
