@@ -543,6 +543,26 @@ def test_nothing_is_compiled_before_a_run_is_checked(config: TrainConfig, tmp_pa
         jax.monitoring.unregister_event_duration_listener(note)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"betas": (0.9, 1.0)}, "betas must be two numbers in [0, 1); got (0.9, 1.0)"),
+        ({"data": ()}, "data must name at least one source; got none"),
+        ({"task": "none", "extra_clues": 2}, "extra_clues needs a task; got 2 with task 'none'"),
+        ({"relabel": True}, "relabel is for task 'maze'; got task 'sudoku'"),
+        ({"task": "none", "exclude": ("a.csv",)}, "exclude needs a task"),
+        ({"seed": 2**32}, "seed must be below 2**32; got 4294967296"),
+        ({"compute_dtype": "bfloat16"}, "must be compute_dtype; got float32 and bfloat16"),
+        ({"ema": 1.5}, "ema must lie in [0, 1]; got 1.5"),
+        ({"loss": "hinge"}, "loss must be one of stablemax, softmax; got 'hinge'"),
+    ],
+    ids=str,
+)
+def test_settings_are_checked(changes: dict[str, Any], message: str, config: TrainConfig) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataclasses.replace(config, **changes)
+
+
 SUDOKU6 = ("sudoku6", "--data", "generate:sudoku6:20")
 
 
