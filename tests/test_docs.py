@@ -21,7 +21,7 @@ from conftest import load_experiment
 from nbclient import NotebookClient
 
 import ptrm_jax
-from ptrm_jax import tasks
+from ptrm_jax import mesh, tasks
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -119,6 +119,7 @@ def refusal(command: str) -> str:
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stderr(said), redirect_stdout(said):
         patch.setattr(tyro, "cli", only_parse)
+        patch.setattr(mesh, "use_cpu_cores", lambda: None)  # the backend is in use already
         patch.setattr(sys, "argv", [name, *argv])
         try:
             if is_module or name == "benchmark":

@@ -117,7 +117,7 @@ def test_mazes_are_judged_by_label_and_by_rule(
     maze.write_csv(tmp_path / "mazes.csv", inputs, maze.label(inputs))
     argv = ["maze-hard", "--checkpoint", tiny_model(tmp_path / "model", 25, 6)]
     argv += ["--data", str(tmp_path / "mazes.csv"), "--rollouts", "2", "--depth", "2"]
-    argv += ["--output", str(tmp_path / "run"), "--devices", "1"]
+    argv += ["--output", str(tmp_path / "run"), "--devices", "1", "--verbose"]
     assert command.main(argv) == 0
     out = capsys.readouterr().out
     for part in ("rules hold %", "valid-then-Q@2 (*)", "by steps", "3 of 3 puzzles", "TRM, D=4"):
@@ -144,7 +144,8 @@ def test_ppbench_has_the_papers_table(
     argv = ["ppbench", "--checkpoint", tiny_model(tmp_path / "model", 100, ppbench.VOCAB_SIZE)]
     argv += ["--data", str(tmp_path / "puzzles.jsonl"), "--rollouts", "3", "--depth", "2"]
     argv += ["--grid-rollouts", "3", "--grid-depths", "1", "2", "--seeds", "0", "1"]
-    assert command.main([*argv, "--devices", "1", "--output", str(tmp_path / "run")]) == 0
+    argv += ["--devices", "1", "--verbose"]
+    assert command.main([*argv, "--output", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert "| lightup (1) | shakashaka (1) |" in out and "by type" in out
     for depth in (1, 2, 6):

@@ -48,6 +48,11 @@ def check(sweep: Sweep) -> None:
     Raises:
       DataError: they are not.
     """
+    if sweep.puzzles.task is not None:
+        raise DataError(
+            f"{sweep.puzzles.name} must hold ARC-AGI; it holds puzzles of task "
+            f"{sweep.puzzles.task!r}; pass a folder in upstream's layout"
+        )
     _rows(sweep.config)
 
 
