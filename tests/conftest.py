@@ -6,14 +6,16 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # One cache of compiled programs for the whole run: workers and subprocesses share it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ptrm_jax_tests_")
     os.environ["PTRM_TESTS_OWN_CACHE"] = str(os.getpid())
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 
@@ -23,15 +25,97 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import compiler  # noqa: E402
 
 from ptrm_jax import ModelConfig, Precision, Puzzles, make_puzzles  # noqa: E402
 from ptrm_jax.model import TRM, Params, init_params  # noqa: E402
+
+_get_compile_options = compiler.get_compile_options
 
 
 def pytest_unconfigure() -> None:
     """Removes the cache, in the process that made it."""
     if os.environ.get("PTRM_TESTS_OWN_CACHE") == str(os.getpid()):
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+AS_USERS_COMPILE = ("test_bundled", "test_mesh", "test_sweep_folder")
+"""Modules whose programs are compiled as a user's are: they hold the promises about bits across
+layouts, or run trained models. In the others most of the time would go into LLVM's optimisation of
+programs that run for milliseconds. A test of those can be marked `as_users_compile`."""
+
+LONGEST_FIRST = (
+    "test_solver",
+    "test_training_step",
+    "test_sweep_folder",
+    "test_training_loop",
+    "test_mesh",
+    "test_paper_benchmarks",
+    "test_docs",
+    "test_q_head",
+    "test_sweep",
+    "test_bundled",
+    "test_commands",
+    "test_analysis",
+    "test_convert",
+    "test_config_model",
+)
+"""Modules that take longest begin first, so that both workers end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts modules by `LONGEST_FIRST`; the order within a module stays."""
+    rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compiles the programs of a module quickly, or as a user's; drops those of the last one."""
+    jax.clear_caches()  # a worker would keep gigabytes of programs
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ not in AS_USERS_COMPILE:
+            _compile_quickly(patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def marked_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compiles the programs of a marked test as a user's."""
+    if request.node.get_closest_marker("as_users_compile") is None:
+        yield
+        return
+    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", _get_compile_options)
+        yield
+    jax.clear_caches()
+
+
+_QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def quick_environment() -> dict[str, str]:
+    """The environment of a process that compiles as the tests of most modules do."""
+    flags = [
+        os.environ.get("XLA_FLAGS", ""),
+        *(f"--{n}={str(v).lower()}" for n, v in _QUICK.items()),
+    ]
+    return os.environ | {"XLA_FLAGS": " ".join(flags).strip()}
+
+
+def _compile_quickly(patch: pytest.MonkeyPatch) -> None:
+    """Without optimisation, and with XLA's older emitters of loops, which compile in half the time.
+
+    JAX takes compiler options for one `jit`, not for all; so its function that makes them is
+    wrapped.
+    """
+
+    def options(*args: Any, env_options_overrides: Any = None, **kwargs: Any) -> Any:
+        overrides = _QUICK | (env_options_overrides or {})
+        return _get_compile_options(*args, env_options_overrides=overrides, **kwargs)
+
+    patch.setattr(compiler, "get_compile_options", options)
 
 
 SMALL = {
@@ -63,7 +147,7 @@ def small_model(
 
 @functools.cache
 def _params(config: ModelConfig) -> Params:
-    params = jax.jit(init_params, static_argnums=0)(TRM(config), jax.random.key(0))
+    params = init_params(TRM(config), jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noisy = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]

@@ -859,7 +859,9 @@ def test_accuracy_of_rows_without_outputs_is_refused(exam: ArcSet) -> None:
 
 def test_the_benchmark_needs_data() -> None:
     with pytest.raises(DataError, match="arc-agi-2 needs --data"):
-        arc_agi_2.check(SimpleNamespace(config=arc_agi_2.CONFIG))
+        arc_agi_2.check(
+            SimpleNamespace(config=arc_agi_2.CONFIG, puzzles=SimpleNamespace(task=None))
+        )
 
 
 # --- The public sets -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import load_experiment
+from conftest import load_experiment, quick_environment
 
 import ptrm_jax
 from ptrm_jax import TRM, CheckpointError, ModelConfig, checkpoint, mesh, sweep
@@ -445,7 +445,7 @@ def test_a_command_that_is_killed_and_stopped_ends_with_the_same_bits(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.local_device_count())},
+        env=quick_environment() | {"JAX_NUM_CPU_DEVICES": str(jax.local_device_count())},
     )
     while max(steps_of(output, "train"), default=0) < 50:
         assert process.poll() is None, process.communicate()

@@ -869,6 +869,7 @@ def test_a_pooled_q_head_is_trained() -> None:
         assert state.params["q_head"]["bias"][0] != head["bias"][0]
 
 
+@pytest.mark.as_users_compile
 @pytest.mark.parametrize(
     ("variant", "H_cycles", "settings"),
     [

@@ -367,6 +367,11 @@ class TRM(nn.Module):
 
 def init_params(model: TRM, key: jax.Array) -> Params:
     """Freshly initialised parameters: a nested dict of float32 arrays. Consumes `key`."""
+    return _init_params(model, key)
+
+
+@functools.partial(jax.jit, static_argnames="model")  # one program, not one for every parameter
+def _init_params(model: TRM, key: jax.Array) -> Params:
     inputs = jnp.zeros((model.config.seq_len,), jnp.int32)
     return model.init(key, inputs, jnp.zeros((), jnp.int32))["params"]
 
