@@ -39,7 +39,7 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
-AS_USERS_COMPILE = ("test_bundled", "test_mesh", "test_sweep_folder")
+AS_USERS_COMPILE = ("test_bundled", "test_mesh")
 """Modules whose programs are compiled as a user's are: they hold the promises about bits across
 layouts, or run trained models. In the others most of the time would go into LLVM's optimisation of
 programs that run for milliseconds. A test of those can be marked `as_users_compile`."""

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
 import random
 import shutil
 import signal
@@ -20,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import load_experiment
+from conftest import load_experiment, quick_environment
 
 from ptrm_jax import load, mesh, metrics, save, sweep
 from ptrm_jax.config import Backend
@@ -364,7 +363,7 @@ def test_a_command_interrupted_and_killed_resumes(
     """SIGINT ends it after the unit in flight; SIGKILL at once. Resumed, the result is the same."""
     output = tmp_path / "run"
     program = [sys.executable, str(ROOT / "experiments" / "ptrm_sweep.py"), *ARGUMENTS]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    environment = quick_environment() | {"JAX_NUM_CPU_DEVICES": "2"}
 
     def units() -> int:
         return len(journal.read(output / "journal").payloads)
@@ -395,7 +394,7 @@ def test_two_processes_that_know_each_other(whole: Path, tmp_path: Path) -> None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    environment = quick_environment() | {"JAX_NUM_CPU_DEVICES": "2"}
     processes = [
         subprocess.Popen(
             [
