@@ -119,6 +119,14 @@ def test_other_shards_may_go_on(whole: Path, tmp_path: Path) -> None:
     assert same(sweep.read(tmp_path / "run"), sweep.read(whole))
 
 
+def test_a_folder_of_0_4_0_is_read() -> None:
+    """Its report, made anew from its journal, is the one that 0.4.0 wrote."""
+    folder = ROOT / "tests" / "data" / "sweep_0.4.0"
+    scored = scores.compute(sweep.read(folder))
+    assert report.summary_csv(scored) == (folder / "summary.csv").read_text()
+    assert report.results_jsonl(scored) == (folder / "results.jsonl").read_text()
+
+
 def test_a_damaged_record_alone_is_done_again(whole: Path, copy: Path) -> None:
     (path,) = (copy / "journal").iterdir()
     good = path.read_bytes()
