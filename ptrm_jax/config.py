@@ -56,6 +56,19 @@ def _is_positive(value: object) -> bool:
     return math.isfinite(value) and value > 0
 
 
+def check_precision(compute_dtype: object, matmul: object, q_dtype: object) -> None:
+    """Raises InputError unless the three are a `Precision`."""
+    check_choice("compute_dtype", compute_dtype, DType)
+    check_choice("matmul", matmul, MatmulPrecision)
+    if q_dtype is not None:
+        check_choice("q_dtype", q_dtype, DType)
+    if matmul == compute_dtype == "bfloat16":
+        raise InputError(
+            "matmul must not be 'bfloat16' with compute_dtype 'bfloat16', whose products have "
+            "bfloat16 operands already; pass matmul 'highest', or compute_dtype 'float32'"
+        )
+
+
 def swiglu_width(size: int, expansion: float) -> int:
     """Inner width of a SwiGLU over `size` channels: rounded up to a multiple of 256.
 
@@ -228,15 +241,7 @@ class Precision:
     q_dtype: DType | None = None
 
     def __post_init__(self) -> None:
-        check_choice("compute_dtype", self.compute_dtype, DType)
-        check_choice("matmul", self.matmul, MatmulPrecision)
-        if self.q_dtype is not None:
-            check_choice("q_dtype", self.q_dtype, DType)
-        if self.matmul == self.compute_dtype == "bfloat16":
-            raise InputError(
-                "matmul must not be 'bfloat16' with compute_dtype 'bfloat16', whose products have "
-                "bfloat16 operands already; pass matmul 'highest', or compute_dtype 'float32'"
-            )
+        check_precision(self.compute_dtype, self.matmul, self.q_dtype)
 
     @property
     def dtype(self) -> jnp.dtype:

@@ -17,6 +17,7 @@ from ptrm_jax.config import (
     Precision,
     check_choice,
     check_int,
+    check_precision,
     check_step_size,
 )
 from ptrm_jax.errors import InputError
@@ -191,7 +192,8 @@ class SweepConfig(Kept, Numerics, Search, Inputs):
         check_choice("keep_answers", self.keep_answers, KeepAnswers)
         if self.task is not None:
             tasks.load(self.task)
-        self.precision("float32")
+        # Without a compute dtype the checkpoint's decides; `precision` then checks again.
+        check_precision(self.compute_dtype or "float32", self.matmul_precision, self.q_dtype)
 
     def precision(self, forward_dtype: DType) -> Precision:
         """The precision of a checkpoint that was trained in `forward_dtype`.

@@ -246,9 +246,12 @@ def _stored(directory: epath.Path) -> dict[str, Any]:
         raise SweepError(f"{directory} is not the folder of a sweep: it has no {CONFIG}")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        _ = [stored[name] for name in ("config", "provenance", "identity")]
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise SweepError(f"{path} is not the record of a sweep: {error}") from error
+    if not isinstance(stored, dict) or {"config", "provenance", "identity"} - stored.keys():
+        raise SweepError(
+            f"{path} is not the record of a sweep: it lacks config, provenance or identity"
+        )
     return stored
 
 
