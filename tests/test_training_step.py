@@ -869,14 +869,23 @@ def test_a_pooled_q_head_is_trained() -> None:
         assert state.params["q_head"]["bias"][0] != head["bias"][0]
 
 
-@pytest.mark.as_users_compile
 @pytest.mark.parametrize(
     ("variant", "H_cycles", "settings"),
     [
-        ("mlp_t", 2, {"optimizer": "adam_atan2", "min_learning_rate_ratio": 0.2}),
-        ("attention", 1, {"optimizer": "adamw", "loss": "softmax", "ema_warmup": True}),
+        pytest.param(
+            "mlp_t",
+            2,
+            {"optimizer": "adam_atan2", "min_learning_rate_ratio": 0.2},
+            id="mlp_t-adam_atan2",
+        ),
+        pytest.param(
+            "attention",
+            1,
+            {"optimizer": "adamw", "loss": "softmax", "ema_warmup": True},
+            id="attention-adamw",
+            marks=pytest.mark.as_users_compile,
+        ),
     ],
-    ids=["mlp_t-adam_atan2", "attention-adamw"],
 )
 def test_steps_are_pytorchs(
     variant: str, H_cycles: int, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
