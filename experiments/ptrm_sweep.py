@@ -26,9 +26,10 @@ import tyro
 from etils import epath
 
 from ptrm_jax import console, mesh, paper, sweep
+from ptrm_jax.config import group
 from ptrm_jax.errors import IncompleteError, InputError
 from ptrm_jax.sweep import report, scores
-from ptrm_jax.sweep.config import Inputs, Kept, Numerics, Search, SweepConfig, group
+from ptrm_jax.sweep.config import Inputs, Kept, Numerics, Search, SweepConfig
 from ptrm_jax.sweep.folder import Progressed, free_output
 from ptrm_jax.sweep.run import calibrate, estimate
 

@@ -17,10 +17,10 @@ import tyro
 from rich.progress import Progress
 
 from ptrm_jax import console, mesh
-from ptrm_jax.config import ModelConfig
+from ptrm_jax.config import ModelConfig, group
 from ptrm_jax.errors import TrainingError
 from ptrm_jax.training import TrainConfig, loop, presets
-from ptrm_jax.training.config import Data, Numerics, Recipe, Records, group
+from ptrm_jax.training.config import Data, Numerics, Recipe, Records
 from ptrm_jax.training.log import Record
 from ptrm_jax.training.run import prepare
 

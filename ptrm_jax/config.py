@@ -7,7 +7,7 @@ A checkpoint fixes the `ModelConfig`; a run chooses `Precision`, `Langevin`, `Sa
 import dataclasses
 import json
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import jax.numpy as jnp
 
@@ -67,6 +67,15 @@ def check_precision(compute_dtype: object, matmul: object, q_dtype: object) -> N
             "matmul must not be 'bfloat16' with compute_dtype 'bfloat16', whose products have "
             "bfloat16 operands already; pass matmul 'highest', or compute_dtype 'float32'"
         )
+
+
+Group = TypeVar("Group")
+
+
+def group(settings: object, kind: type[Group]) -> Group:
+    """The fields of `settings` that belong to a dataclass it derives from, as one of that class."""
+    assert dataclasses.is_dataclass(kind)
+    return kind(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(kind)})
 
 
 def swiglu_width(size: int, expansion: float) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from etils import epath
 
-from ptrm_jax import paper, sweep
+from ptrm_jax import markdown, paper, sweep
 from ptrm_jax.analysis.exhibit import Finding
 from ptrm_jax.errors import SweepError
 from ptrm_jax.metrics import Interval
@@ -20,6 +20,15 @@ SMALL = 0.02
 """Half the width of what counts as no difference between two accuracies: two points."""
 
 Verdict = Literal["reproduced effect", "contradicted", "undecided", "reproduced", "differs"]
+
+_TITLES = (
+    "paper",
+    "quantity",
+    "its value",
+    "ours at full size",
+    "effect on our checkpoints",
+    "verdict",
+)
 
 FullSize = tuple[Scores, epath.Path]
 """A finished sweep of a benchmark: its scores, and its folder."""
@@ -91,12 +100,7 @@ def table(
     counts: Counter[str] = Counter()
     parts = []
     for section in SECTIONS:
-        lines = [
-            f"### {section.title}\n",
-            f"Full size: `{section.command}`; needs {section.needs}.\n",
-            "| paper | | its value | ours at full size | effect on our checkpoints | verdict |",
-            "|---|---|---|---|---|---|",
-        ]
+        rows = []
         full = (sweeps or {}).get(section.benchmark or "")
         for claim in section.claims:
             ours, verdicts = _full_size_value(claim, full)
@@ -117,8 +121,11 @@ def table(
             counts.update(verdicts or ["needs full size"])
             value = f"{claim.paper:g}" if isinstance(claim.paper, (int, float)) else claim.paper
             cells = [claim.where, claim.what, f"{value} {claim.unit}".strip(), ours]
-            lines.append(f"| {' | '.join([*cells, '<br>'.join(effects), conclusion])} |")
-        parts.append("\n".join(lines) + "\n")
+            rows.append([*cells, "<br>".join(effects), conclusion])
+        parts.append(
+            f"### {section.title}\n\nFull size: `{section.command}`; needs {section.needs}.\n\n"
+            + markdown.table(_TITLES, rows)
+        )
     total = sum(len(section.claims) for section in SECTIONS)
     summary = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
     listed = "".join(f"- {label}: `{commands[label]}`\n" for label in sorted(commands))

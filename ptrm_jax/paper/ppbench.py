@@ -24,6 +24,7 @@ import json
 import numpy as np
 from etils import epath
 
+from ptrm_jax import markdown
 from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
 from ptrm_jax.metrics import Interval
@@ -98,7 +99,7 @@ def report(result: Result, directory: epath.Path) -> str:
     write_text(directory / "ppbench.json", json.dumps(found, indent=1) + "\n")
     platform = result.provenance["platform"]
     return (
-        f"{_markdown(scores)}\n\n"
+        f"{_markdown(scores)}\n"
         f"{seconds:.3g} seconds of PTRM per puzzle on {platform['devices']} x "
         f"{platform['device_kind']}; at $2.50 per hour, an H100's, ${dollars:.2g}\n"
     )
@@ -112,6 +113,5 @@ def _markdown(scores: dict[str, tuple[Interval, dict[str, Interval]]]) -> str:
     ]
     _, kinds = next(iter(scores.values()))
     columns = [f"{pid} ({score.num_puzzles})" for pid, score in kinds.items()]
-    header = ["method", f"aggregate of {len(ppbench.REPORTED)} types", *columns]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    titles = ["method", f"aggregate of {len(ppbench.REPORTED)} types", *columns]
+    return markdown.table(titles, rows, align_right=True)

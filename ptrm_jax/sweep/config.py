@@ -1,7 +1,7 @@
 """The settings of a sweep, in groups: what to run, how it is computed, what is kept."""
 
 import dataclasses
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import tyro
 
@@ -202,14 +202,6 @@ class SweepConfig(Kept, Numerics, Search, Inputs):
           InputError: the settings do not go together.
         """
         return Precision(self.compute_dtype or forward_dtype, self.matmul_precision, self.q_dtype)
-
-
-Group = TypeVar("Group", Inputs, Search, Numerics, Kept)
-
-
-def group(config: SweepConfig, kind: type[Group]) -> Group:
-    """One group of the settings of a sweep."""
-    return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
 
 
 def _check_distinct(name: str, values: tuple[float, ...]) -> None:

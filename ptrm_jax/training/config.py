@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -200,11 +200,3 @@ class TrainConfig(Records, Numerics, Recipe, Data):
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON types."""
         return dataclasses.asdict(self) | {"model": self.model.to_dict()}
-
-
-Group = TypeVar("Group", Data, Recipe, Numerics, Records)
-
-
-def group(config: TrainConfig, kind: type[Group]) -> Group:
-    """One group of the settings of a run."""
-    return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
