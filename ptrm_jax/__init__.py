@@ -16,7 +16,7 @@ from ptrm_jax.version import __version__
 if TYPE_CHECKING:
     from ptrm_jax import analysis, mesh, metrics, paper, solver, sweep, tasks, training
     from ptrm_jax.checkpoint import load, save
-    from ptrm_jax.config import Langevin, ModelConfig, Precision, Save
+    from ptrm_jax.config import Langevin, ModelConfig, Precision, Save, Stop
     from ptrm_jax.errors import CheckpointError, DataError, InputError, PtrmError
     from ptrm_jax.model import TRM, Carry, Heads
     from ptrm_jax.puzzles import Puzzles, make_puzzles
@@ -36,6 +36,7 @@ __all__ = [
     "solve",
     "Solution",
     "Save",
+    "Stop",
     "Langevin",
     "best_q",
     "mode",
@@ -73,7 +74,7 @@ __all__ = [
 
 _HOMES = {
     "checkpoint": ("load", "save"),
-    "config": ("Langevin", "ModelConfig", "Precision", "Save"),
+    "config": ("Langevin", "ModelConfig", "Precision", "Save", "Stop"),
     "data": (),
     "errors": ("CheckpointError", "DataError", "InputError", "PtrmError"),
     "model": ("TRM", "Carry", "Heads"),

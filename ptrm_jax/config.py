@@ -1,7 +1,7 @@
 """Settings: frozen, hashable dataclasses, checked when they are built; static under `jax.jit`.
 
-A checkpoint fixes the `ModelConfig`; a run chooses `Precision`, `Langevin`, `Save` and the rest of
-`LoopSettings`.
+A checkpoint fixes the `ModelConfig`; a run chooses `Precision`, `Langevin`, `Save`, `Stop` and the
+rest of `LoopSettings`.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ NoiseOn = Literal["z", "y", "both"]
 NoiseWhen = Literal["every", "first"]
 Backend = Literal["pmap", "mesh"]
 KeepAnswers = Literal["none", "last", "all"]
+Read = Literal["last", "best"]
 
 DEFAULT_LANE_TILE = 8
 """Default number of lanes that go through the network together.
@@ -322,6 +323,52 @@ class Langevin:
     def matched_sigma(self) -> float:
         """The sigma of plain noise with the variance of the N updates' noise: sqrt(2 eta N)."""
         return math.sqrt(2 * self.step_size * self.num_updates)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """When the rollouts of a puzzle stop: as soon as Q is high enough.
+
+    Rollouts are taken in the order of their ids, each from step 1. A rollout fires at the first
+    step t >= `min_depth` at which each of the steps t - `patience` + 1 .. t exists, is finite and
+    has Q >= `q_logit`; it runs no further. The puzzle stops at the first rollout by whose firing
+    `agree` rollouts have fired with one and the same answer, and the answer of that step is given.
+    Where that never happens, the answer is that of the highest finite Q over all steps that ran;
+    ties go to the lower rollout, then to the lower step. `metrics.replay` applies the rule to kept
+    trajectories.
+
+    Attributes:
+      q_logit: threshold on Q, a logit, compared in float32; infinity never stops.
+      patience: steps in a row whose Q reaches the threshold.
+      min_depth: the first step, from 1, at which a rollout may fire.
+      agree: rollouts that must fire with the same answer.
+      max_rollout_steps: supervision steps that all rollouts of a puzzle may take together, or None.
+        Steps beyond it do not run: the rollout in which it falls is cut short, and a rollout that
+        would fire later does not.
+
+    Raises:
+      InputError: a setting out of range.
+
+    Source: none in the paper, whose Algorithm 1 always takes K * D steps.
+    """
+
+    q_logit: float
+    patience: int = 1
+    min_depth: int = 1
+    agree: int = 1
+    max_rollout_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        is_number = isinstance(self.q_logit, (int, float)) and not isinstance(self.q_logit, bool)
+        if not is_number or math.isnan(self.q_logit):
+            raise InputError(
+                f"q_logit must be a number, not NaN; got {self.q_logit!r}; pass math.inf to never "
+                "stop"
+            )
+        for name in ("patience", "min_depth", "agree"):
+            check_int(name, getattr(self, name), 1)
+        if self.max_rollout_steps is not None:
+            check_int("max_rollout_steps", self.max_rollout_steps, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

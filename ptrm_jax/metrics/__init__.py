@@ -9,6 +9,7 @@ per puzzle, so a caller drops padding rows once: ``values[valid_rows(labels, ign
 from ptrm_jax.metrics.answers import (
     answer_ids as answer_ids,
     cell_accuracy as cell_accuracy,
+    digest_ids as digest_ids,
     exact as exact,
     token_mask as token_mask,
     valid_rows as valid_rows,
@@ -29,3 +30,7 @@ from ptrm_jax.metrics.intervals import (
     seed_spread as seed_spread,
 )
 from ptrm_jax.metrics.rollouts import Rollouts as Rollouts
+from ptrm_jax.metrics.stopping import (
+    Replayed as Replayed,
+    replay as replay,
+)

@@ -112,6 +112,27 @@ def answer_ids(answers: ArrayLike) -> Ints:
     return ids
 
 
+def digest_ids(digests: NDArray) -> Ints:
+    """`answer_ids` of answers that are given by their digests.
+
+    Args:
+      digests: [B, K, ...] integer.
+
+    Returns:
+      [B, K, ...] int32: the lowest rollout id with the same digest, step by step.
+    """
+    order = np.argsort(digests, axis=1, kind="stable")
+    ranked = np.take_along_axis(digests, order, axis=1)
+    # Within a run of equal digests a stable sort has the lowest id first.
+    starts = np.zeros(digests.shape, np.intp)
+    rank = np.arange(1, digests.shape[1]).reshape(-1, *[1] * (digests.ndim - 2))
+    starts[:, 1:] = np.where(ranked[:, 1:] != ranked[:, :-1], rank, 0)
+    lowest = np.take_along_axis(order, np.maximum.accumulate(starts, axis=1), axis=1)
+    ids = np.empty(digests.shape, np.int32)
+    np.put_along_axis(ids, order, lowest.astype(np.int32), axis=1)
+    return ids
+
+
 def _compare(
     answers: ArrayLike, labels: ArrayLike, ignore_label: int | None
 ) -> tuple[Bools, Bools]:

@@ -8,7 +8,9 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ptrm_jax.config import Read, check_choice
 from ptrm_jax.errors import InputError
+from ptrm_jax.metrics.answers import digest_ids
 
 Bools = NDArray[np.bool_]
 
@@ -73,6 +75,42 @@ class Rollouts:
     def at(self, depth: int) -> "Rollouts":
         """The rollouts after step `depth` (1..D): arrays [B, K]."""
         return self.part(slice(None), slice(None), depth - 1)
+
+    def read(self, read: Read) -> "Rollouts":
+        """The rollouts read after their last step, or where their Q was highest.
+
+        Args:
+          read: "last" for the rollouts as they are. "best": entry d is the step of highest finite Q
+            among the first d, the earliest of equals; it is not finite where none of them is.
+
+        Returns:
+          Rollouts of the same shape, [B, K, D]. `answer_id` compares digests, since rollouts are
+          read at different steps; it is None without them.
+
+        Raises:
+          InputError: `read` is unknown, or the rollouts have no steps.
+        """
+        check_choice("read", read, Read)
+        if self.correct.ndim != 3:
+            raise InputError(
+                f"rollouts must have steps, [B, K, D], to be read; got {self.correct.shape}; keep "
+                "the scores of all steps"
+            )
+        if read == "last":
+            return self
+        num_puzzles, num_rollouts, depth = self.correct.shape
+        index = np.zeros((num_puzzles, num_rollouts, depth), np.intp)
+        best, found = self.q_logit[..., 0], self.eligible[..., 0]
+        for d in range(1, depth):
+            better = self.eligible[..., d] & (~found | (self.q_logit[..., d] > best))
+            index[..., d] = np.where(better, d, index[..., d - 1])
+            best = np.where(better, self.q_logit[..., d], best)
+            found = found | better
+        rows = np.arange(num_puzzles)[:, None, None], np.arange(num_rollouts)[:, None]
+        gathered = self.part(*rows, index)
+        ids = None if gathered.digest is None else digest_ids(gathered.digest)
+        object.__setattr__(gathered, "answer_id", ids)
+        return gathered
 
     def first(self, k: int) -> "Rollouts":
         """Rollouts 0..k-1: those of a run with K = k.
