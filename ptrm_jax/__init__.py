@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from ptrm_jax.model import TRM, Carry, Heads
     from ptrm_jax.puzzles import Puzzles, make_puzzles
     from ptrm_jax.solver import (
+        AnytimeSolution,
         Solution,
         best_q,
         deep_recursion,
         initial_carry,
         mode,
         solve,
+        solve_anytime,
         step,
     )
     from ptrm_jax.tasks import read_dataset
@@ -35,6 +37,8 @@ __all__ = [
     # the solver
     "solve",
     "Solution",
+    "solve_anytime",
+    "AnytimeSolution",
     "Save",
     "Stop",
     "Langevin",
@@ -79,7 +83,17 @@ _HOMES = {
     "errors": ("CheckpointError", "DataError", "InputError", "PtrmError"),
     "model": ("TRM", "Carry", "Heads"),
     "puzzles": ("Puzzles", "make_puzzles"),
-    "solver": ("Solution", "best_q", "deep_recursion", "initial_carry", "mode", "solve", "step"),
+    "solver": (
+        "AnytimeSolution",
+        "Solution",
+        "best_q",
+        "deep_recursion",
+        "initial_carry",
+        "mode",
+        "solve",
+        "solve_anytime",
+        "step",
+    ),
     "tasks": ("read_dataset",),
 }
 _MODULES = ("analysis", "mesh", "metrics", "paper", "sweep", "tasks", "training")

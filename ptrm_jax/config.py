@@ -383,6 +383,7 @@ class LoopSettings:
     noise_on: NoiseOn = "z"
     noise_when: NoiseWhen = "every"
     langevin: Langevin | None = None
+    read: Read = "last"
     save: Save = Save()
     lane_tile: int = DEFAULT_LANE_TILE
 
@@ -391,5 +392,6 @@ class LoopSettings:
         check_int("lane_tile", self.lane_tile, 1)
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
+        check_choice("read", self.read, Read)
         if not (self.langevin is None or isinstance(self.langevin, Langevin)):
             raise InputError(f"langevin must be a Langevin or None; got {self.langevin!r}")

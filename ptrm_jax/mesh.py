@@ -16,20 +16,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ptrm_jax.config import DEFAULT_LANE_TILE, Backend, LoopSettings, check_choice, check_int
+from ptrm_jax.config import (
+    DEFAULT_LANE_TILE,
+    Backend,
+    LoopSettings,
+    Stop,
+    check_choice,
+    check_int,
+)
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import (
+    AnytimeSolution,
     LaneResults,
     Lanes,
+    PoolUse,
     Selection,
     Solution,
     best_q,
     check_solve,
     choose,
     make_lanes,
+    make_rule,
     run_lanes,
+    run_pool,
+    tiles_of_pool,
 )
 
 AXIS = "lane"
@@ -255,7 +267,7 @@ def solve(
     Args:
       devices: where to run; all local devices by default.
       backend: as for `map_lanes`.
-      **settings: `depth`, `noise_on`, `noise_when`, `langevin`, `save`, `lane_tile`.
+      **settings: `depth`, `noise_on`, `noise_when`, `langevin`, `read`, `save`, `lane_tile`.
       Others as `ptrm_jax.solve`.
 
     Returns:
@@ -290,3 +302,96 @@ def _run_lanes(
         return run_lanes(model, params, key, puzzles, lanes, sigma, settings)
 
     return map_lanes(run, devices, tile=settings.lane_tile, backend=backend)
+
+
+def solve_anytime(*args: Any, **settings: Any) -> AnytimeSolution[np.ndarray]:
+    """`ptrm_jax.solve_anytime` on several devices of this process, with the same bits.
+
+    Each device has a pool and a queue of its own, for every n-th puzzle of n devices. It cannot be
+    called under jit. Arguments, results and errors are those of `solve_anytime_with_use`, whose
+    first result this is.
+    """
+    return solve_anytime_with_use(*args, **settings)[0]
+
+
+def solve_anytime_with_use(
+    model: TRM,
+    params: Params,
+    key: jax.Array,
+    puzzles: Puzzles,
+    *,
+    stop: Stop,
+    max_rollouts: int = 100,
+    sigma: float = 0.3,
+    pool: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    backend: Backend = "pmap",
+    **settings: Any,
+) -> tuple[AnytimeSolution[np.ndarray], PoolUse[np.ndarray]]:
+    """Solves puzzles, and says how the devices used their pools.
+
+    Args:
+      pool: lanes of each device.
+      devices: where to run; all local devices by default.
+      backend: as for `map_lanes`.
+      **settings: `depth`, `noise_on`, `noise_when`, `langevin`, `lane_tile`.
+      Others as `ptrm_jax.solve_anytime`.
+
+    Returns:
+      The AnytimeSolution, as numpy arrays on the host, and the PoolUse summed over devices, [] int64
+      each.
+
+    Raises:
+      InputError: as `ptrm_jax.solve_anytime`.
+    """
+    devices = tuple(devices) if devices is not None else local_devices()
+    check_choice("backend", backend, Backend)
+    loop = LoopSettings(**settings)
+    check_solve(model, params, key, puzzles, sigma, max_rollouts, name="max_rollouts")
+    rule = make_rule(stop, max_rollouts, loop.depth)
+    tiles = tiles_of_pool(pool, loop.lane_tile)
+    run = _run_pool(model, loop, devices, backend, max_rollouts, stop.agree, tiles)
+    num_puzzles, num_devices = len(puzzles.index), len(devices)
+    # Device i takes puzzles i, i + n, ...: a data set in order of difficulty is shared evenly.
+    place = np.arange(num_puzzles + -num_puzzles % num_devices).reshape(-1, num_devices).T.ravel()
+    rows = np.minimum(place, num_puzzles - 1)
+    arrays = jax.tree.map(lambda field: np.asarray(field, np.int32)[rows], puzzles)
+    results, use = run(
+        (params, jax.random.key_data(key), jnp.float32(sigma), rule),
+        (arrays, place < num_puzzles),
+    )
+    back = np.argsort(place)[:num_puzzles]
+    each = slice(None, None, len(place) // num_devices)
+    used = jax.tree.map(lambda x: x[each].sum(dtype=np.int64), use)
+    return jax.tree.map(lambda x: x[back], results), used
+
+
+@functools.lru_cache(maxsize=32)
+def _run_pool(
+    model: TRM,
+    settings: LoopSettings,
+    devices: tuple[jax.Device, ...],
+    backend: Backend,
+    max_rollouts: int,
+    agree: int,
+    num_tiles: int,
+) -> Callable[[Any, Any], tuple[AnytimeSolution, PoolUse]]:
+    """`run_pool` over devices: ((params, key data, sigma, rule), (puzzles, active)) -> results."""
+
+    def run(shared: Any, rows: tuple[Puzzles, jax.Array]) -> tuple[AnytimeSolution, PoolUse]:
+        params, key_data, sigma, rule = shared
+        key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
+        return run_pool(
+            model,
+            params,
+            key,
+            *rows,
+            sigma,
+            rule,
+            max_rollouts=max_rollouts,
+            agree=agree,
+            num_tiles=num_tiles,
+            settings=settings,
+        )
+
+    return map_lanes(run, devices, tile=1, backend=backend)

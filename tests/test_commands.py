@@ -87,8 +87,17 @@ def solution(answers: list[str], q_logits: list[float], finite: list[bool]) -> S
     tokens = np.stack([sudoku.encode(answer) for answer in answers])
     q = np.where(finite, q_logits, -np.inf)
     best = int(q.argmax()) if any(finite) else -1
-    arrays = (tokens[best], q[best], np.int32(best), tokens, np.array(q_logits), np.array(finite))
-    return Solution(*arrays, trajectory=None)  # type: ignore[arg-type]
+    return Solution(
+        answer=tokens[best],
+        q_logit=q[best],
+        rollout=np.int32(best),
+        step=np.int32(16 if any(finite) else 0),
+        rollout_answers=tokens,
+        rollout_q_logits=np.array(q_logits),
+        rollout_finite=np.array(finite),
+        rollout_step=np.full(len(answers), 16, np.int32),
+        trajectory=None,
+    )
 
 
 RIGHT, WRONG = "1234341221434321", "1234341221434323"

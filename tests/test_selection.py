@@ -80,10 +80,12 @@ def test_choose_gathers_the_chosen_rollout() -> None:
         answers=jnp.array([A, B, C, C, B, A], jnp.int32),
         q_logits=jnp.array([1.0, 7.0, NAN, 0.0, -1.0, -2.0]),
         finite=jnp.array([True, True, False, True, True, True]),
+        step=jnp.array([4, 2, 3, 1, 4, 4], jnp.int32),
         trajectory=None,
     )
     solution = choose(results, 2)
     np.testing.assert_array_equal(solution.rollout, [1, 0])
     np.testing.assert_array_equal(solution.answer, [B, C])
     np.testing.assert_array_equal(solution.q_logit, [7.0, 0.0])
+    np.testing.assert_array_equal(solution.step, [2, 1])
     assert solution.rollout_answers.shape == (2, 3, 2)

@@ -556,7 +556,12 @@ def test_memory_does_not_grow_with_rollouts() -> None:
 
 
 def lane_results(solution: Solution) -> LaneResults:
-    per_rollout = solution.rollout_answers, solution.rollout_q_logits, solution.rollout_finite
+    per_rollout = (
+        solution.rollout_answers,
+        solution.rollout_q_logits,
+        solution.rollout_finite,
+        solution.rollout_step,
+    )
     return LaneResults(*(x.reshape(-1, *x.shape[2:]) for x in per_rollout), None)
 
 
@@ -584,6 +589,7 @@ def test_no_finite_rollout_is_no_choice_even_for_a_selection_of_ones_own() -> No
     for solution in (by_q, by_own):
         assert not np.any(solution.rollout_finite)
         np.testing.assert_array_equal(solution.rollout, -1)
+        np.testing.assert_array_equal(solution.step, 0)
         np.testing.assert_array_equal(solution.answer, 0)
         np.testing.assert_array_equal(solution.q_logit, -np.inf)
 

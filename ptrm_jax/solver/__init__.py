@@ -1,5 +1,13 @@
 """PTRM: noisy rollouts and the choice among them."""
 
+from ptrm_jax.solver.anytime import (
+    AnytimeSolution as AnytimeSolution,
+    PoolUse as PoolUse,
+    make_rule as make_rule,
+    run_pool as run_pool,
+    solve_anytime as solve_anytime,
+    tiles_of_pool as tiles_of_pool,
+)
 from ptrm_jax.solver.checks import (
     check_key as check_key,
     check_params as check_params,

@@ -46,15 +46,19 @@ def check_solve(
     puzzles: Puzzles,
     sigma: jax.Array | float,
     num_rollouts: int,
-    rollouts: Array | None,
+    rollouts: Array | None = None,
+    name: str = "num_rollouts",
 ) -> Array:
-    """Raises InputError for arguments that `solve` refuses; returns the rollout ids, [K] int32."""
+    """Raises InputError for arguments that `solve` refuses; returns the rollout ids, [K] int32.
+
+    `name` is that of `num_rollouts` in the caller's arguments.
+    """
     check_key(key)
     check_sigma(sigma)
     check_params(model, params)
     check_puzzles(model.config, puzzles)
     if rollouts is None:
-        check_int("num_rollouts", num_rollouts, 1)
+        check_int(name, num_rollouts, 1)
         return np.arange(num_rollouts, dtype=np.int32)
     if jnp.ndim(rollouts) != 1 or jnp.size(rollouts) == 0:
         raise InputError(f"rollouts must have shape [K], K >= 1; got {list(jnp.shape(rollouts))}")

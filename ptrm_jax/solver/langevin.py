@@ -70,7 +70,7 @@ def langevin_steps(
       net: the network.
       carry: y and z, [L, T, C] each.
       x: [L, T, C].
-      t: scalar, number of the step that follows.
+      t: number of the step that follows; scalar, or [T], one for each lane.
       noise: of the tile.
       langevin: the updates.
     """
@@ -85,7 +85,10 @@ def langevin_steps(
         )
         return carry._replace(z=z)
 
-    return lax.cond(t > 1, move, lambda carry: carry, carry)
+    moved = lax.cond(jnp.any(t > 1), move, lambda carry: carry, carry)
+    if t.ndim == 0:
+        return moved
+    return Carry(carry.y, jnp.where((t > 1)[None, :, None], moved.z, carry.z))
 
 
 def tile_energy(

@@ -75,11 +75,11 @@ def perturb(carry: Carry, noise: Noise, t: jax.Array, noise_on: NoiseOn) -> Carr
     Args:
       carry: y and z, [L, T, C] each.
       noise: of the tile.
-      t: scalar, number of the step that follows, from 1.
+      t: number of the step that follows, from 1; scalar, or [T], one for each lane.
       noise_on: the state that gets noise; "z" in the paper's algorithm.
     """
 
-    def of_lane(carry: Carry, index: jax.Array, rollout: jax.Array) -> Carry:
+    def of_lane(carry: Carry, index: jax.Array, rollout: jax.Array, t: jax.Array) -> Carry:
         key = noise_key(noise.key, index, rollout, t)
         z_key, y_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
 
@@ -91,15 +91,23 @@ def perturb(carry: Carry, noise: Noise, t: jax.Array, noise_on: NoiseOn) -> Carr
             z=noisy(carry.z, z_key) if noise_on in ("z", "both") else carry.z,
         )
 
-    in_lanes = jax.vmap(of_lane, in_axes=(1, 0, 0), out_axes=1)
-    return in_lanes(carry, noise.index, noise.rollout)
+    in_lanes = jax.vmap(of_lane, in_axes=(1, 0, 0, _axis(t)), out_axes=1)
+    return in_lanes(carry, noise.index, noise.rollout, t)
 
 
 def langevin_noise(noise: Noise, t: jax.Array, n: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Normal draws of Langevin update n after step t, [L, T, C] float32; `shape` is [L, C]."""
-    keys = jax.vmap(lambda index, rollout: langevin_key(noise.key, index, rollout, t, n))
+    keys = jax.vmap(
+        lambda index, rollout, t: langevin_key(noise.key, index, rollout, t, n),
+        in_axes=(0, 0, _axis(t)),
+    )
     draw = functools.partial(_normal, shape=shape)
-    return jax.vmap(draw, out_axes=1)(keys(noise.index, noise.rollout))
+    return jax.vmap(draw, out_axes=1)(keys(noise.index, noise.rollout, t))
+
+
+def _axis(t: jax.Array) -> int | None:
+    """The lane axis of a step number: none of a scalar."""
+    return 0 if t.ndim else None
 
 
 def random_direction(

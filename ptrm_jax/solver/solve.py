@@ -8,6 +8,7 @@ Source: PTRM, arXiv 2605.19943, Figure 4 and Section 5.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from ptrm_jax.config import (
     LoopSettings,
     NoiseOn,
     NoiseWhen,
+    Read,
     Save,
     check_int,
 )
@@ -36,29 +38,85 @@ from ptrm_jax.solver.tiles import Lanes, TileModel, make_lanes, map_tiles, swap_
 
 
 def run_tile(net: TileModel, x: jax.Array, noise: Noise, settings: LoopSettings) -> LaneResults:
-    """Algorithm 1 for a tile: D noisy supervision steps from the initial carry, then the heads."""
+    """Algorithm 1 for a tile: D noisy supervision steps from the initial carry, then the heads.
 
-    def supervision_step(carry: Carry, t: jax.Array) -> tuple[Carry, Trajectory | None]:
+    Read at the best step, the heads follow every step, and the reading of highest Q is kept.
+    """
+    num_lanes = noise.rollout.shape[0]
+    best = settings.read == "best"
+
+    def supervision_step(
+        state: tuple[Carry, Reading | None], t: jax.Array
+    ) -> tuple[tuple[Carry, Reading | None], Trajectory | None]:
+        carry, reading = state
         carry = advance(net, carry, x, t, noise, settings)
-        return carry, snapshot(net, carry, settings.save)
+        if reading is not None:
+            reading = better(reading, reading_of(net, carry, t))
+        return (carry, reading), snapshot(net, carry, settings.save)
 
-    carry = net.initial_carry(noise.rollout.shape[0])
+    carry = net.initial_carry(num_lanes)
     if settings.noise_when == "first":
         carry = perturb(carry, noise, jnp.int32(1), settings.noise_on)
     steps = jnp.arange(1, settings.depth + 1, dtype=jnp.int32)
-    carry, trajectory = lax.scan(supervision_step, carry, steps)
-    return LaneResults(*read_heads(net.heads(carry.y)), swap_lanes(trajectory))
+    state = carry, no_reading(num_lanes, net.seq_len) if best else None
+    (carry, reading), trajectory = lax.scan(supervision_step, state, steps)
+    if reading is None:
+        reading = reading_of(net, carry, steps[-1])
+    return LaneResults(*reading, swap_lanes(trajectory))
 
 
 def advance(
     net: TileModel, carry: Carry, x: jax.Array, t: jax.Array, noise: Noise, settings: LoopSettings
 ) -> Carry:
-    """One iteration of its loop: the carry ([L, T, C] each) after noise and step t, from 1."""
+    """One iteration of its loop: the carry ([L, T, C] each) after noise and step t, from 1.
+
+    t is a scalar, or [T] where the lanes of a tile are at different steps.
+    """
     if settings.langevin is not None:
         carry = langevin_steps(net, carry, x, t, noise, settings.langevin)
     if settings.noise_when == "every":
         carry = perturb(carry, noise, t, settings.noise_on)
     return net.deep_recursion(carry, x)
+
+
+class Reading(NamedTuple):
+    """What the heads say of T lanes at one step of each.
+
+    Attributes:
+      answers: [T, S] int32.
+      q_logits: [T] float32 logits.
+      finite: [T] bool, whether all logits and Q are finite.
+      step: [T] int32, from 1.
+    """
+
+    answers: jax.Array
+    q_logits: jax.Array
+    finite: jax.Array
+    step: jax.Array
+
+
+def reading_of(net: TileModel, carry: Carry, t: jax.Array) -> Reading:
+    """What the heads say of a tile after step t: scalar, or [T], one for each lane."""
+    answers, q_logits, finite = read_heads(net.heads(carry.y))
+    return Reading(answers, q_logits, finite, jnp.broadcast_to(t, q_logits.shape))
+
+
+def no_reading(num_lanes: int, seq_len: int) -> Reading:
+    """What `better` starts from."""
+    return Reading(
+        answers=jnp.zeros((num_lanes, seq_len), jnp.int32),
+        q_logits=jnp.full((num_lanes,), -jnp.inf, jnp.float32),
+        finite=jnp.zeros((num_lanes,), bool),
+        step=jnp.zeros((num_lanes,), jnp.int32),
+    )
+
+
+def better(best: Reading, new: Reading) -> Reading:
+    """Lane by lane the finite reading of higher Q; ties go to the earlier step."""
+    wins = new.finite & (new.q_logits > best.q_logits)
+    return jax.tree.map(
+        lambda a, b: jnp.where(wins.reshape(-1, *[1] * (a.ndim - 1)), b, a), best, new
+    )
 
 
 def read_heads(heads: Heads) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -75,7 +133,7 @@ def choose(results: LaneResults, num_puzzles: int, select: Selection = best_q) -
     Source: PTRM Figure 4, last line, for `select=best_q`.
     """
     folded = jax.tree.map(lambda x: x.reshape(num_puzzles, -1, *x.shape[1:]), results)
-    answers, q_logits, finite, trajectory = folded
+    answers, q_logits, finite, step, trajectory = folded
     rollout = select(answers, q_logits, finite)
     # A user's selection may return a rollout that is not finite.
     chosen = jnp.maximum(rollout, 0)[:, None]
@@ -86,9 +144,11 @@ def choose(results: LaneResults, num_puzzles: int, select: Selection = best_q) -
         answer=jnp.where(valid[:, None], answer, 0),
         q_logit=jnp.where(valid, q_logit, -jnp.inf),
         rollout=jnp.where(valid, rollout, -1),
+        step=jnp.where(valid, jnp.take_along_axis(step, chosen, axis=1)[:, 0], 0),
         rollout_answers=answers,
         rollout_q_logits=q_logits,
         rollout_finite=finite,
+        rollout_step=step,
         trajectory=trajectory,
     )
 
@@ -157,6 +217,7 @@ def solve(
     noise_on: NoiseOn = "z",
     noise_when: NoiseWhen = "every",
     langevin: Langevin | None = None,
+    read: Read = "last",
     select: Selection = best_q,
     save: Save = Save(),  # noqa: B008 (frozen)
     rollouts: Array | None = None,
@@ -181,6 +242,8 @@ def solve(
         addition to the noise of `sigma`. The paper updates after every step; the updates after step
         D are omitted here, because the answer is read from y, which they do not change. A
         trajectory holds z before the updates.
+      read: the step at which a rollout is read: the "last" (the paper's algorithm), or the "best",
+        its step of highest finite Q, ties to the earliest. Memory does not grow with depth.
       select: choice among the K; see `ptrm_jax.solver.selection`.
       save: what to keep of every step.
       rollouts: rarely needed: [K] rollout ids to run instead of 0..K-1, so that K can be computed
@@ -203,6 +266,7 @@ def solve(
         noise_on=noise_on,
         noise_when=noise_when,
         langevin=langevin,
+        read=read,
         save=save,
         lane_tile=lane_tile,
     )

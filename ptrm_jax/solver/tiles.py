@@ -71,6 +71,7 @@ class TileModel(NamedTuple):
     initial_carry: Callable[[int], Carry]
     apply: Callable[..., Any]
     L_cycles: int
+    seq_len: int
 
 
 def tile_model(model: TRM, params: Params) -> TileModel:
@@ -96,4 +97,5 @@ def tile_model(model: TRM, params: Params) -> TileModel:
         initial_carry=initial_carry,
         apply=apply,
         L_cycles=model.config.L_cycles,
+        seq_len=model.config.seq_len,
     )
