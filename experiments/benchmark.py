@@ -5,6 +5,7 @@
     python experiments/benchmark.py layouts
     python experiments/benchmark.py memory
     python experiments/benchmark.py rules
+    python experiments/benchmark.py anytime
 
 `speed`: rollout-steps per second at the full TRM-MLP size (random weights; 25.6 GFLOP each), in
 float32 and with matmul precision "bfloat16", compared with this machine's matrix product, in
@@ -23,6 +24,10 @@ two processes with a core each, in one folder, against two independent sweeps.
 
 `rules`: seconds on one core to read, check and encode 10,000 puzzles from a file, and to check 100
 answers to each against the rules; 9x9 Sudokus and 13x13 mazes.
+
+`anytime`: `solve_anytime` against `solve` on the same puzzles of the bundled `maze11`, K = 32,
+D = 16, sigma 0.1, stopping at Q >= 2: wall time, rollout-steps per second, idle lanes, puzzles
+solved. About five minutes.
 """
 
 import dataclasses
@@ -352,8 +357,74 @@ def rules() -> None:
         print(f"{name}: reading {reading:.2f}, checking {checking:.2f} ({share:.0%} right)")
 
 
+def anytime(rounds: int, num_puzzles: int = 128) -> None:
+    """Prints wall time, rates and accuracy of stopping and of fixed K x D, in turns."""
+    devices = mesh.local_devices()
+    model, params = ptrm_jax.load("maze11")
+    placed = mesh.replicate(params, devices)
+    data = ptrm_jax.read_dataset("maze11").head(num_puzzles)
+    key, rollouts, depth, stop = jax.random.key(0), 32, 16, ptrm_jax.Stop(q_logit=2.0)
+    settings: dict[str, Any] = {"depth": depth, "sigma": 0.1, "devices": devices}
+
+    def fixed(num_puzzles: int) -> float:
+        right = 0
+        for row in range(0, num_puzzles, 8):  # in calls of 256 lanes, as a sweep
+            found = mesh.solve(
+                model,
+                placed,
+                key,
+                data.puzzles.take(np.arange(row, row + 8)),
+                num_rollouts=rollouts,
+                **settings,
+            )
+            right += int(_solved(data, found.answer, row).sum())
+        return right / num_puzzles
+
+    def stopping() -> tuple[float, Any, Any]:
+        found, use = mesh.solve_anytime_with_use(
+            model, placed, key, data.puzzles, stop=stop, max_rollouts=rollouts, **settings
+        )
+        return float(_solved(data, found.answer).mean()), found.rollout_steps, use
+
+    fixed(8)
+    stopping()
+    print(f"maze11, {num_puzzles} puzzles, K={rollouts}, D={depth}, {_jax_line(devices)}")
+    total = num_puzzles * rollouts * depth
+    walls, rates = [], []
+    for number in range(rounds):
+        start = time.perf_counter()
+        all_right = fixed(num_puzzles)
+        between = time.perf_counter()
+        right, steps, use = stopping()
+        seconds = between - start, time.perf_counter() - between
+        walls.append((seconds[0], seconds[1]))
+        rates.append((use.run / seconds[1], total / seconds[0]))
+        print(
+            f"round {number + 1}: fixed {seconds[0]:.1f} s, {100 * all_right:.1f} % solved; "
+            f"stopping {seconds[1]:.1f} s, {100 * right:.1f} % solved"
+        )
+    wall, rate = (timing.ratio(*zip(*pairs, strict=True)) for pairs in (walls, rates))
+    lanes = use.run + use.idle + use.drained
+    print(
+        f"wall time, fixed over stopping: {wall.median:.1f} [{wall.low:.1f}, {wall.high:.1f}]\n"
+        f"rollout-steps per second, stopping over fixed: {rate.median:.2f} [{rate.low:.2f}, "
+        f"{rate.high:.2f}]\n"
+        f"rollout-steps: needed {steps.sum()} ({100 * steps.sum() / total:.1f} % of K x D), run "
+        f"{use.run}\n"
+        f"lanes idle while the queue was not empty {100 * use.idle / lanes:.2f} %, after it "
+        f"{100 * use.drained / lanes:.2f} %"
+    )
+
+
+def _solved(data: ptrm_jax.data.Dataset, answers: np.ndarray, first: int = 0) -> np.ndarray:
+    labels = data.labels[first : first + len(answers)]
+    return ptrm_jax.metrics.exact(answers[:, None], labels, ignore_label=data.ignore_label)[:, 0]
+
+
 def main(
-    what: tyro.conf.Positional[Literal["speed", "training", "layouts", "memory", "rules"]],
+    what: tyro.conf.Positional[
+        Literal["speed", "training", "layouts", "memory", "rules", "anytime"]
+    ],
     rounds: int = 5,
     lanes: int = 16,
     depth: int = 4,
@@ -377,6 +448,7 @@ def main(
         "layouts": lambda: layouts(rounds),
         "memory": memory,
         "rules": rules,
+        "anytime": lambda: anytime(rounds),
     }
     measurements[what]()
 

@@ -19,11 +19,11 @@ from tyro.conf import Positional, arg, subcommand
 from ptrm_jax import console, mesh, puzzle_text
 from ptrm_jax.analysis.boards import DOUBT
 from ptrm_jax.checkpoint import bundled, load, num_parameters, read_manifest
-from ptrm_jax.config import ModelConfig, NoiseOn, Save
+from ptrm_jax.config import ModelConfig, NoiseOn, Save, Stop
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
-from ptrm_jax.solver import Solution
+from ptrm_jax.solver import AnytimeSolution, Solution
 from ptrm_jax.tasks import Task, arc
 
 
@@ -39,7 +39,7 @@ class _Problem(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Solve:
-    """Solve puzzles and print the answer of every rollout."""
+    """Solve puzzles: rollouts one after the other until the model is sure of an answer."""
 
     puzzle: Annotated[Positional[str], arg(metavar="PUZZLE")]
     """A Sudoku (row by row, . for a blank), a maze (row by row, "S #G"), or a puzz.link URL;
@@ -47,9 +47,11 @@ class Solve:
     checkpoint: Annotated[str | None, arg(metavar="NAME|DIR", help_behavior_hint="")] = None
     """A bundled checkpoint's name or a directory; default: the bundled one for this size."""
     rollouts: int = 8
-    """K, number of noisy rollouts."""
+    """K, noisy rollouts of a puzzle; with --stop-q the most."""
     depth: int = 16
     """D, supervision steps of each rollout."""
+    stop_q: Annotated[float | None, arg(metavar="FLOAT|None")] = 5.0
+    """Stop as soon as Q, a logit, reaches this; None runs all rollouts and prints every answer."""
     sigma: float = 0.3
     """Noise scale, in units of the latent's root mean square."""
     noise_on: NoiseOn = "z"
@@ -59,12 +61,27 @@ class Solve:
 
     def run(self) -> None:
         problem = self.load()
-        solution = self.solve(problem, problem.puzzles, num_rollouts=self.rollouts)
+        solution = self.choose(problem)
         out = console.output()
         for row, puzzle in enumerate(problem.puzzles.inputs):
             one = jax.tree.map(lambda x, row=row: x[row], solution)
             out.print(puzzle_text.solution_text(problem.task, np.asarray(puzzle), one))
         out.print(f"\n{self._settings(problem)}")
+
+    def choose(self, problem: _Problem) -> Solution[np.ndarray] | AnytimeSolution[np.ndarray]:
+        if self.stop_q is None:
+            return self.solve(problem, problem.puzzles, num_rollouts=self.rollouts)
+        return mesh.solve_anytime(
+            problem.model,
+            problem.params,
+            jax.random.key(self.seed, impl="threefry2x32"),
+            problem.puzzles,
+            stop=Stop(self.stop_q),
+            max_rollouts=self.rollouts,
+            depth=self.depth,
+            sigma=self.sigma,
+            noise_on=self.noise_on,
+        )
 
     def load(self) -> _Problem:
         task, inputs = puzzle_text.read(self.puzzle)
@@ -86,15 +103,16 @@ class Solve:
         )
 
     def _settings(self, problem: _Problem) -> str:
+        stop = "" if self.stop_q is None else f", stops at Q >= {self.stop_q:g}"
         return (
             f"{problem.checkpoint}: K={self.rollouts}, D={self.depth}, sigma={self.sigma:g} on "
-            f"{self.noise_on}, seed {self.seed}"
+            f"{self.noise_on}, seed {self.seed}{stop}"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Watch(Solve):
-    """Solve puzzles and show the best-Q rollout step by step.
+    """Solve puzzles and show the rollout that answers step by step.
 
     The confidence in a cell is the softmax probability of its token.
     """
@@ -108,7 +126,7 @@ class Watch(Solve):
                 f"delay must be finite and >= 0 seconds; got {self.delay:g}; pass 0 not to wait"
             )
         problem = self.load()
-        solution = self.solve(problem, problem.puzzles, num_rollouts=self.rollouts)
+        solution = self.choose(problem)
         out = console.output()
         for row, rollout in enumerate(solution.rollout.tolist()):
             if rollout < 0:

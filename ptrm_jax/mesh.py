@@ -324,6 +324,7 @@ def solve_anytime_with_use(
     max_rollouts: int = 100,
     sigma: float = 0.3,
     pool: int | None = None,
+    size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     backend: Backend = "pmap",
     **settings: Any,
@@ -332,14 +333,16 @@ def solve_anytime_with_use(
 
     Args:
       pool: lanes of each device.
+      size: puzzles up to which a smaller batch is filled, so that both share one program; the
+        filling takes no rollout.
       devices: where to run; all local devices by default.
       backend: as for `map_lanes`.
       **settings: `depth`, `noise_on`, `noise_when`, `langevin`, `lane_tile`.
       Others as `ptrm_jax.solve_anytime`.
 
     Returns:
-      The AnytimeSolution, as numpy arrays on the host, and the PoolUse summed over devices, [] int64
-      each.
+      The AnytimeSolution, as numpy arrays on the host; and the PoolUse, [] int64 each,
+      summed over devices.
 
     Raises:
       InputError: as `ptrm_jax.solve_anytime`.
@@ -352,8 +355,9 @@ def solve_anytime_with_use(
     tiles = tiles_of_pool(pool, loop.lane_tile)
     run = _run_pool(model, loop, devices, backend, max_rollouts, stop.agree, tiles)
     num_puzzles, num_devices = len(puzzles.index), len(devices)
+    size = max(num_puzzles, size or 0)
     # Device i takes puzzles i, i + n, ...: a data set in order of difficulty is shared evenly.
-    place = np.arange(num_puzzles + -num_puzzles % num_devices).reshape(-1, num_devices).T.ravel()
+    place = np.arange(size + -size % num_devices).reshape(-1, num_devices).T.ravel()
     rows = np.minimum(place, num_puzzles - 1)
     arrays = jax.tree.map(lambda field: np.asarray(field, np.int32)[rows], puzzles)
     results, use = run(

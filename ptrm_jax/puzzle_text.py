@@ -14,7 +14,7 @@ from ptrm_jax import metrics, tasks
 from ptrm_jax.analysis import boards
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
-from ptrm_jax.solver import Solution, Trajectory
+from ptrm_jax.solver import AnytimeSolution, Solution, Trajectory
 from ptrm_jax.tasks import Task
 
 _LONGEST_FILE_NAME = 255
@@ -48,23 +48,51 @@ def read(text: str) -> tuple[Task, np.ndarray]:
     return task, np.stack(boards)
 
 
-def solution_text(task: Task, puzzle: np.ndarray, solution: Solution[np.ndarray]) -> str:
-    """The puzzle, every rollout's answer in the order of Q, and the chosen answer.
+def solution_text(
+    task: Task, puzzle: np.ndarray, solution: Solution[np.ndarray] | AnytimeSolution[np.ndarray]
+) -> str:
+    """The puzzle, every rollout's answer in the order of Q if all ran, and the chosen answer.
 
     Args:
       task: the kind of puzzle.
       puzzle: [S] tokens.
       solution: of this puzzle, without the axis B: `rollout_answers` [K, S], `rollout` [], ...
     """
-    answers, q_logits = solution.rollout_answers, solution.rollout_q_logits
-    finite, chosen = solution.rollout_finite, int(solution.rollout)
-    valid = task.satisfies_rules(answers, puzzle)
-    ids = metrics.answer_ids(answers[None])[0]
     lines = ["puzzle", task.draw(puzzle)]
     num_solutions = 1 if task.count_solutions is None else task.count_solutions(puzzle)
     if num_solutions != 1:
         lines.append(f"(it has {'several solutions' if num_solutions else 'no solution'})")
-    lines += ["", "rollout       Q  answer"]
+    if isinstance(solution, AnytimeSolution):
+        lines += ["", *_stopped(task, puzzle, solution)]
+    else:
+        lines += ["", *_all_rollouts(task, puzzle, solution)]
+    return "\n".join(lines)
+
+
+def _stopped(task: Task, puzzle: np.ndarray, solution: AnytimeSolution[np.ndarray]) -> list[str]:
+    q_logit, steps = float(solution.q_logit), int(solution.rollout_steps)
+    if solution.rollout < 0:
+        return [f"no rollout was finite in {steps} rollout-steps: nothing to choose"]
+    when = "sure after" if solution.stopped else "never sure; the best of"
+    return [
+        f"{when} {steps} rollout-steps: rollout {solution.rollout}, step {solution.step}, "
+        f"{_q_in_words(q_logit)};",
+        _verdict(bool(task.satisfies_rules(solution.answer, puzzle))),
+        task.draw(solution.answer, clues=puzzle),
+    ]
+
+
+def _q_in_words(q_logit: float) -> str:
+    probability = 100 / (1 + np.exp(-q_logit))
+    return f"Q {q_logit:+.2f} (the model's own probability of being right: {probability:.1f} %)"
+
+
+def _all_rollouts(task: Task, puzzle: np.ndarray, solution: Solution[np.ndarray]) -> list[str]:
+    answers, q_logits = solution.rollout_answers, solution.rollout_q_logits
+    finite, chosen = solution.rollout_finite, int(solution.rollout)
+    valid = task.satisfies_rules(answers, puzzle)
+    ids = metrics.answer_ids(answers[None])[0]
+    lines = ["rollout       Q  answer"]
     for k in np.argsort(np.where(finite, -q_logits, np.inf), stable=True):
         marks = ["chosen"] if k == chosen else []
         marks += ["rules hold" if valid[k] else "rules broken"]
@@ -72,17 +100,15 @@ def solution_text(task: Task, puzzle: np.ndarray, solution: Solution[np.ndarray]
         marks += [] if finite[k] else ["not finite"]
         lines.append(f"{k:7d}  {q_logits[k]:+6.2f}  {task.decode(answers[k])}  {', '.join(marks)}")
     if chosen < 0:
-        return "\n".join([*lines, "", "no rollout was finite: nothing to choose"])
+        return [*lines, "", "no rollout was finite: nothing to choose"]
     agree = int((ids == ids[chosen]).sum())
-    probability = 1 / (1 + np.exp(-float(q_logits[chosen])))
-    lines += [
+    return [
+        *lines,
         "",
-        f"chosen: rollout {chosen}, Q {q_logits[chosen]:+.2f} (the model's own probability of "
-        f"being right: {100 * probability:.1f} %),",
+        f"chosen: rollout {chosen}, {_q_in_words(float(q_logits[chosen]))},",
         f"given by {agree} of {len(answers)} rollouts; {_verdict(valid[chosen])}",
         task.draw(answers[chosen], clues=puzzle),
     ]
-    return "\n".join(lines)
 
 
 def step_texts(

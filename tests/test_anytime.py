@@ -1,4 +1,4 @@
-"""Anytime PTRM: whatever the pool does, what it returns is the rule on the trajectories of solve."""
+"""Anytime PTRM: whatever the pool does, it returns the rule on the trajectories of `solve`."""
 
 import functools
 import math

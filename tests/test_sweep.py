@@ -20,7 +20,7 @@ from ptrm_jax.metrics import Rollouts
 from ptrm_jax.model import TRM, flops_per_energy_gradient, flops_per_rollout_step, init_params
 from ptrm_jax.sweep import Result, Run, SweepConfig, pictures, report, scores, web
 from ptrm_jax.sweep.config import powers_of_two
-from ptrm_jax.sweep.result import assemble_outcome
+from ptrm_jax.sweep.result import assemble_outcome, kept_answers
 from ptrm_jax.sweep.run import estimate, work
 
 
@@ -174,9 +174,10 @@ def test_rules_are_checked_where_the_task_is_known(tmp_path: Path, result: Resul
     )
     assert isinstance(made, Result)
     rows = scores.summary(made)
-    assert [row.choice for row in rows] == [
+    assert [row.choice for row in rows if row.read == "last"] == [
         *("deterministic", "deterministic", "mean", "best_q", "mode", "valid_then_q", "pass")
     ]
+    assert rows[-1].choice == "stop"
     assert all(row.accuracy.mean == 0 and row.validity.mean == 1 / 3 for row in rows)
     table = report.table(scores.compute(made))
     assert "rules hold %" in table and "valid-then-Q@3 (*)" in table and "33.3 [" in table
@@ -281,12 +282,77 @@ def test_langevin_updates_are_of_ptrm_alone(
 
 def test_deterministic_run_goes_on_to_equal_compute(result: Result) -> None:
     assert result.deterministic.rollouts.correct.shape == (10, 1, 12)
-    depths = [(row.rollouts, row.depth) for row in scores.summary(result) if row.method == "TRM"]
-    assert depths == [(1, 3), (1, 12)]
+    lines = [row for row in scores.summary(result) if row.method == "TRM"]
+    found = [(row.rollouts, row.depth, row.read) for row in lines]
+    assert found == [(1, 3, "last"), (1, 3, "best"), (1, 12, "last"), (1, 12, "best")]
+    assert [row.rollout_steps for row in lines] == [3, 3, 12, 12]
+
+
+def test_rollouts_are_read_at_their_best_step(config: SweepConfig, result: Result) -> None:
+    """The records are the same; scores, and the answers kept of a step, are read elsewhere."""
+    best = dataclasses.replace(config, sigmas=(0.5,), seeds=(0,), read="best")
+    kept = {
+        keep: sweep.run(sweep.prepare(dataclasses.replace(best, keep_answers=keep)))
+        for keep in ("last", "all")
+    }
+    run = result.runs[0]
+    np.testing.assert_array_equal(kept["last"].runs[0].rollouts.q_logit, run.rollouts.q_logit)
+    for k in (3, 12):
+        q = result.deterministic.rollouts.q_logit[:, 0, :k].argmax(1)
+        right = result.deterministic.rollouts.correct[np.arange(10), 0, q].mean()
+        rows = [x for x in scores.summary(result) if (x.depth, x.read) == (k, "best")]
+        assert rows[0].accuracy.mean == pytest.approx(right)
+    q = run.rollouts.q_logit.reshape(10, 12).argmax(1)
+    right = run.rollouts.correct.reshape(10, 12)[np.arange(10), q].mean()
+    scored = scores.compute(kept["last"])
+    assert scored.line(0.5, "best_q").accuracy.mean == pytest.approx(right)
+    assert scored.curves[0.5].best_q_by_depth[-1].mean == pytest.approx(right)
+    (last,) = (
+        row
+        for row in scored.methods
+        if (row.method, row.choice, row.read) == ("PTRM", "best_q", "last")
+    )
+    assert last.accuracy == next(
+        row.accuracy
+        for row in scores.summary(kept["all"])
+        if row.read == "last" and row.rollouts > 1
+    )
+    for a, b in zip(*(kept_answers(r, r.runs[0], 3) for r in kept.values()), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert kept_answers(kept["all"], kept["all"].runs[0], 3)[0].shape == (10, 4, 9)
+    assert "read at the best step" in report.table(scored)
+
+
+@pytest.mark.parametrize("agree", [1, 2])
+def test_a_sweep_that_stops_is_the_rule_on_one_that_does_not(
+    config: SweepConfig, result: Result, agree: int, tmp_path: Path
+) -> None:
+    q = float(np.quantile(result.runs[0].rollouts.q_logit, 0.7))
+    stopping = dataclasses.replace(config, stop_q=q, agree=agree)
+    found = sweep.run(sweep.prepare(stopping))
+    replayed = [scores.by_rule(run, stopping.rules[0]) for run in result.runs]
+    for run, expected in zip(found.runs, replayed, strict=True):
+        for got, want in zip(scores.by_rule(run, stopping.rules[0]), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+    assert 0 < sum(run.chosen.stopped.sum() for run in found.runs if run.chosen) < 40
+    scored = scores.compute(found)
+    full = dataclasses.replace(
+        result, search=dataclasses.replace(config, replay_q=(q,), agree=agree)
+    )
+    lines = [row for row in scores.summary(full) if row.choice == "stop"]
+    assert [scored.line(s, "stop")[:-1] for s in (0.5, 0.0)] == [row[:-1] for row in lines]
+    text = report.table(scored)
+    assert f"stop at Q >= {q:g}" in text and "PTRM took" in text
+    folder = report.write(scored, tmp_path / "out")
+    assert (folder / "solved_by_rollout_steps.png").exists()
+    runs = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert runs[1]["stop"]["q_logit"] == q and runs[1]["rollouts"] == 4
+    with pytest.raises(PtrmError, match="best_q must be scored from rollouts that ran to the full"):
+        scored.line(0.5, "best_q")
 
 
 def test_summary_is_of_the_records(config: SweepConfig, result: Result) -> None:
-    rows = scores.summary(result)
+    rows = [row for row in scores.summary(result) if row.read == "last"]
     assert [(r.sigma, r.choice) for r in rows[2:]] == [
         (s, c) for s in (0.5, 0.0) for c in ("mean", "best_q", "mode", "pass")
     ]

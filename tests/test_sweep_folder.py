@@ -1,8 +1,10 @@
 """A sweep in its folder: it survives, goes on on any layout, and is never mixed with another."""
 
 import contextlib
+import csv
 import dataclasses
 import functools
+import io
 import json
 import random
 import shutil
@@ -123,8 +125,36 @@ def test_a_folder_of_0_4_0_is_read() -> None:
     """Its report, made anew from its journal, is the one that 0.4.0 wrote."""
     folder = ROOT / "tests" / "data" / "sweep_0.4.0"
     scored = scores.compute(sweep.read(folder))
-    assert report.summary_csv(scored) == (folder / "summary.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(report.summary_csv(scored))))
+    before = list(csv.DictReader(io.StringIO((folder / "summary.csv").read_text())))
+    # 0.4.0 read rollouts after the last step only, and did not say so.
+    added = rows[0].keys() - before[0].keys()
+    assert added == {"read", "rollout_steps", "stop_q"}
+    last = [row for row in rows if row["read"] == "last"]
+    assert [{k: v for k, v in row.items() if k not in added} for row in last] == before
     assert report.results_jsonl(scored) == (folder / "results.jsonl").read_text()
+
+
+def test_a_sweep_that_stops_is_resumed_and_sharded(tmp_path: Path) -> None:
+    """20 puzzles in units of 7: whole, interrupted after each unit, and in two shards."""
+    config = dataclasses.replace(
+        CONFIG, sigmas=(0.3,), seeds=(0,), num_puzzles=20, stop_q=1.0, equal_compute=False
+    )
+    assert go_on(config, tmp_path / "whole") == 6
+    for _ in range(6):
+        assert go_on(config, tmp_path / "parts", most=1) == 1
+    for i in (0, 1):
+        assert go_on(config, tmp_path / "shards", shard=Shard(i, 2)) == 3
+    whole = sweep.read(tmp_path / "whole")
+    chosen = whole.runs[0].chosen
+    assert chosen is not None and len(set(chosen.rollout_steps.tolist())) > 1
+    for name in ("parts", "shards"):
+        other = sweep.read(tmp_path / name)
+        assert same(whole, other)
+        for a, b in zip(chosen, other.runs[0].chosen or (), strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(SweepError, match=r"stop_q was 1\.0 and is 2\.0"):
+        go_on(dataclasses.replace(config, stop_q=2.0), tmp_path / "whole")
 
 
 def test_a_damaged_record_alone_is_done_again(whole: Path, copy: Path) -> None:

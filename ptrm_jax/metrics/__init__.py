@@ -29,7 +29,10 @@ from ptrm_jax.metrics.intervals import (
     ratio_interval as ratio_interval,
     seed_spread as seed_spread,
 )
-from ptrm_jax.metrics.rollouts import Rollouts as Rollouts
+from ptrm_jax.metrics.rollouts import (
+    Rollouts as Rollouts,
+    best_steps as best_steps,
+)
 from ptrm_jax.metrics.stopping import (
     Replayed as Replayed,
     replay as replay,

@@ -98,14 +98,8 @@ class Rollouts:
             )
         if read == "last":
             return self
-        num_puzzles, num_rollouts, depth = self.correct.shape
-        index = np.zeros((num_puzzles, num_rollouts, depth), np.intp)
-        best, found = self.q_logit[..., 0], self.eligible[..., 0]
-        for d in range(1, depth):
-            better = self.eligible[..., d] & (~found | (self.q_logit[..., d] > best))
-            index[..., d] = np.where(better, d, index[..., d - 1])
-            best = np.where(better, self.q_logit[..., d], best)
-            found = found | better
+        num_puzzles, num_rollouts, _ = self.correct.shape
+        index = best_steps(self.q_logit, self.eligible)
         rows = np.arange(num_puzzles)[:, None, None], np.arange(num_rollouts)[:, None]
         gathered = self.part(*rows, index)
         ids = None if gathered.digest is None else digest_ids(gathered.digest)
@@ -144,6 +138,27 @@ class Rollouts:
             array = getattr(self, field.name)
             object.__setattr__(part, field.name, None if array is None else array[index])
         return part
+
+
+def best_steps(q_logit: NDArray, finite: Bools) -> NDArray[np.intp]:
+    """The step of highest finite Q among the first d of each rollout, as an index from 0.
+
+    Args:
+      q_logit: [..., D] float.
+      finite: [..., D] bool.
+
+    Returns:
+      [..., D], entry d - 1 for the first d steps; the earliest of equals, and 0 where none of them
+      is finite.
+    """
+    index = np.zeros(q_logit.shape, np.intp)
+    best, found = q_logit[..., 0], finite[..., 0]
+    for d in range(1, q_logit.shape[-1]):
+        better = finite[..., d] & (~found | (q_logit[..., d] > best))
+        index[..., d] = np.where(better, d, index[..., d - 1])
+        best = np.where(better, q_logit[..., d], best)
+        found = found | better
+    return index
 
 
 def check_correct(correct: ArrayLike) -> Bools:

@@ -34,7 +34,7 @@ def load(name: str) -> SweepConfig:
 def with_grid(config: SweepConfig) -> SweepConfig:
     """The settings with the grid of their benchmark, up to K and D, unless they have a grid."""
     grid = getattr(_REGISTRY.load(config.benchmark), "GRID", None) if config.benchmark else None
-    if grid is None or config.grid_rollouts or config.grid_depths:
+    if grid is None or config.stop or config.grid_rollouts or config.grid_depths:
         return config
     rollouts, depths = (
         tuple(value for value in values if value <= most)

@@ -28,7 +28,7 @@ from ptrm_jax.errors import DataError
 from ptrm_jax.files import write_text
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import Result, Run, Sweep, SweepConfig
-from ptrm_jax.sweep.prepare import steps_to_keep
+from ptrm_jax.sweep.result import kept_answers
 from ptrm_jax.tasks import arc
 from ptrm_jax.tasks.arc import vote as arc_vote
 
@@ -72,7 +72,7 @@ def report(result: Result, directory: epath.Path) -> str:
     lines.append(f"{'':<34}" + "".join(f"{f'pass@{k}':>20}" for k in ks))
     scores = []
     for name, run, depth, rule in _votes(result):
-        answers, q, finite = _at(result, run, depth)
+        answers, q, finite = kept_answers(result, run, depth)
         ballot = arc_vote.vote(rows, answers, q, finite=finite, rule=rule)
         score = arc_vote.score(ballot)
         scores.append({"vote": name, "depth": depth, **_plain(score)})
@@ -91,7 +91,7 @@ def report(result: Result, directory: epath.Path) -> str:
     ]
     lines.append(f"{'':<34}" + "".join(f"{x:>20}" for x in ("mean rollout", "best-Q", "pass")))
     for name, run, depth, _ in _votes(result, rules=("best_q",)):
-        answers, q, finite = _at(result, run, depth)
+        answers, q, finite = kept_answers(result, run, depth)
         found = arc_vote.row_accuracy(rows, answers, q, finite=finite)
         scores.append({"rows": name, "depth": depth, **_plain(found)})
         cells = (x.brief() for x in found[:3])
@@ -131,15 +131,6 @@ def _votes(
             seed = f", seed {run.seed}" if len(result.config.seeds) > 1 else ""
             name = f"sigma {run.sigma:g}{seed}, {names[rule]}@{result.config.rollouts}"
             yield name, run, result.config.depth, rule
-
-
-def _at(result: Result, run: Run, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Answers [N, K, S], Q and finite [N, K] of a run after a step."""
-    measured = run.measured
-    config = result.config
-    steps = steps_to_keep(config.keep_answers, config.depth, measured.finite.shape[-1])
-    tokens = measured.tokens[:, :, steps.index(depth)]
-    return tokens, measured.q_logit[..., depth - 1], measured.finite[..., depth - 1]
 
 
 def _plain(found: arc_vote.Score | arc_vote.RowAccuracy) -> dict[str, object]:

@@ -49,6 +49,11 @@ def check(sweep: Sweep) -> None:
     Raises:
       ValueError: they are not.
     """
+    if sweep.config.stop is not None:
+        raise InputError(
+            "stop_q must be left out of ppbench, whose table needs rollouts of full depth; got "
+            f"{sweep.config.stop_q}; its stopping rows are replayed: pass replay_q"
+        )
     kinds = sweep.puzzles.strata.get("type")
     if kinds is None or not set(kinds.tolist()) & set(ppbench.REPORTED):
         raise InputError(

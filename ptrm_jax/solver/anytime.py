@@ -507,9 +507,10 @@ def make_rule(stop: Stop, max_rollouts: int, depth: int) -> Rule:
     most = max_rollouts * depth
     cap = most if stop.max_rollout_steps is None else min(stop.max_rollout_steps, most)
     return Rule(
-        jnp.float32(stop.q_logit),
-        *(jnp.int32(min(x, depth + 1)) for x in (stop.patience, stop.min_depth)),
-        jnp.int32(cap),
+        q_logit=jnp.float32(stop.q_logit),
+        patience=jnp.int32(min(stop.patience, depth + 1)),  # beyond D it never fires
+        min_depth=jnp.int32(min(stop.min_depth, depth + 1)),
+        max_rollout_steps=jnp.int32(cap),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ptrm_jax import metrics
 from ptrm_jax.errors import InputError
-from ptrm_jax.metrics import Interval, Rollouts
+from ptrm_jax.metrics import Interval
 from ptrm_jax.provenance import differences
 from ptrm_jax.sweep.result import Result, Run
 from ptrm_jax.sweep.scores import best_q
@@ -118,19 +118,24 @@ def _compare(name: str, first: Run, second: Run) -> RunComparison:
     return RunComparison(
         name,
         (puzzles, width, depth),
-        _first_difference(*parts),
+        _first_difference(first, second, index),
         (metrics.interval(solved[0]), metrics.interval(solved[1])),
         metrics.paired_difference(solved[1], solved[0]),
         mcnemar(solved[0] == 1, solved[1] == 1),
     )
 
 
-def _first_difference(first: Rollouts, second: Rollouts) -> Place | None:
+def _first_difference(one: Run, other: Run, index: tuple[slice, ...]) -> Place | None:
+    chosen = [run.chosen for run in (one, other)]
+    first, second = (run.rollouts.part(*index) for run in (one, other))
     differs = {
         # Bits, so that a NaN equals itself and 0.0 is not -0.0.
         name: _bits(getattr(first, field)) != _bits(getattr(second, field))
         for name, field in _FIELDS.items()
     }
+    if chosen[0] is not None and chosen[1] is not None:  # with stopping rules
+        steps = [x.rollout_steps[index[0], None, None] for x in chosen if x is not None]
+        differs["rollout_steps"] = steps[0] != steps[1]
     anywhere = np.logical_or.reduce(list(differs.values()))
     if not anywhere.any():
         return None
@@ -139,7 +144,7 @@ def _first_difference(first: Rollouts, second: Rollouts) -> Place | None:
         puzzle=puzzle,
         rollout=rollout,
         step=step + 1,
-        fields=tuple(name for name in _FIELDS if differs[name][puzzle, rollout, step]),
+        fields=tuple(name for name in differs if differs[name][puzzle, rollout, step]),
         puzzles=int(anywhere.any(axis=(1, 2)).sum()),
     )
 

@@ -1,6 +1,7 @@
 """The settings of a sweep, in groups: what to run, how it is computed, what is kept."""
 
 import dataclasses
+import math
 from typing import Annotated
 
 import tyro
@@ -15,6 +16,8 @@ from ptrm_jax.config import (
     NoiseOn,
     NoiseWhen,
     Precision,
+    Read,
+    Stop,
     check_choice,
     check_int,
     check_precision,
@@ -23,12 +26,14 @@ from ptrm_jax.config import (
 from ptrm_jax.errors import InputError
 from ptrm_jax.solver import check_sigma
 
+DEFAULT_NUM_PUZZLES = 128
+
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """Model and puzzles."""
 
-    checkpoint: Annotated[str, tyro.conf.arg(metavar="NAME|DIR")] = "sudoku9"
+    checkpoint: Annotated[str, tyro.conf.arg(metavar="NAME|DIR")] = "maze11"
     """A bundled checkpoint (`python -m ptrm_jax info` lists them), or a directory written by
     `python -m convert` or `experiments/train.py`."""
     data: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE|DIR")] = None
@@ -36,8 +41,9 @@ class Inputs:
     the bundled set named like the checkpoint."""
     split: str = "test"
     """Sub-folder of an upstream data folder."""
-    num_puzzles: Annotated[int | None, tyro.conf.arg(metavar="INT|None")] = 64
-    """Number of puzzles, taken from the start of the data; None for all."""
+    num_puzzles: Annotated[int | None, tyro.conf.arg(metavar="INT|None")] = DEFAULT_NUM_PUZZLES
+    """Number of puzzles, taken from the start of the data; None for all. The default takes all of a
+    smaller set."""
     task: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Puzzle type whose rules answers are checked against. Default: that of the data, which an
     upstream folder does not state."""
@@ -63,10 +69,54 @@ class Size:
 
 
 @dataclasses.dataclass(frozen=True)
-class Search(Size):
-    """Width, depth and noise."""
+class Reading:
+    """The step at which rollouts are read, and when they stop."""
 
-    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (0.1, 0.3, 1.0)
+    read: Read = "last"
+    """Read rollouts after the last step, as the paper, or at their best, the step of highest Q. TRM
+    and best-Q are reported with both."""
+    stop_q: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Stop the rollouts of a puzzle as soon as Q, a logit, reaches this, and run no others. Without
+    it every rollout runs to the full depth."""
+    patience: int = 1
+    """Steps in a row whose Q must reach the threshold."""
+    min_depth: int = 1
+    """First step at which a rollout may stop."""
+    agree: int = 1
+    """Rollouts with one and the same answer that stop a puzzle."""
+    max_rollout_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Supervision steps that the rollouts of a puzzle may take together."""
+    replay_q: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (2.0,)
+    """Thresholds at which stopping is reported as well, replayed from rollouts that ran to the full
+    depth, at no extra compute."""
+
+    def __post_init__(self) -> None:
+        check_choice("read", self.read, Read)
+        for name, values in (("replay_q", self.replay_q), ("stop_q", (self.stop_q,))):
+            for value in values:
+                if value is not None and math.isnan(value):
+                    raise InputError(f"{name} must be a number, not NaN; got {value}")
+        self._rule(0.0)  # the other settings of a rule
+
+    def _rule(self, q_logit: float) -> Stop:
+        return Stop(q_logit, self.patience, self.min_depth, self.agree, self.max_rollout_steps)
+
+    @property
+    def stop(self) -> Stop | None:
+        """The rule by which puzzles stop while they run."""
+        return None if self.stop_q is None else self._rule(self.stop_q)
+
+    @property
+    def rules(self) -> list[Stop]:
+        """The rules that are reported."""
+        return [self._rule(q) for q in (self.replay_q if self.stop_q is None else (self.stop_q,))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Search(Reading, Size):
+    """Width, depth, noise and stopping."""
+
+    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (0.1, 0.3)
     """Noise scales, in units of the latent's root mean square."""
     noise_on: NoiseOn = "z"
     """State that receives the noise: z (the paper's algorithm), y, or both."""
@@ -87,11 +137,17 @@ class Search(Size):
     """Depths to report as well."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Size.__post_init__(self)
+        Reading.__post_init__(self)
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
         self._check_langevin()
         _check_distinct("sigmas", self.sigmas)
+        if self.stop is not None and (self.grid_rollouts or self.grid_depths):
+            raise InputError(
+                "grid_rollouts and grid_depths need rollouts that run to the full depth; got them "
+                "with stop_q; leave one of them out"
+            )
         for grid, name in (("grid_rollouts", "rollouts"), ("grid_depths", "depth")):
             for value in getattr(self, grid):
                 check_int(grid, value, 1)

@@ -25,7 +25,7 @@ from ptrm_jax.files import is_partial, write_text
 from ptrm_jax.provenance import differences
 from ptrm_jax.sweep import journal
 from ptrm_jax.sweep.config import SweepConfig
-from ptrm_jax.sweep.measure import Finished, Measured
+from ptrm_jax.sweep.measure import Chosen, Finished, Measured
 from ptrm_jax.sweep.plan import Shard, Unit, plan_runs
 from ptrm_jax.sweep.prepare import Sweep
 from ptrm_jax.sweep.result import Result, assemble_result
@@ -200,7 +200,7 @@ def pack(digest: str, finished: Finished) -> bytes:
     """A finished unit as the payload of a record."""
     about = {
         "digest": digest,
-        "unit": finished.unit,
+        "unit": finished.unit.plain(),
         "seconds": finished.seconds,
         "compile_seconds": finished.compile_seconds,
     }
@@ -214,10 +214,11 @@ def unpack(payload: bytes) -> tuple[str, Finished]:
     """Inverse of `pack`: the unit's digest, and the unit."""
     with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
         about = json.loads(arrays["about"].tobytes())
-        measured = Measured(**{name: arrays[name] for name in Measured._fields})
-    # Journals from before Langevin updates have no seventh entry.
-    sigma, seed, depth, puzzles, rollouts, shape, *langevin = about["unit"]
-    unit = Unit(sigma, seed, depth, tuple(puzzles), tuple(rollouts), tuple(shape), *langevin)
+        fields = {name: arrays[name] for name in Measured._fields if name in arrays}
+    if "chosen" not in fields:  # a journal from before stopping rules
+        fields["chosen"] = np.zeros((len(fields["correct"]), 0, len(Chosen._fields)), np.int32)
+    measured = Measured(**fields)
+    unit = Unit.of_plain(about["unit"])
     return about["digest"], Finished(unit, measured, about["seconds"], about["compile_seconds"])
 
 

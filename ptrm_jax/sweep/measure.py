@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ptrm_jax import metrics
+from ptrm_jax.config import Read
 from ptrm_jax.sweep.plan import Unit
 
 
@@ -27,6 +28,8 @@ class Measured(NamedTuple):
         has none.
       answer: [b, k, D] uint64, `answer_digest`.
       tokens: [b, k, n, S] the answers of the n steps that were to be kept.
+      chosen: [b, 1, 4] int32 of a unit with a stopping rule, as `Chosen`, whose other fields have
+        k = D = 1: the answers of the rule. [b, 0, 4] otherwise.
     """
 
     correct: np.ndarray
@@ -36,6 +39,23 @@ class Measured(NamedTuple):
     valid: np.ndarray
     answer: np.ndarray
     tokens: np.ndarray
+    chosen: np.ndarray
+
+
+class Chosen(NamedTuple):
+    """What a stopping rule did with B puzzles.
+
+    Attributes:
+      rollout: [B] int32, the rollout that answers; -1 where no reading was finite.
+      step: [B] int32, its supervision step.
+      stopped: [B] int32, 1 where the rule stopped.
+      rollout_steps: [B] int32, supervision steps that the rule needs.
+    """
+
+    rollout: np.ndarray
+    step: np.ndarray
+    stopped: np.ndarray
+    rollout_steps: np.ndarray
 
 
 def measure(
@@ -47,6 +67,8 @@ def measure(
     *,
     valid: np.ndarray | None = None,
     keep_steps: Sequence[int] = (),
+    read: Read = "last",
+    chosen: Chosen | None = None,
 ) -> Measured:
     """What is kept of rollouts.
 
@@ -58,9 +80,16 @@ def measure(
       ignore_label: label of positions that do not count.
       valid: [b, k, D] bool, whether the answers satisfy the rules; None without rules.
       keep_steps: supervision steps, from 1, of which the answers themselves are kept.
+      read: with "best", the answer kept of a step is that of highest Q up to it.
+      chosen: of a stopping rule.
     """
     small = np.min_scalar_type(int(answers.max(initial=0)))
     kept = np.array(keep_steps, int) - 1
+    if read == "best":
+        kept = metrics.best_steps(q_logits, finite)[:, :, kept]
+        tokens = np.take_along_axis(answers, kept[..., None], axis=2)
+    else:
+        tokens = answers[:, :, kept]
     return Measured(
         correct=metrics.exact(answers, labels, ignore_label=ignore_label) & finite,
         cell_accuracy=metrics.cell_accuracy(answers, labels, ignore_label=ignore_label).astype(
@@ -70,7 +99,12 @@ def measure(
         finite=np.asarray(finite),
         valid=np.zeros(finite.shape, bool) if valid is None else valid & finite,
         answer=answer_digest(answers),
-        tokens=answers[:, :, kept].astype(small),
+        tokens=tokens.astype(small),
+        chosen=(
+            np.zeros((len(answers), 0, len(Chosen._fields)), np.int32)
+            if chosen is None
+            else np.stack([np.asarray(x, np.int32) for x in chosen], axis=-1)[:, None]
+        ),
     )
 
 

@@ -16,7 +16,8 @@ _CURVES = {"pass": "pass@{} (bound)", "best_q": "best-Q@{}", "mode": "mode@{}"}
 
 def draw_all(scores: Scores) -> dict[str, bytes]:
     """Every picture as a PNG file, by file name."""
-    return {f"{name}.png": charts.png(draw(scores)) for name, draw in PICTURES.items()}
+    pictures = STOPPING_PICTURES if scores.stop_curves else PICTURES
+    return {f"{name}.png": charts.png(draw(scores)) for name, draw in pictures.items()}
 
 
 def _new_figure(scores: Scores, columns: int = 1) -> tuple["Figure", Any]:
@@ -128,6 +129,24 @@ def q_of_right_and_wrong(scores: Scores) -> "Figure":
     axes[0].set_ylabel("rollouts (% of highest bin)")
     return figure
 
+
+def solved_by_rollout_steps(scores: Scores) -> "Figure":
+    """Puzzles that a stopping rule has solved by the rollout-steps that it needs for each."""
+    figure, (ax,) = _new_figure(scores)
+    for style, (sigma, curve) in enumerate(scores.stop_curves.items()):
+        label = f"stopping, sigma={sigma:g}"
+        ax.step(
+            curve.rollout_steps, curve.solved, where="post", color=charts.colour(style), label=label
+        )
+    _baselines(ax, scores)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set_xlabel("rollout-steps of a puzzle")
+    charts.legend(figure, ax)
+    return figure
+
+
+STOPPING_PICTURES = {"solved_by_rollout_steps": solved_by_rollout_steps}
 
 PICTURES = {
     "accuracy_against_width": accuracy_against_width,

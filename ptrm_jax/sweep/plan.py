@@ -9,8 +9,10 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ptrm_jax.config import Stop
 from ptrm_jax.errors import InputError
 from ptrm_jax.sweep.config import Search
 
@@ -27,6 +29,7 @@ class Unit(NamedTuple):
       shape: puzzles and rollouts of the largest unit beside it; the last ones are filled up to it,
         so that one program does for all.
       langevin: with the sweep's Langevin updates; the deterministic TRM has none.
+      stop: the rule by which puzzles stop; None where all rollouts run to the full depth.
     """
 
     sigma: float
@@ -36,6 +39,7 @@ class Unit(NamedTuple):
     rollouts: tuple[int, int]
     shape: tuple[int, int]
     langevin: bool = False
+    stop: Stop | None = None
 
     @property
     def lanes(self) -> int:
@@ -44,15 +48,32 @@ class Unit(NamedTuple):
 
     @property
     def rollout_steps(self) -> int:
-        """Supervision steps of single rollouts."""
+        """Supervision steps of single rollouts; with a rule, the most that there can be."""
         return self.lanes * self.depth
 
     def digest(self, identity: dict[str, Any]) -> str:
         """Names the unit of a sweep: a digest of everything that decides its result."""
-        # Units without Langevin updates keep the names that they have always had.
-        unit = self if self.langevin else self[:-1]
-        text = json.dumps([identity, unit], sort_keys=True)
+        text = json.dumps([identity, self.plain()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def plain(self) -> list[Any]:
+        """As JSON. What a unit does without is left out, so that units keep the names they had."""
+        values: list[Any] = list(self[:-2])
+        if self.langevin or self.stop:
+            values.append(self.langevin)
+        if self.stop is not None:
+            values.append(dataclasses.astuple(self.stop))
+        return values
+
+    @classmethod
+    def of_plain(cls, values: Sequence[Any]) -> "Unit":
+        """Inverse of `plain`."""
+        sigma, seed, depth, puzzles, rollouts, shape, *more = values
+        return cls(
+            *(sigma, seed, depth, tuple(puzzles), tuple(rollouts), tuple(shape)),
+            langevin=more[0] if more else False,
+            stop=Stop(*more[1]) if len(more) > 1 else None,
+        )
 
 
 def plan(
@@ -64,10 +85,14 @@ def plan(
     num_puzzles: int,
     lanes: int,
     langevin: bool = False,
+    stop: Stop | None = None,
 ) -> list[Unit]:
-    """The units of one (sigma, seed): at most `lanes` each, and of equal size as near as can be."""
-    width = _even(rollouts, lanes)
-    height = _even(num_puzzles, max(1, lanes // width))
+    """The units of one (sigma, seed): at most `lanes` each, and of equal size as near as can be.
+
+    With a rule a unit has all rollouts of `lanes` puzzles, of which few run.
+    """
+    width = _even(rollouts, lanes) if stop is None else rollouts
+    height = _even(num_puzzles, max(1, lanes // width) if stop is None else lanes)
     return [
         Unit(
             *(sigma, seed, depth),
@@ -75,6 +100,7 @@ def plan(
             (rollout, min(rollout + width, rollouts)),
             (height, width),
             langevin,
+            stop,
         )
         for puzzle in range(0, num_puzzles, height)
         for rollout in range(0, rollouts, width)
@@ -98,9 +124,11 @@ def plan_runs(
       unit_steps: approximate rollout-steps of a unit; None for the default.
     """
     steps = default_unit_steps(lane_tile) if unit_steps is None else unit_steps
-    runs = [(0.0, 0, search.baseline_depth, 1, False)]
+    langevin = search.langevin is not None
+    runs: list[tuple[float, int, int, int, bool, Stop | None]]
+    runs = [(0.0, 0, search.baseline_depth, 1, False, None)]
     runs += [
-        (sigma, seed, search.depth, search.rollouts, search.langevin is not None)
+        (sigma, seed, search.depth, search.rollouts, langevin, search.stop)
         for sigma in search.sigmas
         for seed in search.seeds
     ]
@@ -113,8 +141,9 @@ def plan_runs(
             num_puzzles=num_puzzles,
             lanes=max(8 * lane_tile, steps // depth),
             langevin=langevin,
+            stop=stop,
         )
-        for sigma, seed, depth, rollouts, langevin in runs
+        for sigma, seed, depth, rollouts, langevin, stop in runs
     ]
 
 

@@ -13,7 +13,7 @@ from ptrm_jax.data import Dataset
 from ptrm_jax.errors import DataError, InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.provenance import environment
-from ptrm_jax.sweep.config import Search, SweepConfig
+from ptrm_jax.sweep.config import DEFAULT_NUM_PUZZLES, Search, SweepConfig
 from ptrm_jax.sweep.plan import Unit, default_unit_steps, plan_runs
 from ptrm_jax.tasks import bundled_sets, read_dataset
 
@@ -106,8 +106,13 @@ class Sweep(Workload):
         config, source = self.config, self.provenance
         names = ["sigmas", "seeds", "rollouts", "depth", "equal_compute"]
         names += ["noise_on", "noise_when", "keep_answers", "unlabelled"]
-        if config.langevin is not None:  # without, as before Langevin updates existed
+        # What a sweep does without is left out, so that folders of earlier versions are resumed.
+        if config.langevin is not None:
             names += ["langevin_updates", "langevin_step_size", "langevin_gradient"]
+        if config.stop is not None:
+            names += ["stop_q", "patience", "min_depth", "agree", "max_rollout_steps"]
+        if config.read == "best" and config.keep_answers == "last":
+            names += ["read"]
         unit_steps = self.unit_steps
         identity = {
             "checkpoint": source["checkpoint"]["digest"],
@@ -176,7 +181,10 @@ def _choose_puzzles(config: SweepConfig, whole: Dataset) -> Dataset:
     # Rows whose every label is ignored are padding of the file, or puzzles without a known answer.
     labelled = metrics.valid_rows(whole.labels, whole.ignore_label)
     chosen = whole if config.unlabelled else whole.take(labelled)
-    chosen = chosen.head(config.num_puzzles)
+    wanted = config.num_puzzles
+    if wanted == DEFAULT_NUM_PUZZLES:
+        wanted = min(wanted, len(chosen))
+    chosen = chosen.head(wanted or None)
     if config.task is not None and chosen.task not in (None, config.task):
         raise InputError(
             f"task must be that of the data; {chosen.name} is of {chosen.task!r}; got "

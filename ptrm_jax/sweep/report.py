@@ -4,6 +4,7 @@ Pure functions of `Scores`: nothing is computed here.
 """
 
 import csv
+import dataclasses
 import io
 import math
 import os
@@ -15,6 +16,7 @@ from etils import epath
 from ptrm_jax.files import json_text, write_bytes
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import pictures, web
+from ptrm_jax.sweep.config import SweepConfig
 from ptrm_jax.sweep.scores import CHOICE_NAMES, MethodScore, RunScore, Scores
 
 
@@ -56,12 +58,12 @@ def table(scores: Scores) -> str:
 
 
 def short_table(scores: Scores) -> str:
-    """The deterministic TRM, and best-Q, pass@K and one rollout at the best sigma."""
+    """The deterministic TRM, and best-Q, stopping and pass@K at the best sigma."""
     shown = [
         line
         for line in scores.methods
         if line.method == "TRM"
-        or (line.sigma == scores.best.sigma and line.choice in ("mean", "best_q", "pass"))
+        or (line.sigma == scores.best.sigma and line.choice in ("best_q", "stop", "pass"))
     ]
     lines = [*scores.headline, "", *_methods(scores, shown)]
     return "\n".join([*lines, "", *_reading(scores, shown)]) + "\n"
@@ -70,15 +72,17 @@ def short_table(scores: Scores) -> str:
 def _methods(scores: Scores, shown: Sequence[MethodScore]) -> list[str]:
     config = scores.config
     several = len(config.seeds) > 1
-    titles = ["", "solved %", "95 % interval", f"vs TRM D={config.depth}"]
+    titles = ["", "solved %", "steps", f"vs TRM D={config.depth}"]
     titles += [f"vs TRM D={config.baseline_depth}"] if config.equal_compute else []
     titles += ["rules hold %"] if scores.has_rules else []
     titles += ["sd of seeds"] if several else []
     rows: list[list[str]] = [titles]
+    sigma = None
     for line in shown:
-        if line.choice == "mean":
-            rows.append([f"PTRM, sigma {line.sigma:g}"])
-        cells = [_label(line), f"{100 * line.accuracy.mean:.1f}", _bounds(line.accuracy)]
+        if line.method == "PTRM" and line.sigma != sigma:
+            sigma = line.sigma
+            rows.append([f"PTRM, sigma {sigma:g}"])
+        cells = [_label(line), line.accuracy.brief(), _steps(line)]
         cells.append(_gain(line.gain_equal_depth))
         cells += [_gain(line.gain_equal_compute)] if config.equal_compute else []
         if line.validity is not None:
@@ -101,16 +105,23 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _label(line: MethodScore) -> str:
+    read = ", read at best" if line.read == "best" else ""
     if line.choice == "deterministic":
-        return f"TRM, D={line.depth}"
+        return f"TRM, D={line.depth}{read}"
     if line.choice == "mean":
-        return "  one rollout (mean)"
+        return f"  one rollout (mean){read}"
+    if line.rule is not None:
+        return f"  stop at Q >= {line.rule.q_logit:g}"
     mark = {"valid_then_q": " (*)", "pass": " (bound)"}.get(line.choice, "")
-    return f"  {CHOICE_NAMES[line.choice]}@{line.rollouts}{mark}"
+    return f"  {CHOICE_NAMES[line.choice]}@{line.rollouts}{read}{mark}"
 
 
-def _bounds(interval: Interval) -> str:
-    return f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+def _steps(line: MethodScore) -> str:
+    """Rollout-steps per puzzle; of a stopping rule with their share of K * D."""
+    if line.rule is None:
+        return f"{line.rollout_steps:g}"
+    share = line.rollout_steps / (line.rollouts * line.depth)
+    return f"{line.rollout_steps:.1f} ({100 * share:.0f} %)"
 
 
 def _gain(interval: Interval | None) -> str:
@@ -120,7 +131,20 @@ def _gain(interval: Interval | None) -> str:
 def _reading(scores: Scores, shown: Sequence[MethodScore]) -> list[str]:
     """Notes on the lines shown; the best best-Q line in words; and Q's AUC."""
     config, best = scores.config, scores.best
-    lines = ["Differences are paired by puzzle. pass@K needs the labels: an upper bound."]
+    lines = [
+        "Solved with 95 % intervals; steps are rollout-steps per puzzle. Differences are paired by",
+        "puzzle, with TRM read alike.",
+    ]
+    if any(line.read == "best" for line in shown):
+        lines.append(
+            "Read at best: at the step of highest Q; otherwise after the last step, as the paper."
+        )
+    if any(line.choice == "stop" and config.stop is None for line in shown):
+        lines.append(
+            "Stopping is replayed from the rollouts above; --stop-q runs only what it needs."
+        )
+    if any(line.choice == "pass" for line in shown):
+        lines.append("pass@K needs the labels: an upper bound.")
     if any(line.choice == "valid_then_q" for line in shown):
         lines.append("(*) prefers answers that satisfy the rules; PTRM has no such verifier.")
     chosen = "Best of these sigmas, selected on these puzzles (optimistic)"
@@ -132,9 +156,12 @@ def _reading(scores: Scores, shown: Sequence[MethodScore]) -> list[str]:
             f"At equal compute (TRM for {config.baseline_depth} steps) PTRM "
             f"{_verdict(best.gain_equal_compute)}."
         )
-    auc = scores.curves[best.sigma].q_auc
+    auc = scores.curves[best.sigma].q_auc if scores.curves else math.nan
     if not math.isnan(auc):
         lines.append(f"AUC of Q over its rollouts: {auc:.3f}.")
+    if config.stop is not None:
+        seconds = sum(run.seconds for run in scores.runs if run.method == "PTRM")
+        lines.append(f"PTRM took {seconds:.3g} seconds without compilation.")
     return lines
 
 
@@ -149,8 +176,7 @@ def _verdict(gain: Interval | None) -> str:
 
 def _strata(scores: Scores) -> list[str]:
     """One block for each way to split the puzzles, at the best sigma."""
-    config, sigma = scores.config, scores.best.sigma
-    titles = (f"TRM D={config.depth}", f"best-Q@{config.rollouts}", f"pass@{config.rollouts}")
+    titles, sigma = scores.strata_columns, scores.best.sigma
     lines: list[str] = []
     for name, kinds in scores.strata.items():
         lines += ["", f"by {name}, sigma {sigma:g}, solved %"]
@@ -194,12 +220,20 @@ def _run(scores: Scores, run: RunScore) -> dict[str, Any]:
         "noise_on": scores.config.noise_on,
         "noise_when": scores.config.noise_when,
         "langevin": run.langevin,
+        **_reading_of(scores.config),
         "seconds": round(run.seconds, 3),
         "compile_seconds": round(run.compile_seconds, 3),
         "rollout_steps_per_second": round(run.rollout_steps / run.seconds, 1),
         "metrics": run.figures,
         "provenance": scores.provenance,
     }
+
+
+def _reading_of(config: SweepConfig) -> dict[str, Any]:
+    """How rollouts are read, where that is not after the last step."""
+    if config.stop is not None:
+        return {"stop": dataclasses.asdict(config.stop)}
+    return {"read": config.read} if config.read == "best" else {}
 
 
 def summary_csv(scores: Scores) -> str:
@@ -211,6 +245,7 @@ def summary_csv(scores: Scores) -> str:
     writer.writerow(
         [*columns, "num_puzzles"]
         + [f"{name}{end}" for name in intervals for end in ("", "_low", "_high")]
+        + ["read", "rollout_steps", "stop_q"]
     )
     for line in scores.methods:
         values = [getattr(line, name) for name in columns]
@@ -219,5 +254,6 @@ def summary_csv(scores: Scores) -> str:
         for name in intervals:
             interval = getattr(line, name)
             values += ["", "", ""] if interval is None else interval[:3]
+        values += [line.read, line.rollout_steps, "" if line.rule is None else line.rule.q_logit]
         writer.writerow(values)
     return text.getvalue()

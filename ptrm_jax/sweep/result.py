@@ -10,9 +10,9 @@ from ptrm_jax import metrics
 from ptrm_jax.errors import IncompleteError
 from ptrm_jax.metrics import Rollouts
 from ptrm_jax.sweep.config import Search, SweepConfig
-from ptrm_jax.sweep.measure import Finished, Measured, assemble
+from ptrm_jax.sweep.measure import Chosen, Finished, Measured, assemble
 from ptrm_jax.sweep.plan import Unit
-from ptrm_jax.sweep.prepare import Sweep, Workload
+from ptrm_jax.sweep.prepare import Sweep, Workload, steps_to_keep
 
 
 def run_name(sigma: float, seed: int) -> str:
@@ -27,10 +27,12 @@ class Run:
     Attributes:
       sigma: noise scale.
       seed: the user's integer.
-      rollouts: scores of the puzzles that have labels, [B, K, D].
+      rollouts: scores of the puzzles that have labels, [B, K, D]; with a stopping rule those of its
+        answers, [B, 1, 1].
       seconds: wall time of its units, summed, without compilation.
       compile_seconds: time of compilation.
       measured: the same of all puzzles, with the answers that were kept.
+      chosen: what the stopping rule did with the puzzles that have labels; None without one.
     """
 
     sigma: float
@@ -39,6 +41,7 @@ class Run:
     seconds: float
     compile_seconds: float
     measured: Measured
+    chosen: Chosen | None = None
 
     @property
     def name(self) -> str:
@@ -178,4 +181,32 @@ def _as_run(parts: list[Finished]) -> Run:
         sum(part.seconds for part in parts),
         sum(part.compile_seconds for part in parts),
         measured,
+        Chosen(*np.moveaxis(measured.chosen[labelled, 0], -1, 0)) if unit.stop else None,
     )
+
+
+def kept_answers(result: Result, run: Run, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The answers of a run, read as its sweep says, after `depth` steps; all puzzles.
+
+    Args:
+      result: with `keep_answers` "last" or "all".
+      run: of it.
+      depth: of the steps that were kept; a stopping rule has its answers at its own steps.
+
+    Returns:
+      tokens [B, K, S], Q and finite [B, K]; K is 1 with a stopping rule.
+    """
+    measured, config = run.measured, result.config
+    if run.chosen is not None:
+        return measured.tokens[:, :, 0], measured.q_logit[..., 0], measured.finite[..., 0]
+    steps = steps_to_keep(config.keep_answers, config.depth, measured.finite.shape[-1])
+    tokens, kept = measured.tokens, steps.index(depth)
+    if config.read == "last":
+        return tokens[:, :, kept], measured.q_logit[..., depth - 1], measured.finite[..., depth - 1]
+    step = metrics.best_steps(measured.q_logit, measured.finite)[..., depth - 1 : depth]
+    q_logit, finite = (
+        np.take_along_axis(x, step, axis=2)[..., 0] for x in (measured.q_logit, measured.finite)
+    )
+    if config.keep_answers == "last":  # kept at their best
+        return tokens[:, :, kept], q_logit, finite
+    return np.take_along_axis(tokens, step[..., None], axis=2)[:, :, 0], q_logit, finite

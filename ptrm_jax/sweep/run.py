@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from ptrm_jax.config import Save
 from ptrm_jax.data import Dataset
 from ptrm_jax.model import TRM, Params, flops_per_energy_gradient, flops_per_rollout_step
 from ptrm_jax.sweep.config import Search
-from ptrm_jax.sweep.measure import Finished, measure
+from ptrm_jax.sweep.measure import Chosen, Finished, measure
 from ptrm_jax.sweep.plan import Shard, Unit
 from ptrm_jax.sweep.prepare import Workload
 from ptrm_jax.sweep.result import Outcome, assemble_outcome
@@ -75,47 +75,76 @@ def _describe(workload: Workload, unit: Unit, done: Mapping[Unit, Finished]) -> 
 def _run_unit(workload: Workload, unit: Unit) -> Finished:
     search, puzzles = workload.search, workload.puzzles
     start, compiled = time.perf_counter(), mesh.compile_seconds()
-    # Padded to the common shape by repeating the last puzzle and the last rollout.
-    rows, rollouts = (
-        np.minimum(np.arange(first, first + size, dtype=np.int32), stop - 1)
-        for (first, stop), size in zip((unit.puzzles, unit.rollouts), unit.shape, strict=True)
-    )
-    solution = mesh.solve(
-        workload.model,
-        workload.params,
-        jax.random.key(unit.seed, impl="threefry2x32"),
-        puzzles.puzzles.take(rows),
-        rollouts=rollouts,
-        depth=unit.depth,
-        sigma=unit.sigma,
-        noise_on=search.noise_on,
-        noise_when=search.noise_when,
-        langevin=search.langevin if unit.langevin else None,
-        save=Save(answers=True, q_logits=True),
-        lane_tile=workload.lane_tile,
-        devices=workload.devices,
-        backend=workload.backend,
-    )
-    (first, stop), (first_rollout, stop_rollout) = unit.puzzles, unit.rollouts
-    trajectory = jax.tree.map(
-        lambda x: x[: stop - first, : stop_rollout - first_rollout], solution.trajectory
-    )
-    answers = np.asarray(trajectory.answers)
+    answers, q_logits, finite, chosen = _solve(workload, unit)
+    keep_steps = workload.keep_steps(unit.depth)
+    if chosen is not None:  # one answer for each puzzle, at its own step
+        keep_steps = [1] if keep_steps else []
+    first, last = unit.puzzles
     valid = None
     if puzzles.task is not None:
-        inputs = puzzles.puzzles.inputs[first:stop, None, None]
+        inputs = puzzles.puzzles.inputs[first:last, None, None]
         valid = tasks.load(puzzles.task).satisfies_rules(answers, inputs)
     measured = measure(
         answers,
-        trajectory.q_logits,
-        trajectory.finite,
-        puzzles.labels[first:stop],
+        q_logits,
+        finite,
+        puzzles.labels[first:last],
         puzzles.ignore_label,
         valid=valid,
-        keep_steps=workload.keep_steps(unit.depth),
+        keep_steps=keep_steps,
+        read=search.read if workload.keep_answers == "last" and chosen is None else "last",
+        chosen=chosen,
     )
     compiled = mesh.compile_seconds() - compiled
     return Finished(unit, measured, time.perf_counter() - start - compiled, compiled)
+
+
+def _solve(
+    workload: Workload, unit: Unit
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Chosen | None]:
+    """Answers [b, k, D, S], Q and finite [b, k, D]; with a rule k = D = 1, and what it chose."""
+    search, inputs = workload.search, workload.puzzles.puzzles
+    args = workload.model, workload.params, jax.random.key(unit.seed, impl="threefry2x32")
+    settings: dict[str, Any] = {
+        "depth": unit.depth,
+        "sigma": unit.sigma,
+        "noise_on": search.noise_on,
+        "noise_when": search.noise_when,
+        "langevin": search.langevin if unit.langevin else None,
+        "lane_tile": workload.lane_tile,
+        "devices": workload.devices,
+        "backend": workload.backend,
+    }
+    (first, last), (first_rollout, last_rollout) = unit.puzzles, unit.rollouts
+    if unit.stop is not None:
+        found, _ = mesh.solve_anytime_with_use(
+            *args,
+            inputs.take(np.arange(first, last)),
+            stop=unit.stop,
+            max_rollouts=last_rollout,
+            size=unit.shape[0],
+            **settings,
+        )
+        chosen = Chosen(found.rollout, found.step, found.stopped, found.rollout_steps)
+        answers, q_logits = found.answer[:, None, None], found.q_logit[:, None, None]
+        return answers, q_logits, found.rollout[:, None, None] >= 0, chosen
+    # Padded to the common shape by repeating the last puzzle and the last rollout.
+    rows, rollouts = (
+        np.minimum(np.arange(start, start + size, dtype=np.int32), stop - 1)
+        for (start, stop), size in zip((unit.puzzles, unit.rollouts), unit.shape, strict=True)
+    )
+    save = Save(answers=True, q_logits=True)
+    solution = mesh.solve(*args, inputs.take(rows), rollouts=rollouts, save=save, **settings)
+    assert solution.trajectory is not None
+    answers, q_logits, finite = (
+        np.asarray(x)[: last - first, : last_rollout - first_rollout]
+        for x in (
+            solution.trajectory.answers,
+            solution.trajectory.q_logits,
+            solution.trajectory.finite,
+        )
+    )
+    return answers, q_logits, finite, None
 
 
 def run(workload: Workload, *, progress: Progress = lambda steps, what: None) -> Outcome:

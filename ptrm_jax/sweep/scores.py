@@ -5,18 +5,22 @@ Everything that is printed, written or drawn is a function of `Scores`, and comp
 Shape letters: B puzzles, K rollouts, D supervision steps, R seeds.
 """
 
-import functools
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
 from ptrm_jax import metrics
+from ptrm_jax.config import Read, Stop
+from ptrm_jax.errors import InputError
 from ptrm_jax.metrics import Interval, Rollouts
 from ptrm_jax.sweep.config import SweepConfig, powers_of_two
 from ptrm_jax.sweep.result import Outcome, Result, Run
+
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 # --- Choices: how one answer is chosen among k rollouts ------------------------------------------
 
@@ -57,6 +61,7 @@ CHOICES: dict[str, Choice] = {
 "valid_then_q" needs the rules."""
 
 CHOICE_NAMES = {"best_q": "best-Q", "mode": "mode", "valid_then_q": "valid-then-Q", "pass": "pass"}
+READS: tuple[Read, ...] = get_args(Read)
 """Their names in tables."""
 
 
@@ -75,6 +80,45 @@ def validity(choice: Choice) -> Choice:
     return valid
 
 
+class Stopped(NamedTuple):
+    """What a stopping rule gives for B puzzles.
+
+    Attributes:
+      correct: [B] float64, 1 where its answer is right.
+      valid: [B] float64, 1 where its answer satisfies the rules.
+      rollout_steps: [B] supervision steps that it needs.
+    """
+
+    correct: np.ndarray
+    valid: np.ndarray
+    rollout_steps: np.ndarray
+
+
+def by_rule(run: Run, rule: Stop) -> Stopped:
+    """What a rule gives: as it ran, or replayed from rollouts that ran to the full depth."""
+    rollouts = run.rollouts
+    assert rollouts.valid is not None
+    if run.chosen is not None:
+        correct, valid = rollouts.correct[:, 0, 0], rollouts.valid[:, 0, 0]
+        return Stopped(correct.astype(float), valid.astype(float), run.chosen.rollout_steps)
+    found = metrics.replay(rollouts.q_logit, rollouts.eligible, rule, answers=rollouts.digest)
+    correct, valid = (found.of(x).astype(float) for x in (rollouts.correct, rollouts.valid))
+    return Stopped(correct, valid, found.rollout_steps)
+
+
+def read_at(outcome: OutcomeT, read: Read) -> OutcomeT:
+    """The outcome with every rollout read at its last or at its best step."""
+
+    def again(run: Run) -> Run:
+        return run if run.chosen else dataclasses.replace(run, rollouts=run.rollouts.read(read))
+
+    return dataclasses.replace(
+        outcome,
+        deterministic=again(outcome.deterministic),
+        runs=tuple(again(run) for run in outcome.runs),
+    )
+
+
 def over_seeds(runs: list[Run], choice: Choice, k: int, depth: int) -> np.ndarray:
     """A choice's correctness per seed and puzzle: [R, B] float64."""
     return np.stack([choice(run.rollouts, k, depth) for run in runs])
@@ -89,17 +133,20 @@ class MethodScore(NamedTuple):
     Attributes:
       method: "TRM" or "PTRM".
       sigma: noise scale, 0 for TRM.
-      choice: "deterministic", "mean" of the rollouts, or one of CHOICES.
-      rollouts: k.
+      choice: "deterministic", "mean" of the rollouts, one of CHOICES, or "stop", a stopping rule.
+      rollouts: k; with a rule the most.
       depth: supervision steps.
       accuracy: fraction of puzzles solved exactly, over puzzles, mean over seeds.
       seed_spread: standard deviation over seeds of that fraction; NaN for one seed.
-      gain_equal_depth: accuracy minus that of deterministic TRM at D, paired by puzzle; None for
-        TRM.
+      gain_equal_depth: accuracy minus that of deterministic TRM at D, read alike (a rule reads at
+        the best), paired by puzzle; None for TRM.
       gain_equal_compute: accuracy minus that of deterministic TRM at K * D, paired; None where it
         was not run.
       validity: fraction of puzzles whose answer satisfies the rules, equal to the label or not;
         None where no rules are known.
+      read: the step at which rollouts are read: "last" or "best".
+      rollout_steps: supervision steps of single rollouts, mean over puzzles and seeds.
+      rule: of "stop", None otherwise.
     """
 
     method: str
@@ -112,6 +159,9 @@ class MethodScore(NamedTuple):
     gain_equal_depth: Interval | None
     gain_equal_compute: Interval | None
     validity: Interval | None
+    read: Read
+    rollout_steps: float
+    rule: Stop | None = None
 
 
 class RunScore(NamedTuple):
@@ -126,7 +176,7 @@ class RunScore(NamedTuple):
       langevin: settings of Langevin updates, as JSON, or None.
       seconds: wall time without compilation.
       compile_seconds: time of compilation.
-      rollout_steps: supervision steps of single rollouts.
+      rollout_steps: supervision steps of single rollouts, summed over puzzles.
       figures: by name, intervals and numbers, as JSON.
       q_auc: area under the ROC curve of Q over all rollouts.
       q_sign_accuracy: fraction of rollouts whose Q has the sign of the truth.
@@ -174,12 +224,24 @@ class Stratum(NamedTuple):
     Attributes:
       name: of the kind.
       num_puzzles: of this kind.
-      accuracy: TRM at D, best-Q@K and pass@K.
+      accuracy: in the order of `Scores.strata_columns`.
     """
 
     name: str
     num_puzzles: int
-    accuracy: tuple[Interval, Interval, Interval]
+    accuracy: tuple[Interval, ...]
+
+
+class StopCurve(NamedTuple):
+    """How many puzzles a rule has solved by the rollout-steps that it needs for them.
+
+    Attributes:
+      rollout_steps: [n] in ascending order.
+      solved: [n] fraction of the puzzles that are solved with at most so many.
+    """
+
+    rollout_steps: np.ndarray
+    solved: np.ndarray
 
 
 class Scores(NamedTuple):
@@ -192,9 +254,11 @@ class Scores(NamedTuple):
       methods: deterministic TRM at equal depth and compute, then PTRM by sigma and choice.
       runs: the deterministic run, then PTRM by sigma and seed.
       trm_by_depth: deterministic TRM after every step 1..`baseline_depth`.
-      curves: by sigma.
-      best: the best-Q line of highest accuracy among the sigmas.
+      curves: by sigma; empty with a stopping rule.
+      best: of the sigmas the line of highest accuracy: best-Q, or the stopping rule.
       strata: by name of the split, its kinds at the sigma of `best`.
+      strata_columns: titles of their accuracies.
+      stop_curves: by sigma; empty without a stopping rule.
     """
 
     config: SweepConfig
@@ -206,6 +270,8 @@ class Scores(NamedTuple):
     curves: Mapping[float, SigmaCurves]
     best: MethodScore
     strata: Mapping[str, list[Stratum]]
+    strata_columns: tuple[str, ...]
+    stop_curves: Mapping[float, StopCurve]
 
     @property
     def headline(self) -> list[str]:
@@ -215,12 +281,23 @@ class Scores(NamedTuple):
     @property
     def baselines(self) -> tuple[MethodScore, ...]:
         """Deterministic TRM at equal depth and, if it was run, at equal compute."""
-        return tuple(line for line in self.methods if line.method == "TRM")
+        read = self.best.read
+        return tuple(x for x in self.methods if (x.method, x.read) == ("TRM", read))
 
     def line(self, sigma: float, choice: str) -> MethodScore:
-        """PTRM's line of one sigma and choice."""
-        return next(
-            x for x in self.methods if (x.method, x.sigma, x.choice) == ("PTRM", sigma, choice)
+        """PTRM's line of one sigma and choice, read as the sweep says.
+
+        Raises:
+          InputError: a sweep with a stopping rule has no such line.
+        """
+        read = "best" if choice == "stop" else self.config.read
+        wanted = ("PTRM", sigma, choice, read)
+        for x in self.methods:
+            if (x.method, x.sigma, x.choice, x.read) == wanted:
+                return x
+        raise InputError(
+            f"{choice} must be scored from rollouts that ran to the full depth; this sweep has "
+            f"stop_q {self.config.stop_q}; run it without"
         )
 
 
@@ -234,11 +311,13 @@ def headline(config: SweepConfig, provenance: Mapping[str, Any]) -> list[str]:
     when = "every step" if config.noise_when == "every" else "the first step"
     seeds = ", ".join(str(seed) for seed in config.seeds)
     model, data = provenance["checkpoint"], provenance["data"]
+    rule = "" if config.stop is None else f", {_rule_in_words(config.stop)}"
+    read = ", read at the best step" if config.read == "best" and not rule else ""
     lines = [
         f"{model['name']} ({model['digest'][:8]}) on {data['name']} ({data['digest'][:8]}), "
         f"{data['num_puzzles']} of {data['of']} puzzles",
         f"K={config.rollouts}, D={config.depth}, noise on {config.noise_on} before {when}, "
-        f"{'seeds' if len(config.seeds) > 1 else 'seed'} {seeds}",
+        f"{'seeds' if len(config.seeds) > 1 else 'seed'} {seeds}{read}{rule}",
     ]
     langevin = config.langevin
     if langevin is not None:
@@ -250,11 +329,27 @@ def headline(config: SweepConfig, provenance: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _rule_in_words(rule: Stop) -> str:
+    words = [f"stops at Q >= {rule.q_logit:g}"]
+    words += [f"for {rule.patience} steps"] if rule.patience > 1 else []
+    words += [f"from step {rule.min_depth}"] if rule.min_depth > 1 else []
+    words += [f"of {rule.agree} rollouts that agree"] if rule.agree > 1 else []
+    if rule.max_rollout_steps is not None:
+        words.append(f"or after {rule.max_rollout_steps} rollout-steps")
+    return " ".join(words)
+
+
 def compute(result: Result) -> Scores:
     """All scores of a sweep."""
+    config = result.config
     methods = summary(result)
-    best = max((x for x in methods if x.choice == "best_q"), key=lambda x: x.accuracy.mean)
+    ranked = ("best_q", config.read) if config.stop is None else ("stop", "best")
+    lines = [line for line in methods if (line.choice, line.read) == ranked]
+    best = max(lines, key=lambda line: line.accuracy.mean)
+    result = read_at(result, config.read)
     quiet = result.deterministic.rollouts
+    titles, strata = _strata(result, best)
+    sigmas = config.sigmas
     return Scores(
         config=result.config,
         provenance=result.provenance,
@@ -265,10 +360,20 @@ def compute(result: Result) -> Scores:
             metrics.interval(quiet.at(d).correct[:, 0].astype(float))
             for d in range(1, quiet.correct.shape[2] + 1)
         ],
-        curves={sigma: _curves(result, sigma) for sigma in result.config.sigmas},
+        curves={} if config.stop else {sigma: _curves(result, sigma) for sigma in sigmas},
         best=best,
-        strata=_strata(result, best.sigma),
+        strata=strata,
+        strata_columns=titles,
+        stop_curves={s: _stop_curve(result, s) for s in sigmas} if config.stop else {},
     )
+
+
+def _stop_curve(result: Result, sigma: float) -> StopCurve:
+    runs = [by_rule(run, result.config.rules[0]) for run in result.runs_of(sigma)]
+    steps = np.concatenate([run.rollout_steps for run in runs])
+    correct = np.concatenate([run.correct for run in runs])
+    order = np.argsort(steps, kind="stable")
+    return StopCurve(steps[order], np.cumsum(correct[order]) / len(steps))
 
 
 def baselines(outcome: Outcome) -> dict[str, np.ndarray]:
@@ -284,57 +389,107 @@ def baselines(outcome: Outcome) -> dict[str, np.ndarray]:
 
 
 def summary(outcome: Outcome) -> list[MethodScore]:
-    """Deterministic TRM at equal depth and compute, then PTRM by sigma and choice."""
+    """Deterministic TRM at equal depth and compute, then PTRM by sigma and choice.
+
+    TRM and best-Q are read at the last and at the best step, the other choices as the search says;
+    last come the stopping rules.
+    """
     search = outcome.search
-    base = baselines(outcome)
-
-    def rules(runs: list[Run], choice: Choice, k: int, depth: int) -> Interval | None:
-        if outcome.task is None:
-            return None
-        return metrics.interval(over_seeds(runs, validity(choice), k, depth))
-
-    lines = []
-    depths = (search.depth, search.baseline_depth)
-    for depth, values in zip(depths, base.values(), strict=False):
-        lines.append(
-            MethodScore(
-                method="TRM",
-                sigma=0.0,
-                choice="deterministic",
-                rollouts=1,
-                depth=depth,
-                accuracy=metrics.interval(values),
-                seed_spread=math.nan,
-                gain_equal_depth=None,
-                gain_equal_compute=None,
-                validity=rules([outcome.deterministic], pass_at, 1, depth),
-            )
-        )
-    methods: dict[str, tuple[Choice, int]] = {"mean": (pass_at, 1)}
-    methods |= {name: (choice, search.rollouts) for name, choice in choices(outcome).items()}
+    read = {read: read_at(outcome, read) for read in READS}
+    base = {name: baselines(other) for name, other in read.items()}
+    lines = [
+        _trm(read[name], name, depth, base[name][kind])
+        for kind, depth in (("equal_depth", search.depth), ("equal_compute", search.baseline_depth))
+        if kind in base["last"]
+        for name in READS
+    ]
+    methods: list[tuple[str, Read]] = []
+    if search.stop is None:
+        methods = [(name, search.read) for name in ("mean", *choices(outcome))]
+        other: Read = "best" if search.read == "last" else "last"
+        methods.insert(2, ("best_q", other))
     for sigma in search.sigmas:
-        runs = outcome.runs_of(sigma)
-        for name, (choice, k) in methods.items():
-            values = over_seeds(runs, choice, k, search.depth)
-            gains = {
-                kind: metrics.paired_difference(values, np.broadcast_to(other, values.shape))
-                for kind, other in base.items()
-            }
-            lines.append(
-                MethodScore(
-                    method="PTRM",
-                    sigma=sigma,
-                    choice=name,
-                    rollouts=k,
-                    depth=search.depth,
-                    accuracy=metrics.interval(values),
-                    seed_spread=metrics.seed_spread(values.mean(axis=1)),
-                    gain_equal_depth=gains["equal_depth"],
-                    gain_equal_compute=gains.get("equal_compute"),
-                    validity=rules(runs, choice, k, search.depth),
-                )
-            )
+        lines += [_ptrm(read[name], name, sigma, choice, base[name]) for choice, name in methods]
+        lines += [_stopping(outcome, sigma, rule, base["best"]) for rule in search.rules]
     return lines
+
+
+def _trm(outcome: Outcome, read: Read, depth: int, correct: np.ndarray) -> MethodScore:
+    quiet = outcome.deterministic.rollouts.at(depth)
+    assert quiet.valid is not None
+    return MethodScore(
+        method="TRM",
+        sigma=0.0,
+        choice="deterministic",
+        rollouts=1,
+        depth=depth,
+        accuracy=metrics.interval(correct),
+        seed_spread=math.nan,
+        gain_equal_depth=None,
+        gain_equal_compute=None,
+        validity=_validity(outcome, quiet.valid[None, :, 0].astype(float)),
+        read=read,
+        rollout_steps=depth,
+    )
+
+
+def _ptrm(
+    outcome: Outcome, read: Read, sigma: float, name: str, base: Mapping[str, np.ndarray]
+) -> MethodScore:
+    search, runs = outcome.search, outcome.runs_of(sigma)
+    choice, k = (pass_at, 1) if name == "mean" else (CHOICES[name], search.rollouts)
+    values = over_seeds(runs, choice, k, search.depth)
+    valid = None
+    if outcome.task is not None:
+        valid = over_seeds(runs, validity(choice), k, search.depth)
+    return MethodScore(
+        method="PTRM",
+        sigma=sigma,
+        choice=name,
+        rollouts=k,
+        depth=search.depth,
+        **_against(values, base),
+        validity=_validity(outcome, valid),
+        read=read,
+        rollout_steps=k * search.depth,
+    )
+
+
+def _stopping(
+    outcome: Outcome, sigma: float, rule: Stop, base: Mapping[str, np.ndarray]
+) -> MethodScore:
+    search = outcome.search
+    found = [by_rule(run, rule) for run in outcome.runs_of(sigma)]
+    return MethodScore(
+        method="PTRM",
+        sigma=sigma,
+        choice="stop",
+        rollouts=search.rollouts,
+        depth=search.depth,
+        **_against(np.stack([run.correct for run in found]), base),
+        validity=_validity(outcome, np.stack([run.valid for run in found])),
+        read="best",
+        rollout_steps=float(np.mean([run.rollout_steps for run in found])),
+        rule=rule,
+    )
+
+
+def _against(values: np.ndarray, base: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Accuracy, and gains over deterministic TRM: [R, B] values, [B] each of the others."""
+    gains = {
+        kind: metrics.paired_difference(values, np.broadcast_to(other, values.shape))
+        for kind, other in base.items()
+    }
+    return {
+        "accuracy": metrics.interval(values),
+        "seed_spread": metrics.seed_spread(values.mean(axis=1)),
+        "gain_equal_depth": gains["equal_depth"],
+        "gain_equal_compute": gains.get("equal_compute"),
+    }
+
+
+def _validity(outcome: Outcome, valid: np.ndarray | None) -> Interval | None:
+    return None if valid is None or outcome.task is None else metrics.interval(valid)
 
 
 def _run_score(result: Result, run: Run) -> RunScore:
@@ -351,9 +506,17 @@ def _run_score(result: Result, run: Run) -> RunScore:
     }
     if result.task is not None:
         figures["rules_hold"] = metrics.interval(at.valid.mean(axis=1))._asdict()
-    for name, choice in choices(result).items():
-        for k in powers_of_two(num_rollouts):
-            figures[f"{name}@{k}"] = metrics.interval(choice(run.rollouts, k, depth))._asdict()
+    rollout_steps = run.rollouts.correct.size
+    if run.chosen is not None:
+        num_rollouts, depth = result.config.rollouts, result.config.depth
+        rollout_steps = int(run.chosen.rollout_steps.sum())
+        share = run.chosen.rollout_steps / (num_rollouts * depth)
+        figures["share_of_rollout_steps"] = metrics.interval(share)._asdict()
+        figures["stopped"] = metrics.interval(run.chosen.stopped.astype(float))._asdict()
+    else:
+        for name, choice in choices(result).items():
+            for k in powers_of_two(num_rollouts):
+                figures[f"{name}@{k}"] = metrics.interval(choice(run.rollouts, k, depth))._asdict()
     deterministic = run is result.deterministic
     langevin = None if deterministic else result.config.langevin
     return RunScore(
@@ -365,7 +528,7 @@ def _run_score(result: Result, run: Run) -> RunScore:
         langevin=None if langevin is None else vars(langevin).copy(),
         seconds=run.seconds,
         compile_seconds=run.compile_seconds,
-        rollout_steps=run.rollouts.correct.size,
+        rollout_steps=rollout_steps,
         figures=figures,
         q_auc=auc,
         q_sign_accuracy=sign,
@@ -394,26 +557,27 @@ def _curves(result: Result, sigma: float) -> SigmaCurves:
     )
 
 
-def _strata(result: Result, sigma: float) -> dict[str, list[Stratum]]:
-    config, runs = result.config, result.runs_of(sigma)
-    columns = (
-        over_seeds([result.deterministic], pass_at, 1, config.depth),
-        over_seeds(runs, best_q, config.rollouts, config.depth),
-        over_seeds(runs, pass_at, config.rollouts, config.depth),
-    )
-    return {
+def _strata(result: Result, best: MethodScore) -> tuple[tuple[str, ...], dict[str, list[Stratum]]]:
+    """Titles of the columns, and the kinds of every split, at the sigma of `best`."""
+    config, runs = result.config, result.runs_of(best.sigma)
+    k, depth = config.rollouts, config.depth
+    columns = {f"TRM D={depth}": over_seeds([result.deterministic], pass_at, 1, depth)}
+    if best.rule is None:
+        columns[f"best-Q@{k}"] = over_seeds(runs, best_q, k, depth)
+        columns[f"pass@{k}"] = over_seeds(runs, pass_at, k, depth)
+    else:
+        columns["stopping rule"] = np.stack([by_rule(run, best.rule).correct for run in runs])
+    return tuple(columns), {
         name: [
-            Stratum(kind, int(rows.sum()), (of(columns[0]), of(columns[1]), of(columns[2])))
+            Stratum(
+                kind,
+                int((kinds == kind).sum()),
+                tuple(metrics.interval(values[:, kinds == kind]) for values in columns.values()),
+            )
             for kind in sorted(set(kinds.tolist()), key=_number_first)
-            for rows in [kinds == kind]
-            for of in [functools.partial(_interval_of, rows)]
         ]
         for name, kinds in result.strata.items()
     }
-
-
-def _interval_of(rows: np.ndarray, values: np.ndarray) -> Interval:
-    return metrics.interval(values[:, rows])
 
 
 def _number_first(kind: str) -> tuple[float, str]:

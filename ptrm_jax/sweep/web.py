@@ -27,6 +27,7 @@ _CAPTIONS = {
     "accuracy_against_width": "Accuracy against the number of rollouts, by sigma",
     "accuracy_against_sigma": "Accuracy against the noise scale",
     "accuracy_against_depth": "Accuracy against the number of supervision steps",
+    "solved_by_rollout_steps": "Puzzles solved, by the rollout-steps that they need",
     "q_of_right_and_wrong": "Q of right and of wrong rollouts",
 }
 

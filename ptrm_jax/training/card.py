@@ -168,11 +168,14 @@ def _gains(scores: Scores) -> str:
 
 
 def _label(line: MethodScore) -> str:
+    read = ", read at best" if line.read == "best" else ""
     if line.method == "TRM":
-        return f"TRM, D={line.depth}"
+        return f"TRM, D={line.depth}{read}"
     if line.choice == "mean":
-        return f"PTRM sigma {line.sigma:g}, one rollout (mean)"
-    return f"PTRM sigma {line.sigma:g}, {CHOICE_NAMES[line.choice]}@{line.rollouts}"
+        return f"PTRM sigma {line.sigma:g}, one rollout (mean){read}"
+    if line.rule is not None:
+        return f"PTRM sigma {line.sigma:g}, stop at Q >= {line.rule.q_logit:g}"
+    return f"PTRM sigma {line.sigma:g}, {CHOICE_NAMES[line.choice]}@{line.rollouts}{read}"
 
 
 def _cell(interval: Interval | None, sign: str = "") -> str:

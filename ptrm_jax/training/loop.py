@@ -155,6 +155,7 @@ def evaluate(run: TrainingRun, params: Params) -> Record:
     accuracies = {
         "deterministic" if line.method == "TRM" else line.choice: tuple(line.accuracy)
         for line in scores.summary(outcome)
+        if line.read == "last"
     }
     by_depth = outcome.deterministic.rollouts.correct[:, 0].mean(axis=0)
     return {
