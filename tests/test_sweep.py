@@ -421,7 +421,7 @@ def test_files(result: Result, config: SweepConfig, tmp_path: Path) -> None:
     for name in pictures.PICTURES:
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     text = (folder / "table.txt").read_text()
-    assert "best-Q@4" in text and "TRM, D=12" in text and "sd of seeds" in text
+    assert "best-Q@4" in text and "TRM, D=12" in text and "seed sd" in text
     assert max(map(len, text.splitlines()[1:])) <= 110  # the first line holds paths
     assert sorted(p.name for p in folder.parent.iterdir()) == ["out"]
 

@@ -75,7 +75,7 @@ def _methods(scores: Scores, shown: Sequence[MethodScore]) -> list[str]:
     titles = ["", "solved %", "steps", f"vs TRM D={config.depth}"]
     titles += [f"vs TRM D={config.baseline_depth}"] if config.equal_compute else []
     titles += ["rules hold %"] if scores.has_rules else []
-    titles += ["sd of seeds"] if several else []
+    titles += ["seed sd"] if several else []
     rows: list[list[str]] = [titles]
     sigma = None
     for line in shown:
