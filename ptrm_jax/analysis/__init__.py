@@ -15,6 +15,7 @@ NAMES = (
     "q_head",
     "basins",
     "width",
+    "frontier",
     "sigma",
     "langevin",
     "cost",
