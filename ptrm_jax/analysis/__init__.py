@@ -16,6 +16,7 @@ NAMES = (
     "basins",
     "width",
     "frontier",
+    "choices",
     "sigma",
     "langevin",
     "cost",

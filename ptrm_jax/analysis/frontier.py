@@ -1,7 +1,6 @@
 """Accuracy against compute: fixed widths and depths, and rules that stop when Q is high enough.
 
-All of it is read off the kept steps of one sweep; nothing is solved again. With `--sweep DIR` the
-sweep is one that exists, and the settings of model, puzzles and search do not count.
+All of it is read off the kept steps of one sweep; with `--sweep DIR` nothing is solved.
 
 Shape letters: B puzzles, R seeds, K rollouts, D supervision steps.
 """
@@ -15,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from ptrm_jax import charts, metrics, sweep
+from ptrm_jax import charts, metrics
 from ptrm_jax.analysis import study
 from ptrm_jax.analysis.exhibit import Exhibit, Finding, interval_columns
-from ptrm_jax.analysis.study import OneSigma, Study
+from ptrm_jax.analysis.study import Study, kept
 from ptrm_jax.config import Read, Stop
 from ptrm_jax.errors import InputError
 from ptrm_jax.metrics import Interval, Replayed, Rollouts
@@ -44,12 +43,9 @@ THRESHOLDS = tuple(x / 2 for x in range(-4, 21))
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(study.Settings):
+class Settings(study.KeptSettings):
     """What an answer costs if rollouts stop when Q is high enough."""
 
-    search: OneSigma = OneSigma(rollouts=32, depth=32)
-    sweep: str | None = None
-    """Folder of a finished sweep to show, instead of running one."""
     q_logit: float = 2.0
     """Threshold on Q of the rule that the sentences and the right panel are about, a logit."""
 
@@ -88,7 +84,6 @@ class Measured(NamedTuple):
 
     Attributes:
       result: the sweep.
-      sigma: noise scale of the runs.
       fixed: by name, the curves of fixed width and depth. Those of PTRM are the best splits of each
         compute, selected on these puzzles.
       grid: all widths and depths of PTRM, by how they are read.
@@ -98,7 +93,6 @@ class Measured(NamedTuple):
     """
 
     result: Result
-    sigma: float
     fixed: Mapping[str, Sequence[Point]]
     grid: Mapping[str, Sequence[Point]]
     rules: Mapping[str, Sequence[Point]]
@@ -153,16 +147,8 @@ def shared_budget(rollouts: Rollouts, stop: Stop, capped: Replayed) -> Replayed 
 
 def measure(study: Study[Settings]) -> Measured:
     """Reads or runs the sweep, and applies every read and rule to its kept steps."""
-    settings = study.settings
-    if settings.sweep is None:
-        result, sigma = study.sweep(equal_compute=True), settings.search.sigma
-    else:
-        result = sweep.read(settings.sweep)
-        sigmas = result.config.sigmas
-        sigma = sigmas[0] if len(sigmas) == 1 else settings.search.sigma
-        if sigma not in sigmas:
-            raise InputError(f"sigma must be one of {sigmas} of {settings.sweep}; got {sigma}")
-    config, runs = result.config, [run.rollouts for run in result.runs_of(sigma)]
+    solved = kept(study, equal_compute=True)
+    result, runs, config = solved.result, solved.rollouts, solved.result.config
     fixed: dict[str, list[Point]] = {}
     grid: dict[str, list[Point]] = {}
     for read in READS:
@@ -173,7 +159,7 @@ def measure(study: Study[Settings]) -> Measured:
         depths = powers_of_two(config.depth)
         grid[read] = [_fixed(ptrm, k, d) for k in config.widths for d in depths]
         fixed[f"PTRM, best K x D, read {read}"] = envelope(grid[read])
-    stop = Stop(settings.q_logit)
+    stop = Stop(study.settings.q_logit)
     cap, shared = [], []
     for k in config.widths:
         capped = dataclasses.replace(stop, max_rollout_steps=k * config.depth)
@@ -184,12 +170,11 @@ def measure(study: Study[Settings]) -> Measured:
             shared.append(_rule(f"as with a cap of {k} rollouts", runs, known))
     return Measured(
         result,
-        sigma,
         fixed,
         grid,
         {name: _family(runs, family) for name, family in FAMILIES.items()},
         {"cap": cap, "shared budget": shared},
-        _rule(f"Q >= {settings.q_logit:g}", runs, [replay_on(each, stop) for each in runs]),
+        _rule(f"Q >= {stop.q_logit:g}", runs, [replay_on(each, stop) for each in runs]),
     )
 
 
