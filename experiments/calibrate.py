@@ -63,7 +63,7 @@ def _calibrate(arguments: Arguments) -> int:
     else:
         reported_on = _rollouts(arguments.held_out, arguments.sigma)
     family = Stop(math.inf, arguments.patience, arguments.min_depth, arguments.agree)
-    found = calibrate(
+    stop = calibrate(
         chosen_on,
         loss=arguments.loss,
         confidence=arguments.confidence,
@@ -72,19 +72,19 @@ def _calibrate(arguments: Arguments) -> int:
         caps=(None, *arguments.caps),
     )
     output = console.output()
-    if found.stop is None:
+    if stop is None:
         output.print(
             f"no rule is within {100 * arguments.loss:g} points of the reference with confidence "
             f"{arguments.confidence:g} on {len(chosen_on.correct)} puzzles"
         )
         return 1
-    score = calibration.score(reported_on, found.stop, arguments.reference)
+    score = calibration.score(reported_on, stop, arguments.reference)
     reference = f"best-Q@{reported_on.correct.shape[1]}, read {arguments.reference}"
     steps = score.rollout_steps
-    output.print(f"{found.stop}")
+    output.print(f"{stop}")
     output.print(
         f"chosen on {len(chosen_on.correct)} puzzles: with confidence {arguments.confidence:g} it "
-        f"loses at most {100 * found.bound:.1f} points to {reference}"
+        f"loses at most {100 * arguments.loss:g} points to {reference}"
     )
     for what, text in {
         "solved": score.accuracy.percent(),

@@ -105,6 +105,11 @@ class Measured(NamedTuple):
         return self.result.config.widths
 
     @property
+    def few(self) -> int:
+        """The cap of the sentences, in rollouts: at most an eighth of K."""
+        return max(k for k in self.widths if k <= max(1, self.widths[-1] // 8))
+
+    @property
     def full(self) -> tuple[int, int]:
         """Width K and depth D."""
         return self.result.config.rollouts, self.result.config.depth
@@ -238,7 +243,6 @@ def _draw_curve(ax: "Axes", curve: Sequence[Point], style: int, label: str, **li
 def find(measured: Measured) -> dict[str, Finding]:
     """Accuracy and compute of the rule, of TRM and of PTRM, and paired differences."""
     (width, depth), stop = measured.full, measured.stop
-    few = max(1, width // 8)
     trm, deep, ptrm = {}, {}, {}
     for read in READS:
         by_depth = measured.fixed[f"TRM by depth, read {read}"]
@@ -246,7 +250,7 @@ def find(measured: Measured) -> dict[str, Finding]:
         deep[read], ptrm[read] = by_depth[-1], measured.grid[read][-1]
     shown = {f"trm_{read}": (f"TRM, D={depth}, read {read}", trm[read]) for read in READS}
     for read in READS:
-        shown[f"deep_{read}"] = (f"TRM, {deep[read].name[5:]}, read {read}", deep[read])
+        shown[f"deep_{read}"] = (f"TRM, D={deep[read].steps.max()}, read {read}", deep[read])
         shown[f"ptrm_{read}"] = (f"best-Q@{width}, D={depth}, read {read}", ptrm[read])
     shown["stop"] = (f"stop at {stop.name}", stop)
     found = {key: Finding.of(what, point.accuracy) for key, (what, point) in shown.items()}
@@ -268,7 +272,7 @@ def find(measured: Measured) -> dict[str, Finding]:
     }
     for name, curve in measured.giving_up.items():
         for k, point in zip(measured.widths, curve, strict=False):
-            if k == few:
+            if k == measured.few:
                 key = name.split()[-1]
                 what = f"stop at {stop.name}, {name}, {point.name}"
                 found[f"{key}_share"] = Finding.of(
@@ -306,7 +310,7 @@ def say(measured: Measured, findings: Mapping[str, Finding]) -> list[str]:
         )
     if "budget_over_stop" in said:
         sentences.append(
-            f"Giving up after {max(1, width // 8)} rollouts costs {said['cap_over_stop']} and "
+            f"Giving up after {measured.few} rollouts costs {said['cap_over_stop']} and "
             f"takes {said['cap_share']} of K x D; the same steps, shared by the chance that one "
             f"more rollout stops, cost {said['budget_over_stop']}."
         )

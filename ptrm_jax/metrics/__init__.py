@@ -14,10 +14,7 @@ from ptrm_jax.metrics.answers import (
     token_mask as token_mask,
     valid_rows as valid_rows,
 )
-from ptrm_jax.metrics.calibration import (
-    Calibration as Calibration,
-    calibrate as calibrate,
-)
+from ptrm_jax.metrics.calibration import calibrate as calibrate
 from ptrm_jax.metrics.estimators import (
     best_q_at_k as best_q_at_k,
     mode_at_k as mode_at_k,

@@ -35,20 +35,6 @@ _OF_GAIN = 0.1
 """Share of the error probability that bounds the gain from below; the rest bounds the loss."""
 
 
-class Calibration(NamedTuple):
-    """The rule that was chosen.
-
-    Attributes:
-      stop: the cheapest rule within the loss; None where not even the first was.
-      bound: the loss that the test leaves for it, a fraction; NaN where there is none.
-      num_tested: rules whose hypothesis was tested.
-    """
-
-    stop: Stop | None
-    bound: float
-    num_tested: int
-
-
 class Score(NamedTuple):
     """A rule on puzzles, all intervals being over them.
 
@@ -85,7 +71,7 @@ def calibrate(
     reference: Read = "best",
     family: Stop = Stop(math.inf),  # noqa: B008 (immutable)
     caps: Sequence[int | None] = (None,),
-) -> Calibration:
+) -> Stop | None:
     """The cheapest rule whose accuracy is within `loss` of the reference, with a confidence.
 
     Accuracy is that of fresh puzzles like these, and the confidence is over the draw of these. A
@@ -104,6 +90,9 @@ def calibrate(
       caps: values of `max_rollout_steps`. Each makes a family of its own, and the families share
         the error probability (Bonferroni), so more puzzles are needed.
 
+    Returns:
+      The rule; None where not even the highest threshold passes.
+
     Raises:
       InputError: a setting out of range, no labels, no steps, or too few puzzles for the loss and
         the confidence; the message says how many are needed.
@@ -120,21 +109,15 @@ def calibrate(
             f"confidence {confidence:g}; got {len(solved)}; sweep more puzzles, or ask for less"
         )
     error = _error(confidence, len(caps))
-    accepted: list[tuple[float, Stop, float]] = []
-    tested = 0
+    accepted: list[tuple[float, Stop]] = []
     for cap in caps:
         for threshold in THRESHOLDS:
             stop = dataclasses.replace(family, q_logit=threshold, max_rollout_steps=cap)
             replayed = replay_on(rollouts, stop)
-            bound = loss_bound(replayed.of(rollouts.correct), solved, error)
-            tested += 1
-            if bound > loss:
+            if loss_bound(replayed.of(rollouts.correct), solved, error) > loss:
                 break
-            accepted.append((float(replayed.rollout_steps.mean()), stop, bound))
-    if not accepted:
-        return Calibration(None, math.nan, tested)
-    _, stop, bound = min(accepted, key=lambda each: each[0])
-    return Calibration(stop, bound, tested)
+            accepted.append((float(replayed.rollout_steps.mean()), stop))
+    return min(accepted, key=lambda each: each[0])[1] if accepted else None
 
 
 def score(rollouts: Rollouts, stop: Stop, reference: Read = "best") -> Score:
