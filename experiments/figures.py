@@ -4,12 +4,12 @@
     python experiments/figures.py q_head
     python experiments/figures.py q_head --checkpoint DIR --data DATA --sigma 0.3 --rollouts 100
 
-Names: modes, q_head, basins, width, sigma, langevin, cost, dynamics, movie. Each uses bundled
-models by default; `NAME --help` lists its settings. `all` takes the settings that they share; where
-one is not given, each figure has its own default (`all --help` shows those of modes). Writes
-NAME.png, the data that are drawn (.npz, .csv), NAME.json with every number and its interval, and
-index.html, which opens without a server. The sweeps are kept in the same folder: if interrupted,
-rerun the same command to resume.
+Names: modes, q_head, basins, width, frontier, sigma, langevin, cost, dynamics, movie. Each uses
+bundled models by default; `NAME --help` lists its settings. `all` takes the settings that they
+share; where one is not given, each figure has its own default (`all --help` shows those of modes).
+Writes NAME.png, the data that are drawn (.npz, .csv), NAME.json with every number and its interval,
+and index.html, which opens without a server. The sweeps are kept in the same folder: if
+interrupted, rerun the same command to resume.
 """
 
 import dataclasses

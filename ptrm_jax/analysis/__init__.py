@@ -15,6 +15,8 @@ NAMES = (
     "q_head",
     "basins",
     "width",
+    "frontier",
+    "choices",
     "sigma",
     "langevin",
     "cost",

@@ -23,6 +23,8 @@ from etils import epath
 from ptrm_jax import mesh, metrics, sweep
 from ptrm_jax.analysis.exhibit import Exhibit
 from ptrm_jax.config import Langevin, Save
+from ptrm_jax.errors import InputError
+from ptrm_jax.metrics import Rollouts
 from ptrm_jax.sweep import Result, SweepConfig, scores
 from ptrm_jax.sweep.config import Inputs, Numerics, Size
 from ptrm_jax.sweep.run import Progress
@@ -43,6 +45,16 @@ class Settings:
     inputs: Inputs = Inputs("maze11", num_puzzles=128)
     search: OneSigma = OneSigma(rollouts=64)
     numerics: Numerics = Numerics()
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptSettings(Settings):
+    """Settings of figures that are read off the kept steps of one sweep."""
+
+    search: OneSigma = OneSigma(rollouts=32, depth=32)
+    sweep: str | None = None
+    """Folder of a finished sweep to show, instead of running one; the settings of model, puzzles
+    and search do not count then, but for sigma if the sweep has several."""
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings, covariant=True)
@@ -81,6 +93,11 @@ class Solved(NamedTuple):
     result: Result
     sigma: float
 
+    @property
+    def rollouts(self) -> list[Rollouts]:
+        """The scores of its R runs, [B, K, D] each."""
+        return [run.rollouts for run in self.result.runs_of(self.sigma)]
+
     def ptrm(self, choice: str, k: int, depth: int) -> np.ndarray:
         """How often the choice among k rollouts is right after `depth` steps: [R, B] float64.
 
@@ -100,6 +117,27 @@ class Solved(NamedTuple):
         """
         right = self.result.deterministic.rollouts.at(depth).correct[:, 0].astype(float)
         return np.broadcast_to(right, (len(self.result.runs_of(self.sigma)), len(right)))
+
+
+def kept(study: "Study[KeptSettings]", **changes: Any) -> Solved:
+    """The sweep whose steps a figure shows: the one of its settings, or one that exists.
+
+    Args:
+      study: of the figure.
+      **changes: as for `Study.sweep`.
+
+    Raises:
+      InputError: a sweep that exists has not the sigma of the settings, but several others.
+    """
+    folder, sigma = study.settings.sweep, study.settings.search.sigma
+    if folder is None:
+        return Solved(study.sweep(**changes), sigma)
+    result = sweep.read(folder)
+    sigmas = result.config.sigmas
+    sigma = sigmas[0] if len(sigmas) == 1 else sigma
+    if sigma not in sigmas:
+        raise InputError(f"sigma must be one of {sigmas} of {folder}; got {sigma}; pass --sigma")
+    return Solved(result, sigma)
 
 
 class Study(Generic[SettingsT]):

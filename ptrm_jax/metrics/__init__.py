@@ -14,6 +14,7 @@ from ptrm_jax.metrics.answers import (
     token_mask as token_mask,
     valid_rows as valid_rows,
 )
+from ptrm_jax.metrics.calibration import calibrate as calibrate
 from ptrm_jax.metrics.estimators import (
     best_q_at_k as best_q_at_k,
     mode_at_k as mode_at_k,
@@ -35,5 +36,7 @@ from ptrm_jax.metrics.rollouts import (
 )
 from ptrm_jax.metrics.stopping import (
     Replayed as Replayed,
+    allocate as allocate,
+    fit_chance as fit_chance,
     replay as replay,
 )

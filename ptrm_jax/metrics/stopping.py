@@ -3,13 +3,15 @@
 Letters: B puzzles, K rollouts, D supervision steps.
 """
 
+import heapq
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptrm_jax.config import Stop
+from ptrm_jax.config import Stop, check_int
 from ptrm_jax.errors import InputError
+from ptrm_jax.metrics.logistic import Logistic, fit_logistic
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int32]
@@ -58,24 +60,46 @@ def replay(
       InputError: an array does not fit, or `answers` is missing.
     """
     q, usable = _check_trajectories(q_logits, finite)
+    return _conclude(q, usable, _course(q, usable, stop, answers))
+
+
+class _Course(NamedTuple):
+    """What the rollouts of each puzzle do under a rule, if all are started.
+
+    Attributes:
+      fires: [B, K] the step, from 1, at which a rollout that runs on fires; 0 where it does not.
+      ran: [B, K] steps that run, also in rollouts after the one that stops the puzzle.
+      settles: [B, K] bool, whether the rule's condition is met by this rollout's firing.
+    """
+
+    fires: NDArray[np.intp]
+    ran: NDArray[np.intp]
+    settles: Bools
+
+
+def _course(q: NDArray, usable: Bools, stop: Stop, answers: ArrayLike | None) -> _Course:
     fires = _firing_steps(q, usable, stop)
-    num_puzzles, num_rollouts, depth = q.shape
-    fired, ran = fires > 0, np.where(fires > 0, fires, depth)
+    fired, ran = fires > 0, np.where(fires > 0, fires, q.shape[2])
     if stop.max_rollout_steps is not None:
         left = np.maximum(stop.max_rollout_steps - (np.cumsum(ran, axis=1) - ran), 0)
         fired, ran = fired & (ran <= left), np.minimum(ran, left)
-
-    settled = np.array(fired)
+    settles = np.array(fired)
     if stop.agree > 1:
         digests = _check_answers(answers, q.shape)
         # Where a rollout has not fired, step 0 is an entry like any other, and does not count.
         at = np.take_along_axis(digests, fires[..., None] - 1, axis=2)[..., 0]
-        for k in range(num_rollouts):
+        for k in range(q.shape[1]):
             same = fired[:, : k + 1] & (at[:, : k + 1] == at[:, k, None])
-            settled[:, k] &= same.sum(axis=1) >= stop.agree
-    stopped = np.asarray(settled.any(axis=1))
+            settles[:, k] &= same.sum(axis=1) >= stop.agree
+    return _Course(fires, ran, settles)
+
+
+def _conclude(q: NDArray, usable: Bools, course: _Course) -> Replayed:
+    """The answers, once it is known what runs."""
+    fires, ran, settles = course
+    num_puzzles, num_rollouts, depth = q.shape
+    stopped, rollout = np.asarray(settles.any(axis=1)), settles.argmax(axis=1)
     rows = np.arange(num_puzzles)
-    rollout = settled.argmax(axis=1)
     step = fires[rows, rollout]
     steps = np.where(stopped, np.cumsum(ran, axis=1)[rows, rollout], ran.sum(axis=1))
 
@@ -106,6 +130,112 @@ def _firing_steps(q: NDArray, usable: Bools, stop: Stop) -> NDArray[np.intp]:
     # Entry i is of step i + patience.
     fires = fires & (np.arange(patience, depth + 1) >= stop.min_depth)
     return np.where(fires.any(axis=2), fires.argmax(axis=2) + patience, 0)
+
+
+# A budget for all puzzles together.
+
+
+def fit_chance(
+    q_logits: ArrayLike, finite: ArrayLike, stop: Stop, *, answers: ArrayLike | None = None
+) -> Logistic:
+    """The chance that one more rollout stops a puzzle, from the Q of its rollouts so far.
+
+    A logistic regression over all moments at which a puzzle has rollouts behind it, has not stopped
+    and starts another. Its features are the logarithm of the number of rollouts so far, the highest
+    Q of any of their steps, and the mean over them of each one's highest Q. Neither they nor the
+    fit need labels. What it says holds for one checkpoint and one sigma, and for such puzzles.
+
+    Args:
+      q_logits: [B, K, D] float32 logits, of calibration puzzles.
+      finite: [B, K, D] bool.
+      stop: the rule.
+      answers: as for `replay`.
+
+    Returns:
+      The chance, for `allocate`.
+
+    Raises:
+      InputError: as `replay`, or no second rollout stops a puzzle, or each does.
+    """
+    q, usable = _check_trajectories(q_logits, finite)
+    course = _course(q, usable, stop, answers)
+    settled = np.cumsum(course.settles, axis=1) > 0
+    asked = course.ran > 0
+    asked[:, 1:] &= ~settled[:, :-1]
+    asked[:, 0] = False
+    return fit_logistic(_so_far(q, usable, course.ran)[asked], course.settles[asked])
+
+
+def allocate(
+    q_logits: ArrayLike,
+    finite: ArrayLike,
+    stop: Stop,
+    chance: Logistic,
+    total_steps: int,
+    *,
+    answers: ArrayLike | None = None,
+) -> Replayed:
+    """What a rule answers when all puzzles share a budget, which goes where it may help.
+
+    Every puzzle gets its first rollout. Then, again and again, of the puzzles that have not stopped
+    the one whose next rollout has the largest chance of stopping it gets that rollout; ties go to
+    the puzzle with fewer rollouts, then to the first. A rollout starts only if its D steps are left
+    of the budget. So a hopeless puzzle is given up when others have better chances, not at a cap.
+
+    Args:
+      q_logits: [B, K, D] float32 logits.
+      finite: [B, K, D] bool.
+      stop: the rule; its `max_rollout_steps` holds as well.
+      chance: of `fit_chance`, on other puzzles.
+      total_steps: supervision steps of all rollouts of all puzzles.
+      answers: as for `replay`.
+
+    Raises:
+      InputError: as `replay`, or the budget does not suffice for the first rollouts;
+        the message says what they take.
+    """
+    q, usable = _check_trajectories(q_logits, finite)
+    num_puzzles, num_rollouts, depth = q.shape
+    course = _course(q, usable, stop, answers)
+    chances = chance(_so_far(q, usable, course.ran))
+    settled = np.cumsum(course.settles, axis=1) > 0
+    started = np.ones(num_puzzles, int)
+    check_int("total_steps", total_steps, int(course.ran[:, 0].sum()))
+    left = total_steps - int(course.ran[:, 0].sum())
+
+    def offer(b: int) -> tuple[float, int, int]:
+        return -chances[b, started[b]], int(started[b]), b
+
+    def is_open(b: int) -> bool:
+        k = started[b]
+        return k < num_rollouts and not settled[b, k - 1] and course.ran[b, k] > 0
+
+    offers = [offer(b) for b in range(num_puzzles) if is_open(b)]
+    heapq.heapify(offers)
+    while offers and left >= depth:
+        _, k, b = heapq.heappop(offers)
+        left -= int(course.ran[b, k])
+        started[b] += 1
+        if is_open(b):
+            heapq.heappush(offers, offer(b))
+    runs = np.arange(num_rollouts) < started[:, None]
+    return _conclude(q, usable, _Course(course.fires, course.ran * runs, course.settles & runs))
+
+
+_NO_Q = 30.0  # beyond what a Q head says
+
+
+def _so_far(q: NDArray, usable: Bools, ran: NDArray[np.intp]) -> NDArray[np.float64]:
+    """[B, K, 3] the features of `fit_chance` before each rollout starts; of the first, zeros."""
+    num_rollouts, depth = q.shape[1:]
+    reached = usable & (np.arange(1, depth + 1) <= ran[..., None])
+    highest = np.where(reached, q, -_NO_Q).max(axis=2).clip(-_NO_Q, _NO_Q).astype(np.float64)
+    number = np.arange(1, num_rollouts)
+    known = np.zeros((*q.shape[:2], 3))
+    known[:, 1:, 0] = np.log(number)
+    known[:, 1:, 1] = np.maximum.accumulate(highest, axis=1)[:, :-1]
+    known[:, 1:, 2] = np.cumsum(highest, axis=1)[:, :-1] / number
+    return known
 
 
 def _check_trajectories(q_logits: ArrayLike, finite: ArrayLike) -> tuple[NDArray, Bools]:
