@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -156,6 +157,7 @@ def argv(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_solve_and_watch(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Both show the chosen rollout; in plain text where there is no terminal."""
+    argv = [*argv, "--stop-q", "None"]
     assert ptrm_command.main(["solve", *argv]) == 0
     solved = capsys.readouterr().out
     assert solved.endswith(f"\n{SETTINGS}\n") and "BROKEN" not in solved
@@ -171,6 +173,17 @@ def test_solve_and_watch(argv: list[str], capsys: pytest.CaptureFixture[str]) ->
         assert before.endswith(f"rollout {choice.split(',')[0]}, ")
         board = end.splitlines()[1:9]  # with two lines between boxes
         assert "".join(c for line in board for c in line if c in "123456") == answer("sudoku6", row)
+
+
+def test_solve_stops_when_sure(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """With a threshold that a step reaches, and with one that none does."""
+    for q, words in (("-9", "sure after 1 rollout-steps: rollout 0, step 1, Q "), ("99", "never")):
+        assert ptrm_command.main(["solve", *argv, "--stop-q", q]) == 0
+        solved = capsys.readouterr().out
+        assert solved.endswith(f"\n{SETTINGS}, stops at Q >= {q}\n")
+        assert solved.count(words) == 2
+    assert solved.count("never sure; the best of 6 rollout-steps: rollout ") == 2
+    assert all(answer("sudoku6", row) in re.sub("[^1-6]", "", solved) for row in ROWS)
 
 
 def test_watch_redraws_on_a_terminal(
@@ -192,7 +205,7 @@ def test_nothing_finite_to_watch(
     argv: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = types.SimpleNamespace(rollout=np.array([-1]))
-    monkeypatch.setattr(ptrm_command.Solve, "solve", lambda *_, **__: nothing)
+    monkeypatch.setattr(ptrm_command.Solve, "choose", lambda *_: nothing)
     assert ptrm_command.main(["watch", *argv]) == 0
     assert "no rollout was finite: nothing to watch" in capsys.readouterr().out
 
@@ -265,7 +278,7 @@ def test_run_command_passes_bugs_on() -> None:
         (["solve", "https://puzz.link/p?akari/3/3/i"], "no bundled model solves puzzles of 100"),
         (["solve", "https://puzz.link/p?chess/3/3/i"], "chess"),
         (["solve", "." * 36, "--checkpoint", "nowhere"], "no checkpoint at 'nowhere'"),
-        (["solve", "." * 36, "--rollouts", "0"], "num_rollouts must be a whole number >= 1"),
+        (["solve", "." * 36, "--rollouts", "0"], "rollouts must be a whole number >= 1"),
         (["solve", "." * 36, "--depth", "0"], "depth must be a whole number >= 1"),
         (["solve", "." * 36, "--sigma", "nan"], "sigma must be finite and >= 0; got nan"),
         (["solve", "." * 36, "--sigma", "-1"], "sigma must be finite and >= 0; got -1"),
