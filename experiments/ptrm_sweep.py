@@ -8,8 +8,8 @@
     python experiments/ptrm_sweep.py maze-hard --checkpoint DIR --data DATA   # a row of the paper
 
 The rows of the paper are arc-agi-2, maze-hard, ppbench and sudoku-extreme; `... maze-hard --help`
-describes them. Without arguments: the bundled `sudoku9` model on the first 64 bundled puzzles,
-about one minute on two CPU cores. Prints a table; writes settings, journals, pictures and
+describes them. Without arguments: the bundled `maze11` model on the first 80 bundled mazes, about
+one minute on two CPU cores. Prints a table; writes settings, journals, pictures and
 report.html. If interrupted, rerun the same command to resume, with any number of devices and
 processes.
 """
@@ -143,7 +143,7 @@ def _sweep(arguments: Arguments, command: str) -> int:
     for where in found.damaged:
         console.messages().print(f"damaged, will be run again: {where}", style="yellow")
     if shard.index == 0:
-        output.print(_cost(prepared, found))
+        output.print(_cost(prepared, found, arguments.output.dry_run))
     if arguments.output.dry_run:
         return 0
     with console.signals() as stop, console.progress("rollout-steps", shard.index == 0) as bar:
@@ -213,19 +213,25 @@ def _shard(processes: Processes) -> sweep.Shard:
     return sweep.Shard()
 
 
-def _cost(prepared: sweep.Sweep, found: Progressed) -> str:
+_SMALL = 1e13
+"""FLOP of a sweep that ends about as soon as its time could be estimated."""
+
+
+def _cost(prepared: sweep.Sweep, found: Progressed, dry_run: bool) -> str:
     """The remaining work, and the time it will take here."""
     cost = estimate(prepared, found.remaining)
     text = f"{cost.units} of {len(prepared.units)} work units to run"
     text += f", {len(found.finished)} are finished" if found.finished else ""
     if found.remaining:
+        most = "" if prepared.config.stop is None else "at most "
+        text += f": {most}{cost.rollout_steps:,} rollout-steps, {cost.flops / 1e12:,.3g} TFLOP"
+    if found.remaining and (dry_run or cost.flops > _SMALL):
         start = time.perf_counter()
         rate = calibrate(prepared)
         took = time.perf_counter() - start
         text += (
-            f": {cost.rollout_steps:,} rollout-steps, {cost.flops / 1e12:,.3g} TFLOP, about "
-            f"{console.duration(cost.rollout_steps / rate)} on {len(prepared.devices)} x "
-            f"{prepared.devices[0].device_kind} at {rate:,.0f} per second "
+            f", {most or 'about '}{console.duration(cost.rollout_steps / rate)} on "
+            f"{len(prepared.devices)} x {prepared.devices[0].device_kind} at {rate:,.0f} per second "
             f"(measured in {took:.0f} s), at most {console.size(cost.output_bytes)} of journal"
         )
     if cost.grid_ratio is not None:

@@ -26,7 +26,7 @@ from ptrm_jax.config import (
 from ptrm_jax.errors import InputError
 from ptrm_jax.solver import check_sigma
 
-DEFAULT_NUM_PUZZLES = 128
+DEFAULT_NUM_PUZZLES = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Reading:
 class Search(Reading, Size):
     """Width, depth, noise and stopping."""
 
-    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (0.1, 0.3)
+    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (0.3,)
     """Noise scales, in units of the latent's root mean square."""
     noise_on: NoiseOn = "z"
     """State that receives the noise: z (the paper's algorithm), y, or both."""
