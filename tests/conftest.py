@@ -25,12 +25,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jax._src import compiler  # noqa: E402
 
 from ptrm_jax import ModelConfig, Precision, Puzzles, make_puzzles  # noqa: E402
-from ptrm_jax.model import TRM, Params, init_params  # noqa: E402
+from ptrm_jax.model import TRM, Params, init_params, path_name  # noqa: E402
 
 _get_compile_options = compiler.get_compile_options
 # A parser of flags reads the source of every class anew, each time that a command is called.
@@ -165,11 +166,18 @@ def small_model(
 
 @functools.cache
 def _params(config: ModelConfig) -> Params:
-    params = init_params(TRM(config), jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    """Near to fresh ones, but without `init_params`, a program that takes seconds to compile."""
+    shapes = jax.eval_shape(lambda: init_params(TRM(config), jax.random.key(0)))
+    rng = np.random.default_rng(0)
+
+    def draw(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = path_name(path)
+        scale = {"q_head/kernel": 0.05, "q_head/bias": 0.05, "puzzle_emb/embedding": 0.05}
+        scale |= {"H_init": 1.0, "L_init": 1.0, "embed_tokens/embedding": leaf.shape[-1] ** -0.5}
+        drawn = scale.get(name, leaf.shape[0] ** -0.5) * rng.standard_normal(leaf.shape)
+        return jnp.asarray(drawn - 5 * (name == "q_head/bias"), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def random_puzzles(model: TRM, num_puzzles: int, seed: int = 0) -> Puzzles:
