@@ -6,12 +6,12 @@ import importlib.util
 import inspect
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 # One cache of compiled programs for the whole run: workers and subprocesses share it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -28,12 +28,12 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import quick  # noqa: E402
 from jax._src import compiler  # noqa: E402
 
 from ptrm_jax import ModelConfig, Precision, Puzzles, make_puzzles  # noqa: E402
 from ptrm_jax.model import TRM, Params, init_params, path_name  # noqa: E402
 
-_get_compile_options = compiler.get_compile_options
 # A parser of flags reads the source of every class anew, each time that a command is called.
 inspect.getsource = functools.cache(inspect.getsource)
 
@@ -94,7 +94,7 @@ def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     jax.clear_caches()  # a worker would keep gigabytes of programs
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__ not in AS_USERS_COMPILE:
-            _compile_quickly(patch)
+            patch.setattr(compiler, "get_compile_options", quick.options)
         yield
 
 
@@ -106,35 +106,25 @@ def marked_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     jax.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "get_compile_options", _get_compile_options)
+        patch.setattr(compiler, "get_compile_options", quick.users_options)
         yield
     jax.clear_caches()
 
 
-_QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+def start_command(name: str, *arguments: str, devices: int = 8) -> subprocess.Popen[str]:
+    """A process of `experiments/<name>.py` that compiles as the tests of most modules do.
 
-
-def quick_environment() -> dict[str, str]:
-    """The environment of a process that compiles as the tests of most modules do."""
-    flags = [
-        os.environ.get("XLA_FLAGS", ""),
-        *(f"--{n}={str(v).lower()}" for n, v in _QUICK.items()),
-    ]
-    return os.environ | {"XLA_FLAGS": " ".join(flags).strip()}
-
-
-def _compile_quickly(patch: pytest.MonkeyPatch) -> None:
-    """Without optimisation, and with XLA's older emitters of loops, which compile in half the time.
-
-    JAX takes compiler options for one `jit`, not for all; so its function that makes them is
-    wrapped.
+    With eight devices, as here, it finds the programs of this process in the cache.
     """
-
-    def options(*args: Any, env_options_overrides: Any = None, **kwargs: Any) -> Any:
-        overrides = _QUICK | (env_options_overrides or {})
-        return _get_compile_options(*args, env_options_overrides=overrides, **kwargs)
-
-    patch.setattr(compiler, "get_compile_options", options)
+    root = Path(__file__).parents[1]
+    scripts = (root / "tests" / "quick.py", root / "experiments" / f"{name}.py")
+    return subprocess.Popen(
+        [sys.executable, *map(str, scripts), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+    )
 
 
 SMALL = {
