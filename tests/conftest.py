@@ -1,15 +1,17 @@
 """Strict JAX for every test, eight CPU devices, and a few small models."""
 
 import functools
+import gc
 import importlib.util
+import inspect
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 # One cache of compiled programs for the whole run: workers and subprocesses share it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -23,14 +25,17 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import quick  # noqa: E402
 from jax._src import compiler  # noqa: E402
 
 from ptrm_jax import ModelConfig, Precision, Puzzles, make_puzzles  # noqa: E402
-from ptrm_jax.model import TRM, Params, init_params  # noqa: E402
+from ptrm_jax.model import TRM, Params, init_params, path_name  # noqa: E402
 
-_get_compile_options = compiler.get_compile_options
+# A parser of flags reads the source of every class anew, each time that a command is called.
+inspect.getsource = functools.cache(inspect.getsource)
 
 
 def pytest_unconfigure() -> None:
@@ -63,6 +68,20 @@ LONGEST_FIRST = (
 """Modules that take longest begin first, so that both workers end at about the same time."""
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Keeps what is imported and collected, millions of objects, out of the garbage collections.
+
+    A full collection would go through them again and again: a tenth of the time of many tests.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sorts modules by `LONGEST_FIRST`; the order within a module stays."""
     rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
@@ -75,7 +94,7 @@ def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     jax.clear_caches()  # a worker would keep gigabytes of programs
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__ not in AS_USERS_COMPILE:
-            _compile_quickly(patch)
+            patch.setattr(compiler, "get_compile_options", quick.options)
         yield
 
 
@@ -87,35 +106,25 @@ def marked_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     jax.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "get_compile_options", _get_compile_options)
+        patch.setattr(compiler, "get_compile_options", quick.users_options)
         yield
     jax.clear_caches()
 
 
-_QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+def start_command(name: str, *arguments: str, devices: int = 8) -> subprocess.Popen[str]:
+    """A process of `experiments/<name>.py` that compiles as the tests of most modules do.
 
-
-def quick_environment() -> dict[str, str]:
-    """The environment of a process that compiles as the tests of most modules do."""
-    flags = [
-        os.environ.get("XLA_FLAGS", ""),
-        *(f"--{n}={str(v).lower()}" for n, v in _QUICK.items()),
-    ]
-    return os.environ | {"XLA_FLAGS": " ".join(flags).strip()}
-
-
-def _compile_quickly(patch: pytest.MonkeyPatch) -> None:
-    """Without optimisation, and with XLA's older emitters of loops, which compile in half the time.
-
-    JAX takes compiler options for one `jit`, not for all; so its function that makes them is
-    wrapped.
+    With eight devices, as here, it finds the programs of this process in the cache.
     """
-
-    def options(*args: Any, env_options_overrides: Any = None, **kwargs: Any) -> Any:
-        overrides = _QUICK | (env_options_overrides or {})
-        return _get_compile_options(*args, env_options_overrides=overrides, **kwargs)
-
-    patch.setattr(compiler, "get_compile_options", options)
+    root = Path(__file__).parents[1]
+    scripts = (root / "tests" / "quick.py", root / "experiments" / f"{name}.py")
+    return subprocess.Popen(
+        [sys.executable, *map(str, scripts), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+    )
 
 
 SMALL = {
@@ -147,11 +156,18 @@ def small_model(
 
 @functools.cache
 def _params(config: ModelConfig) -> Params:
-    params = init_params(TRM(config), jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    """Near to fresh ones, but without `init_params`, a program that takes seconds to compile."""
+    shapes = jax.eval_shape(lambda: init_params(TRM(config), jax.random.key(0)))
+    rng = np.random.default_rng(0)
+
+    def draw(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = path_name(path)
+        scale = {"q_head/kernel": 0.05, "q_head/bias": 0.05, "puzzle_emb/embedding": 0.05}
+        scale |= {"H_init": 1.0, "L_init": 1.0, "embed_tokens/embedding": leaf.shape[-1] ** -0.5}
+        drawn = scale.get(name, leaf.shape[0] ** -0.5) * rng.standard_normal(leaf.shape)
+        return jnp.asarray(drawn - 5 * (name == "q_head/bias"), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def random_puzzles(model: TRM, num_puzzles: int, seed: int = 0) -> Puzzles:

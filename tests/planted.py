@@ -3,25 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import numpy as np
-from conftest import SMALL, VARIANTS
 
-from ptrm_jax import ModelConfig
 from ptrm_jax.analysis.study import Settings, Study, Trajectories
 from ptrm_jax.metrics import Rollouts
-from ptrm_jax.model import TRM, Params, init_params
 from ptrm_jax.sweep.result import Result, Run
-
-
-def model() -> tuple[TRM, Params]:
-    """A small random network; its parameters cost no compilation."""
-    network = TRM(ModelConfig(**SMALL | VARIANTS["mlp_t"] | {"num_layers": 1, "L_cycles": 1}))
-    shapes = jax.eval_shape(lambda: init_params(network, jax.random.key(0)))
-    rng = np.random.default_rng(0)
-    return network, jax.tree.map(
-        lambda x: (rng.normal(size=x.shape) / np.sqrt(x.shape[0])).astype(x.dtype), shapes
-    )
 
 
 def run(correct: np.ndarray, sigma: float = 0.0, **scores: Any) -> Run:

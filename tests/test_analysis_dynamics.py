@@ -6,9 +6,8 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import planted
 import pytest
-from conftest import random_puzzles
+from conftest import random_puzzles, small_model
 
 from ptrm_jax import Save, load, make_puzzles, mesh
 from ptrm_jax.analysis import dynamics, tangent
@@ -101,7 +100,7 @@ def test_jvp_of_the_network_is_its_finite_difference(name: str) -> None:
 
 def test_followed_rollouts_are_those_of_solve() -> None:
     """Also across calls and tiles: 15 lanes in tiles of 2, the last call filled up."""
-    model, params = planted.model()
+    model, params = small_model("mlp_t", num_layers=1, L_cycles=1)
     puzzles, rollouts = random_puzzles(model, 5), np.array([4, 0, 7])
     settings = {"rollouts": rollouts, "depth": 2, "lane_tile": 2, "devices": jax.devices()[:1]}
     save = Save(answers=True, q_logits=True, latents=True)

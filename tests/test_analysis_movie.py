@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import planted
 import pytest
+from conftest import small_model
 from PIL import Image
 
 from ptrm_jax import checkpoint, load, make_puzzles, read_dataset, solve, tasks
@@ -265,7 +265,7 @@ def test_page_holds_every_board_and_needs_nothing_else() -> None:
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     """A folder without a task; its labels are what the best-Q rollouts answer."""
-    model, params = planted.model()
+    model, params = small_model("mlp_t", num_layers=1, L_cycles=1)
     checkpoint.save(tmp_path / "model", model.config, params)
     data = tmp_path / "data" / "test"
     data.mkdir(parents=True)

@@ -18,6 +18,7 @@ from ptrm_jax import console, mesh, puzzle_text, read_dataset
 from ptrm_jax.checkpoint import read_manifest
 from ptrm_jax.errors import InputError, PtrmError
 from ptrm_jax.solver import Solution
+from ptrm_jax.sweep import pictures
 from ptrm_jax.tasks import maze, sudoku
 
 
@@ -303,7 +304,10 @@ SMALL = ["--checkpoint", "sudoku6", "--rollouts", "2", "--depth", "2", "--num-pu
 
 
 def test_sweep_writes_and_prints(
-    ptrm_sweep: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ptrm_sweep: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A short table; rerun with --verbose, the finished sweep prints the long one."""
     out = tmp_path / "out"
@@ -311,10 +315,11 @@ def test_sweep_writes_and_prints(
     assert ptrm_sweep.main(argv) == 0
     printed = capsys.readouterr().out
     assert "best-Q@2" in printed and "mode@2" not in printed
+    assert (out / "accuracy_against_width.png").exists() and (out / "report.html").exists()
+    monkeypatch.setattr(pictures, "PICTURES", {})  # drawn once is enough
     assert ptrm_sweep.main([*argv, "--verbose"]) == 0
     assert (out / "table.txt").read_text() in capsys.readouterr().out
     assert json.loads((out / "results.jsonl").read_text().splitlines()[1])["sigma"] == 0.3
-    assert (out / "accuracy_against_width.png").exists() and (out / "report.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -357,6 +362,7 @@ def test_sweep_leaves_other_folders_alone(
 def test_as_a_process(tmp_path: Path) -> None:
     """A fresh process configures its devices before their first use."""
     environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles in half the time
     command = [sys.executable, "-m", "ptrm_jax", "solve", puzzle("sudoku6"), "--depth", "2"]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert run.returncode == 0, run.stderr

@@ -1,6 +1,7 @@
 """README, manual, notebook: code runs, links lead somewhere, commands have their flags."""
 
 import functools
+import importlib
 import io
 import json
 import re
@@ -8,6 +9,7 @@ import runpy
 import shlex
 import sys
 import tomllib
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FunctionType
@@ -96,6 +98,12 @@ def commands(page: str) -> list[str]:
     return found
 
 
+@functools.cache
+def script(name: str) -> Callable[[list[str]], int]:
+    """The main of a command in `experiments/`."""
+    return load_experiment(name).main
+
+
 class Parsed(BaseException):
     """A command line was accepted; nothing of the command itself has run."""
 
@@ -122,10 +130,11 @@ def refusal(command: str) -> str:
         patch.setattr(mesh, "use_cpu_cores", lambda: None)  # the backend is in use already
         patch.setattr(sys, "argv", [name, *argv])
         try:
-            if is_module or name == "benchmark":
-                path = name if is_module else str(ROOT / words[1])
-                (runpy.run_module if is_module else runpy.run_path)(path, run_name="__main__")
-            elif load_experiment(name).main(argv) == 0:  # train.py without a preset lists them
+            if is_module:
+                importlib.import_module(f"{name}.__main__").main(argv)
+            elif name == "benchmark":
+                runpy.run_path(str(ROOT / words[1]), run_name="__main__")
+            elif script(name)(argv) == 0:  # train.py without a preset lists them
                 return ""
         except Parsed:
             return ""

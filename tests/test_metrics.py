@@ -141,7 +141,7 @@ def test_estimators_equal_enumeration_of_all_subsets(k):
             expected = mean_over_subsets(correct.shape[1], k, functools.partial(is_right, b=b))
             assert estimate[b] == pytest.approx(expected)
     # The first k rollouts are a run with K = k, whose choice is certain.
-    first = rollouts.first(k)
+    first = rollouts.part(slice(None), slice(k))
     alone = (
         metrics.pass_at_k(first.correct, k),
         metrics.best_q_at_k(first, k),
@@ -205,7 +205,7 @@ def test_best_q_prefers_the_lower_id_on_ties_and_skips_non_finite_rollouts():
     q = np.array([[2.0, 2.0, 1.0], [INF, 0.0, -1.0], [NAN, NAN, NAN]])
     rollouts = Rollouts(correct, q)
     assert metrics.best_q_at_k(rollouts, 3).tolist() == [1, 1, 0]
-    assert metrics.best_q_at_k(rollouts.first(1), 1).tolist() == [1, 0, 0]
+    assert metrics.best_q_at_k(rollouts.part(slice(None), slice(1)), 1).tolist() == [1, 0, 0]
     # Of the pairs of puzzle 1, {0, 1} and {1, 2} choose rollout 1.
     np.testing.assert_allclose(metrics.best_q_at_k(rollouts, 2), [2 / 3, 2 / 3, 0])
 
@@ -509,7 +509,7 @@ TOKENS = np.zeros((2, 3), int)
         (lambda: metrics.pass_at_k(Q, 1), r"correct must be .* got float64 .* metrics.exact"),
         (lambda: metrics.pass_at_k(RIGHT[:, :0], 1), r"K >= 1; got bool \(2, 0\)"),
         (lambda: metrics.pass_at_k(RIGHT, 0), r"k must be .* 1..K, K = 3; got 0"),
-        (lambda: Rollouts(RIGHT, Q).first(4), r"K = 3; got 4"),
+        (lambda: metrics.best_q_at_k(Rollouts(RIGHT, Q), 4), r"K = 3; got 4"),
         (lambda: metrics.best_q_at_k(Rollouts(RIGHT, Q), 1.0), r"K = 3; got 1.0"),
         (lambda: metrics.best_q_at_k(Rollouts(RIGHT, Q), True), r"K = 3; got True"),
         (lambda: Rollouts(RIGHT, Q, valid=RIGHT[0]), r"valid must be bool .* \(3,\)"),

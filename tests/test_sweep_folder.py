@@ -10,8 +10,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import load_experiment, quick_environment
+from conftest import load_experiment, start_command
 
 from ptrm_jax import load, mesh, metrics, save, sweep
 from ptrm_jax.config import Backend
@@ -400,18 +398,12 @@ def test_a_command_interrupted_and_killed_resumes(
 ) -> None:
     """SIGINT ends it after the unit in flight; SIGKILL at once. Resumed, the result is the same."""
     output = tmp_path / "run"
-    program = [sys.executable, str(ROOT / "experiments" / "ptrm_sweep.py"), *ARGUMENTS]
-    environment = quick_environment() | {"JAX_NUM_CPU_DEVICES": "2"}
 
     def units() -> int:
         return len(journal.read(output / "journal").payloads)
 
     for number, least in ((signal.SIGINT, 2), (signal.SIGKILL, 5)):
-        process = subprocess.Popen(
-            [*program, "--output", str(output)],
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
-            env=environment,
-        )
+        process = start_command("ptrm_sweep", *ARGUMENTS, "--output", str(output), devices=2)
         while units() < least:
             assert process.poll() is None, process.communicate()
             time.sleep(0.002)
@@ -432,19 +424,9 @@ def test_two_processes_that_know_each_other(whole: Path, tmp_path: Path) -> None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = quick_environment() | {"JAX_NUM_CPU_DEVICES": "2"}
-    processes = [
-        subprocess.Popen(
-            [
-                *(sys.executable, str(ROOT / "experiments" / "ptrm_sweep.py"), *ARGUMENTS),
-                *("--output", str(tmp_path / "run"), "--coordinator", address),
-                *("--num-processes", "2", "--process-id", str(index)),
-            ],
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
-            env=environment,
-        )
-        for index in range(2)
-    ]
+    shared = [*ARGUMENTS, "--output", str(tmp_path / "run")]
+    shared += ["--coordinator", address, "--num-processes", "2", "--process-id"]
+    processes = [start_command("ptrm_sweep", *shared, str(i), devices=2) for i in range(2)]
     (out, err), (out_1, err_1) = (process.communicate(timeout=300) for process in processes)
     assert [process.returncode for process in processes] == [0, 0], err + err_1
     assert "best-Q@4" in out and "best-Q@4" not in out_1

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import load_experiment, quick_environment
+from conftest import load_experiment, start_command
 
 import ptrm_jax
 from ptrm_jax import TRM, CheckpointError, ModelConfig, checkpoint, mesh, sweep
@@ -32,8 +30,6 @@ from ptrm_jax.training.log import read_log
 from ptrm_jax.training.run import TrainingRun, prepare
 from ptrm_jax.training.states import States
 from ptrm_jax.training.step import TrainState, averaged, init_state, make_model, make_step
-
-ROOT = Path(__file__).parents[1]
 
 MODEL = ModelConfig(
     variant="mlp_t",
@@ -55,7 +51,7 @@ LEARNING = 800
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once() -> Iterator[None]:
-    """Runs share a compiled step where they may."""
+    """Runs share a compiled step where they may; the curves are drawn of one of them."""
     steps: dict[Any, Any] = {}
 
     def make_once(model: TRM, config: TrainConfig, *others: Any) -> Any:
@@ -69,8 +65,15 @@ def compiled_once() -> Iterator[None]:
             steps[key] = make_step(model, config, *others)
         return steps[key]
 
+    draw = loop.draw_curves
+
+    def draw_whole(log: Path, picture: Path) -> None:
+        if log.parent.name == "whole":
+            draw(log, picture)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_step", make_once)
+        patch.setattr(loop, "draw_curves", draw_whole)
         yield
 
 
@@ -112,16 +115,18 @@ def config(puzzles: str) -> TrainConfig:
 
 
 class Weights(NamedTuple):
-    """Digests of a run's last averaged weights as exported, and of its last state as saved."""
+    """Digests of a run's averaged weights as exported, and of its state as saved."""
 
     digest: str
     state: str
 
 
-def weights(directory: Path) -> Weights:
-    last = max((directory / "state").glob("[0-9]*"), key=lambda path: int(path.name))
-    notes = json.loads((last / "notes" / "metadata").read_text())
-    return Weights(checkpoint.read_manifest(directory / "model")["digest"], notes["digest"])
+def weights(directory: Path, step: int | None = None) -> Weights:
+    """Of the end, or of the snapshot of a step."""
+    exported = "model" if step is None else f"snapshots/step_{step:06d}"
+    last = step or max(int(path.name) for path in (directory / "state").glob("[0-9]*"))
+    notes = json.loads((directory / "state" / str(last) / "notes" / "metadata").read_text())
+    return Weights(checkpoint.read_manifest(directory / exported)["digest"], notes["digest"])
 
 
 def train(config: TrainConfig, directory: Path, devices: int = 1, **arguments: Any) -> bool:
@@ -255,7 +260,7 @@ def learned(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Tr
         data=("generate:sudoku4:100",),
         steps=LEARNING,
         log_every=40,
-        checkpoint_every=LEARNING,
+        checkpoint_every=LEARNING // 2,
         eval_every=LEARNING // 2,
     )
     path = tmp_path_factory.mktemp("learned")
@@ -436,17 +441,13 @@ def test_a_command_that_is_killed_and_stopped_ends_with_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """SIGKILL to a process; SIGTERM and SIGINT to this one; then to the end."""
+    """SIGKILL to a process; SIGTERM and SIGINT to this one; then to half of the other run."""
     output = tmp_path / "run"
-    config = dataclasses.replace(learned.config, checkpoint_every=40, log_every=5)
+    half = LEARNING // 2
+    shorter = {"steps": half, "checkpoint_every": 40, "log_every": 5, "eval_every": 300}
+    config = dataclasses.replace(learned.config, **shorter)
     arguments = [*flags(config), "--devices", "1", "--output", str(output)]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / "train.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=quick_environment() | {"JAX_NUM_CPU_DEVICES": str(jax.local_device_count())},
-    )
+    process = start_command("train", *arguments)
     while max(steps_of(output, "train"), default=0) < 50:
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
@@ -473,17 +474,17 @@ def test_a_command_that_is_killed_and_stopped_ends_with_the_same_bits(
     for number, step in ((signal.SIGTERM, first), (signal.SIGINT, second)):
         monkeypatch.setattr(loop, "train", signalled(number, step))
         assert command.main(arguments) == 128 + number
-        assert "stopped; rerun the same command to resume" in capsys.readouterr().out
     monkeypatch.setattr(loop, "train", train_on)
     assert command.main(arguments) == 0
-    assert weights(output) == weights(learned.directory)
+    assert weights(output) == weights(learned.directory, half)
     starts = steps_of(output, "start")
     assert starts[:2] == [0, killed_at // 40 * 40] and starts[2:] == [first, second]
-    assert steps_of(output, "train") == list(range(5, LEARNING + 1, 5))
+    assert steps_of(output, "train") == list(range(5, half + 1, 5))
 
     out, err = (" ".join(stream.split()) for stream in capsys.readouterr())
+    assert out.count("stopped; rerun the same command to resume") == 2
     assert f"written to {output / 'model'}" in out
-    for step in (LEARNING // 2, LEARNING):
+    for step in (300, half):
         assert re.search(
             rf"step {step}: TRM D=3 [\d.]+ % \[[\d.]+, [\d.]+\], PTRM best-Q@2 sigma 0.3 [\d.]+ %",
             err,
@@ -872,6 +873,7 @@ def test_a_card_says_how_a_checkpoint_was_trained_and_what_it_scores(
     assert capsys.readouterr().out.strip() == text.strip()
     digest = checkpoint.read_manifest(copy / "model")["digest"]
     last = records_of(copy, "eval")[-1]
+    minutes = f"{records_of(copy, 'train')[-1]['seconds'] / 60:.0f} minutes"  # 1 on a busy machine
     solved = {
         name: f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
         for name in ("deterministic", "mean", "best_q")
@@ -880,7 +882,7 @@ def test_a_card_says_how_a_checkpoint_was_trained_and_what_it_scores(
     for line in (
         "# tiny",
         f"| digest, size | `{digest[:8]}`, 1,858 parameters |",
-        "| length | 12 optimiser steps of 8 rows, 0 minutes without evaluations |",
+        f"| length | 12 optimiser steps of 8 rows, {minutes} without evaluations |",
         "    python experiments/train.py tiny",
         "Further *notes*.",
         "48 of 50 puzzles",

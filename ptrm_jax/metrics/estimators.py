@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.metrics.intervals import Interval, at_least_one, check_resampling, ends
-from ptrm_jax.metrics.rollouts import Rollouts, check_correct, check_k
+from ptrm_jax.metrics.rollouts import Rollouts, check_correct
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ def pass_at_k(correct: ArrayLike, k: int) -> Floats:
     correct = check_correct(correct)
     _one_step(correct)
     num_rollouts = correct.shape[1]
-    check_k(k, num_rollouts)
+    _check_k(k, num_rollouts)
     draws = math.comb(num_rollouts, k)
     chance = [(draws - math.comb(num_rollouts - c, k)) / draws for c in range(num_rollouts + 1)]
     return np.array(chance)[correct.sum(axis=1)]
@@ -69,7 +69,7 @@ def best_q_at_k(rollouts: Rollouts, k: int, *, prefer_valid: bool = False) -> Fl
     """
     correct, finite = _one_step(rollouts.correct), rollouts.eligible
     num_rollouts = correct.shape[1]
-    check_k(k, num_rollouts)
+    _check_k(k, num_rollouts)
     if prefer_valid and rollouts.valid is None:
         raise InputError(
             "valid must be there for prefer_valid; got None; check the answers with a task's "
@@ -112,7 +112,7 @@ def mode_at_k(rollouts: Rollouts, k: int, *, num_subsets: int = 64, seed: int = 
         less than 1.
     """
     num_rollouts = _one_step(rollouts.correct).shape[1]
-    check_k(k, num_rollouts)
+    _check_k(k, num_rollouts)
     at_least_one("num_subsets", num_subsets)
     if math.comb(num_rollouts, k) <= max(num_subsets, num_rollouts):
         members = np.array(list(itertools.combinations(range(num_rollouts), k)))
@@ -247,3 +247,12 @@ def _auc(level: NDArray[np.intp], right: Bools, weight: NDArray) -> float:
     pairs = right_at.sum() * wrong_at.sum()
     below = np.cumsum(wrong_at) - wrong_at
     return float(right_at @ (below + wrong_at / 2) / pairs) if pairs else math.nan
+
+
+def _check_k(k: int, num_rollouts: int) -> None:
+    """Raises InputError unless k is a whole number in 1..K."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= num_rollouts:
+        raise InputError(
+            f"k must be a whole number in 1..K, K = {num_rollouts}; got {k!r}; run more rollouts"
+            " or lower k"
+        )

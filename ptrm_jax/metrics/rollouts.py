@@ -106,15 +106,6 @@ class Rollouts:
         object.__setattr__(gathered, "answer_id", ids)
         return gathered
 
-    def first(self, k: int) -> "Rollouts":
-        """Rollouts 0..k-1: those of a run with K = k.
-
-        Raises:
-          InputError: `k` is outside 1..K.
-        """
-        check_k(k, self.correct.shape[1])
-        return self.part(slice(None), slice(k))
-
     def scored_by_rules(self) -> "Rollouts":
         """The same rollouts with `valid` in the place of `correct`.
 
@@ -174,15 +165,6 @@ def check_correct(correct: ArrayLike) -> Bools:
             "compute it with metrics.exact"
         )
     return correct
-
-
-def check_k(k: int, num_rollouts: int) -> None:
-    """Raises InputError unless k is a whole number in 1..K."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= num_rollouts:
-        raise InputError(
-            f"k must be a whole number in 1..K, K = {num_rollouts}; got {k!r}; run more rollouts"
-            " or lower k"
-        )
 
 
 def _flags(name: str, flags: ArrayLike, correct: Bools) -> Bools:
