@@ -137,7 +137,9 @@ def planted() -> Planted:
     model = TRM(dataclasses.replace(model.config, **cycles), model.precision)
     layer = params["network"]["layers_0"]
     blind = layer | {"self_attn": layer["self_attn"] | {"o_proj": {"kernel": jnp.zeros((32, 32))}}}
-    params = params | {"network": {"layers_0": blind}}
+    words = params["lm_head"]["kernel"]
+    words = words.at[:, 4].set(words[:, 1])  # token 4 ties with 1 and so is never answered
+    params = params | {"network": {"layers_0": blind}, "lm_head": {"kernel": words}}
     rng = np.random.default_rng(0)
     inputs = rng.integers(1, 5, (64, 9)).astype(np.int32)
     inputs[:, PLACE] = rng.integers(5, 7, 64)
