@@ -121,7 +121,7 @@ def _steps(line: MethodScore) -> str:
     if line.rule is None:
         return f"{line.rollout_steps:g}"
     share = line.rollout_steps / (line.rollouts * line.depth)
-    return f"{line.rollout_steps:.1f} ({100 * share:.0f} %)"
+    return f"{line.rollout_steps:.1f} ({100 * share:.1f} %)"
 
 
 def _gain(interval: Interval | None) -> str:
