@@ -144,7 +144,7 @@ def _reading(scores: Scores, shown: Sequence[MethodScore]) -> list[str]:
             "Stopping is replayed from the rollouts above; --stop-q runs only what it needs."
         )
     if any(line.choice == "pass" for line in shown):
-        lines.append("pass@K needs the labels: an upper bound.")
+        lines.append("pass@K needs the labels: an upper bound on choices read at the same step.")
     if any(line.choice == "valid_then_q" for line in shown):
         lines.append("(*) prefers answers that satisfy the rules; PTRM has no such verifier.")
     chosen = "Best of these sigmas, selected on these puzzles (optimistic)"
