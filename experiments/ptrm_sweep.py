@@ -14,6 +14,11 @@ report.html. If interrupted, rerun the same command to resume, with any number o
 processes.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import os
 import shlex
@@ -103,10 +108,9 @@ class Merge:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status: 2 for bad input, 3 if units are missing."""
     argv = sys.argv[1:] if argv is None else argv
-    mesh.use_cpu_cores()
     command = shlex.join(["python", "experiments/ptrm_sweep.py", *argv])
     if argv[:1] == ["merge"]:
-        return console.run_command(lambda: _merge(tyro.cli(Merge, args=argv[1:]), command))
+        return console.run_command(lambda: _merge(console.parse(Merge, argv[1:]), command))
     return console.run_command(lambda: _sweep(_arguments(argv), command))
 
 
@@ -116,10 +120,10 @@ def _arguments(argv: list[str]) -> Arguments:
     if name is not None:  # the user chooses what to solve, and with which checkpoint
         changes = {"benchmark": name, "checkpoint": tyro.MISSING, "data": tyro.MISSING}
         config = dataclasses.replace(paper.load(name), **changes)
-    return tyro.cli(
+    return console.parse(
         Arguments,
+        argv[1:] if name else argv,
         prog="experiments/ptrm_sweep.py" + (f" {name}" if name else ""),
-        args=argv[1:] if name else argv,
         default=Arguments(
             group(config, Inputs),
             group(config, Search),
@@ -132,6 +136,7 @@ def _arguments(argv: list[str]) -> Arguments:
 
 
 def _sweep(arguments: Arguments, command: str) -> int:
+    mesh.use_cpu_cores()
     output = console.output()
     if arguments.output.compilation_cache:
         mesh.use_compilation_cache(arguments.output.compilation_cache)

@@ -7,6 +7,11 @@ Flags change the settings of a preset. Writes a folder (`--output`) with log, cu
 at the end, `model/`, a checkpoint that all other commands read.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -49,7 +54,6 @@ class Arguments:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status: 2 for bad input, 1 for a run that failed."""
     argv = sys.argv[1:] if argv is None else argv
-    mesh.use_cpu_cores()
     if not argv or argv[0] in ("-h", "--help"):
         console.output().print(_overview())
         return 0
@@ -64,10 +68,10 @@ def _overview() -> str:
 
 def _arguments(preset: str, argv: list[str]) -> Arguments:
     config = presets.load(preset)
-    return tyro.cli(
+    return console.parse(
         Arguments,
+        argv,
         prog=f"experiments/train.py {preset}",
-        args=argv,
         default=Arguments(
             group(config, Data),
             group(config, Recipe),
@@ -81,6 +85,7 @@ def _arguments(preset: str, argv: list[str]) -> Arguments:
 
 
 def _train(arguments: Arguments) -> int:
+    mesh.use_cpu_cores()
     output = console.output()
     run = prepare(arguments.config, arguments.output, num_devices=arguments.devices)
     output.print(f"{len(run.examples):,} puzzles to train on; {run.directory}")

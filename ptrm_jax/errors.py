@@ -54,6 +54,15 @@ class TrainingError(PtrmError):
     exit_status = 1
 
 
+class StorageError(PtrmError, OSError):
+    """A file or folder that cannot be written: no room, no permission, no such place.
+
+    The message has the path, the reason, and what is safe.
+    """
+
+    exit_status = 4
+
+
 def mismatches(
     expected: Mapping[str, T], got: Mapping[str, T], say: Callable[[str, T, T], str]
 ) -> list[str]:
