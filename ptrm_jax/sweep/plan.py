@@ -17,6 +17,9 @@ from ptrm_jax.errors import InputError
 from ptrm_jax.sweep.config import Search
 
 
+_MOST_UNITS = 10**6
+
+
 class Unit(NamedTuple):
     """What to compute, and what is lost if it fails.
 
@@ -122,6 +125,9 @@ def plan_runs(
       num_puzzles: B.
       lane_tile: rollouts that pass through the network together.
       unit_steps: approximate rollout-steps of a unit; None for the default.
+
+    Raises:
+      InputError: there are more than a million.
     """
     steps = default_unit_steps(lane_tile) if unit_steps is None else unit_steps
     langevin = search.langevin is not None
@@ -132,6 +138,13 @@ def plan_runs(
         for sigma in search.sigmas
         for seed in search.seeds
     ]
+    lanes = [max(8 * lane_tile, steps // depth) for _, _, depth, *_ in runs]
+    units = sum(num_puzzles * run[3] // most for run, most in zip(runs, lanes, strict=True))
+    if units > _MOST_UNITS:
+        raise InputError(
+            f"a sweep must have at most {_MOST_UNITS:,} work units; got about {units:,}; pass more "
+            "unit_steps, or fewer rollouts, seeds or puzzles"
+        )
     return [
         plan(
             sigma=sigma,
@@ -139,11 +152,11 @@ def plan_runs(
             depth=depth,
             rollouts=rollouts,
             num_puzzles=num_puzzles,
-            lanes=max(8 * lane_tile, steps // depth),
+            lanes=most,
             langevin=langevin,
             stop=stop,
         )
-        for sigma, seed, depth, rollouts, langevin, stop in runs
+        for (sigma, seed, depth, rollouts, langevin, stop), most in zip(runs, lanes, strict=True)
     ]
 
 

@@ -122,7 +122,13 @@ def _facts(manifest: checkpoint.Manifest, log: str | os.PathLike[str] | None, co
 def _hours(log: str | os.PathLike[str] | None, step: int) -> str:
     if log is None:
         return ""
-    records = [r for r in read_log(Path(log)) if r["kind"] == "train" and r["step"] <= step]
+    found = read_log(log)
+    if found.damaged:
+        raise InputError(
+            f"{os.fspath(log)} is damaged in line {found.damaged[0]}; rerun the command that "
+            "trained, which drops such lines"
+        )
+    records = [r for r in found.records if r["kind"] == "train" and r["step"] <= step]
     if not records:
         return ""
     minutes = max(r["seconds"] for r in records) / 60
