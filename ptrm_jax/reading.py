@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
+import yaml
 from etils import epath
 
 from ptrm_jax.errors import InputError
@@ -26,6 +27,7 @@ MEBIBYTE = 2**20
 MAX_TEXT = 256 * MEBIBYTE
 """Largest file of text or JSON, unless a reader states less."""
 _MAX_DEPTH = 64
+_MAX_NODES = 100_000
 _MAX_HEADER = 10_000
 
 _REPR = reprlib.Repr()
@@ -106,6 +108,44 @@ def read_json(path: str | os.PathLike[str], most: int = MAX_TEXT) -> Any:
 
 def _items(value: Any) -> Any:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """The YAML of a file of at most 256 KiB, as plain containers, strings and numbers.
+
+    Raises:
+      InputError: it is no such file, or one whose aliases repeat more than 100,000 values.
+      OSError: it cannot be read.
+    """
+    text = read_text(path, MEBIBYTE // 4)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if _expanded(root, {}) <= _MAX_NODES:
+            return yaml.safe_load(text)
+        reason = "its aliases repeat too much"
+    except (yaml.YAMLError, ValueError) as error:  # a date may be none
+        reason = " ".join(str(error).split())[:200]
+    except RecursionError:
+        reason = "it is nested too deeply, or contains itself"
+    raise InputError(f"{os.fspath(path)} is not readable YAML: {reason}")
+
+
+def _expanded(node: Any, sizes: dict[int, float]) -> float:
+    """Nodes of a YAML tree with every alias written out; infinite where one contains itself."""
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf  # until it is known
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        pairs = isinstance(node, yaml.MappingNode)
+        nodes = [part for pair in children for part in pair] if pairs else children
+        sizes[id(node)] = 1 + sum(_expanded(child, sizes) for child in nodes)
+    return sizes[id(node)]
+
+
+def check_inside(path: str) -> None:
+    """Raises InputError unless a path, relative to some folder, stays in it: no .. and no //."""
+    parts = path.replace("\\", "/").split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise InputError(f"a path must not contain '..', '.' or '//'; got {shown(path)}")
 
 
 def read_npy(path: str | os.PathLike[str]) -> np.ndarray:

@@ -16,7 +16,6 @@ from ptrm_jax.config import Stop
 from ptrm_jax.errors import InputError
 from ptrm_jax.sweep.config import Search
 
-
 _MOST_UNITS = 10**6
 
 

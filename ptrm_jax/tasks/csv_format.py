@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.reading import file_size
 from ptrm_jax.tasks.task import integers
 
 CSV_COLUMNS = ("source", "question", "answer", "rating")
@@ -50,6 +51,7 @@ class CsvFormat:
             from the first, or an answer is wrong. The message begins ``path:line:``.
           OSError: the file cannot be read.
         """
+        file_size(path)
         lines: list[int] = []  # the last line of each row
         sources: list[str] = []
         inputs: list[np.ndarray] = []

@@ -102,8 +102,7 @@ def train(
             evaluate_when_due()
         export_and_evaluate("model")
         with writing(run.directory, SAFE):
-            with writing(run.directory, SAFE):
-        draw_curves(log.path, run.directory / "curves.png")
+            draw_curves(log.path, run.directory / "curves.png")
     return True
 
 
@@ -178,4 +177,5 @@ def _evaluate_and_log(run: TrainingRun, params: Params, step: int, log: Log) -> 
     figures = evaluate(run, params)
     seconds = round(time.perf_counter() - start, 1)
     log.write({"kind": "eval", "step": step, **figures, "eval_seconds": seconds})
-    draw_curves(log.path, run.directory / "curves.png")
+    with writing(run.directory, SAFE):
+        draw_curves(log.path, run.directory / "curves.png")

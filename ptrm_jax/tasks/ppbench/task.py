@@ -54,7 +54,7 @@ def _read(path: str | os.PathLike[str]) -> Labelled:
         line = file.readline()
     try:
         encoded = "solution_enc" in json.loads(line)
-    except (ValueError, TypeError):  # the reader reports what is wrong
+    except (ValueError, TypeError, RecursionError):  # the reader reports what is wrong
         encoded = False
     return _labelled((read_full if encoded else read_jsonl)(path), os.fspath(path))
 
