@@ -23,6 +23,7 @@ from ptrm_jax.reading import (
     read_bytes,
     read_json,
     read_yaml,
+    shown,
 )
 
 # --- Finding the files ---------------------------------------------------------------------------
@@ -326,11 +327,17 @@ def _check_archive(path: Path) -> None:
             return
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            is_plain = all(m.compress_type == zipfile.ZIP_STORED for m in members)
+            # PyTorch does not compare the checksums that it writes.
+            damaged = archive.testzip() if is_plain else None
     except Exception as error:  # of zipfile, from damaged bytes
         raise ConversionError(f"{path.name} is damaged: {_first_line(error)}") from error
-    if any(m.compress_type != zipfile.ZIP_STORED for m in members) or size < sum(
-        m.file_size for m in members
-    ):
+    if damaged is not None:
+        raise ConversionError(
+            f"{path.name} is damaged: the checksum of {shown(damaged)} does not match; copy or "
+            "download it again"
+        )
+    if not is_plain or size < sum(member.file_size for member in members):
         raise ConversionError(
             f"{path.name} is refused: it is compressed, or larger than its file; save the state "
             "again with torch.save"

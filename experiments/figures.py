@@ -27,7 +27,7 @@ from etils import epath
 from ptrm_jax import analysis, console, mesh
 from ptrm_jax.analysis import exhibit
 from ptrm_jax.analysis.study import Settings, Study
-from ptrm_jax.files import write_text
+from ptrm_jax.files import check_writable, write_text
 from ptrm_jax.sweep.run import Progress
 
 
@@ -53,6 +53,7 @@ def _figures(argv: list[str]) -> int:
     # All settings are checked before the first figure is made.
     wanted = [(each, *_parse(each, rest, alone=name != "all")) for each in names]
     directory = epath.Path(wanted[0][2])
+    check_writable(directory)
     output = console.output()
     missing = {}
     for each, settings, _ in wanted:

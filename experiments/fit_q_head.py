@@ -23,6 +23,7 @@ import tyro
 from ptrm_jax import checkpoint, console, mesh
 from ptrm_jax.config import QPooling
 from ptrm_jax.errors import InputError
+from ptrm_jax.files import check_writable
 from ptrm_jax.training.examples import read_source
 from ptrm_jax.training.fit_q_head import fit_q_head
 
@@ -71,6 +72,7 @@ def _fit(arguments: Arguments) -> int:
     mesh.use_cpu_cores()
     if Path(arguments.output).exists():
         raise InputError(f"output {arguments.output} exists; pass another")
+    check_writable(arguments.output)
     manifest = checkpoint.read_manifest(arguments.checkpoint)
     model, params = checkpoint.load(arguments.checkpoint)
     fit = arguments.fit

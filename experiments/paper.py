@@ -22,7 +22,7 @@ from pathlib import Path
 from ptrm_jax import analysis, console
 from ptrm_jax.analysis import exhibit
 from ptrm_jax.errors import InputError
-from ptrm_jax.files import write_text
+from ptrm_jax.files import check_writable, write_text
 from ptrm_jax.paper import ledger
 
 
@@ -49,6 +49,8 @@ def _paper(arguments: Arguments) -> int:
     for folder, found in zip(folders, records, strict=True):
         if not found:
             raise InputError(f"{folder} must hold figures; it has none; run figures.py first")
+    if arguments.report is not None:
+        check_writable(arguments.report.absolute().parent)
     text = ledger.table(
         [record for found in records for record in found], ledger.full_size(arguments.sweeps)
     )

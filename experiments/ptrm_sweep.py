@@ -33,6 +33,7 @@ from etils import epath
 from ptrm_jax import console, mesh, paper, sweep
 from ptrm_jax.config import group
 from ptrm_jax.errors import IncompleteError, InputError
+from ptrm_jax.files import check_writable, writing
 from ptrm_jax.sweep import report, scores
 from ptrm_jax.sweep.config import Inputs, Kept, Numerics, Search, SweepConfig
 from ptrm_jax.sweep.folder import Progressed, free_output
@@ -106,7 +107,9 @@ class Merge:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status: 2 for bad input, 3 if units are missing."""
+    """Runs the command; returns its exit status: 2 for bad input, 3 if units are missing, 4 if
+    something cannot be written.
+    """
     argv = sys.argv[1:] if argv is None else argv
     command = shlex.join(["python", "experiments/ptrm_sweep.py", *argv])
     if argv[:1] == ["merge"]:
@@ -141,9 +144,11 @@ def _sweep(arguments: Arguments, command: str) -> int:
     if arguments.output.compilation_cache:
         mesh.use_compilation_cache(arguments.output.compilation_cache)
     config, shard = arguments.config, _shard(arguments.processes)
+    folder = _folder(arguments.output, config)
+    if not arguments.output.dry_run:
+        check_writable(folder)
     prepared = sweep.prepare(config)
     paper.check(prepared)
-    folder = _folder(arguments.output, config)
     found = sweep.inspect(prepared, folder, shard)
     for where in found.damaged:
         console.messages().print(f"damaged, will be run again: {where}", style="yellow")
@@ -183,9 +188,11 @@ def _merge(arguments: Merge, command: str) -> int:
 def _report(result: sweep.Result, folder: str, verbose: bool, command: str) -> int:
     output = console.output()
     scored = scores.compute(result)
-    report.write(scored, folder, command=command)
     output.print(report.table(scored) if verbose else report.short_table(scored))
-    if more := paper.report(result, epath.Path(folder)):
+    with writing(folder, "all units are kept; make room and rerun the same command"):
+        report.write(scored, folder, command=command)
+        more = paper.report(result, epath.Path(folder))
+    if more:
         output.print(more)
     ran, compiled = (
         sum(getattr(run, name) for run in scored.runs) for name in ("seconds", "compile_seconds")

@@ -70,7 +70,7 @@ def read_bytes(path: str | os.PathLike[str], most: int = MAX_TEXT) -> bytes:
             "file"
         )
     with epath.Path(path).open("rb") as file:
-        return file.read(most)
+        return file.read(size)  # not `most`, which Python would allocate
 
 
 def read_text(path: str | os.PathLike[str], most: int = MAX_TEXT) -> str:

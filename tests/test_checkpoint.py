@@ -540,7 +540,7 @@ def test_a_failed_save_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_exchange", lambda *_: False)  # as where the system cannot
         error = break_save(patch, where)
-        with pytest.raises(error, match="^$|nothing was changed"):
+        with pytest.raises(error, match=r"^$|nothing was changed"):
             save(target, CONFIG, nested(flat_params(1)), parity={"max": 0.0}, overwrite=overwrite)
     assert everything_below(copy.parent) == before
 

@@ -5,6 +5,7 @@ B is the number of puzzles, S the number of cells.
 
 import csv
 import dataclasses
+import io
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.files import write_text
 from ptrm_jax.reading import file_size
 from ptrm_jax.tasks.task import integers
 
@@ -116,7 +118,7 @@ class CsvFormat:
         Raises:
           InputError: shapes or lengths disagree, an input is not a puzzle, a label is wrong, or a
             rating is not finite.
-          OSError: the file cannot be written.
+          StorageError: the file cannot be written.
         """
         inputs, labels = integers(inputs, "inputs"), integers(labels, "labels")
         if inputs.ndim != 2 or inputs.shape != labels.shape or not len(inputs):
@@ -146,14 +148,15 @@ class CsvFormat:
         if wrong.size:
             raise InputError(f"row {wrong[0]}: {self.wrong_answer(labels[wrong[0]])}")
 
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(CSV_COLUMNS)
-            for source, puzzle, answer, rating in zip(
-                sources, inputs, labels, ratings.tolist(), strict=True
-            ):
-                number = int(rating) if rating.is_integer() else rating
-                writer.writerow([source, self.decode(puzzle), self.decode(answer), number])
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(CSV_COLUMNS)
+        for source, puzzle, answer, rating in zip(
+            sources, inputs, labels, ratings.tolist(), strict=True
+        ):
+            number = int(rating) if rating.is_integer() else rating
+            writer.writerow([source, self.decode(puzzle), self.decode(answer), number])
+        write_text(path, text.getvalue())
 
     def _parse(self, row: list[str]) -> tuple[str, np.ndarray, np.ndarray, float]:
         if len(row) != len(CSV_COLUMNS):

@@ -72,7 +72,7 @@ class Logged(NamedTuple):
 
     Attributes:
       records: of the intact lines, in order.
-      damaged: numbers of the others, from 1; a last line that a kill cut off is not among them.
+      damaged: numbers of the others, from 1; a kill may have cut off the last.
     """
 
     records: list[Record]
@@ -91,8 +91,9 @@ def read_log(path: str | os.PathLike[str]) -> Logged:
     found = Logged([], [])
     if not os.path.exists(path):
         return found
-    *lines, _ = read_bytes(path).split(b"\n")
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
+        if not line:
+            continue
         try:
             record = unsigned(msgspec.json.decode(line))
             msgspec.convert(record, _KINDS[record["kind"]])
