@@ -237,7 +237,7 @@ def test_a_signed_record_of_another_shape_is_refused(
     edit: Callable[[dict[str, Any]], Any], copy: Path
 ) -> None:
     resigned(copy, edit)
-    with pytest.raises((SweepError, InputError), match="config.json is not the|work units"):
+    with pytest.raises((SweepError, InputError), match=r"config.json is not the|work units"):
         sweep.read(copy)
 
 
