@@ -137,8 +137,10 @@ def _find_on_hub(source: str) -> Source:
     if match is None:
         raise ConversionError(f"{source} must have the form hf://owner/name[@revision][/file]")
     repo, revision, file = match.groups()
-    if file is not None:
-        check_inside(file)
+    try:
+        check_inside(file or "any")
+    except ValueError as error:
+        raise ConversionError(f"{source}: {error}") from None
     try:
         import huggingface_hub as hub
     except ImportError as error:
