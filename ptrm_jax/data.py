@@ -191,14 +191,17 @@ def _read_metadata(path: epath.Path) -> dict[str, Any]:
     def is_int(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
 
+    def is_size(value: Any) -> bool:
+        return is_int(value) and 1 <= value < 2**31
+
     def are_names(value: Any) -> bool:
         names = value if isinstance(value, list) else ()
-        return bool(names) and all(isinstance(x, str) and "/" not in x for x in names)
+        return 1 <= len(names) <= 999 and all(isinstance(x, str) and "/" not in x for x in names)
 
     rules = {
-        "seq_len": ("a whole number >= 1", lambda x: is_int(x) and x >= 1),
-        "vocab_size": ("a whole number >= 1", lambda x: is_int(x) and x >= 1),
-        "num_puzzle_identifiers": ("a whole number >= 1", lambda x: is_int(x) and x >= 1),
+        "seq_len": ("a whole number >= 1", is_size),
+        "vocab_size": ("a whole number >= 1", is_size),
+        "num_puzzle_identifiers": ("a whole number >= 1", is_size),
         "ignore_label_id": ("a whole number or null", lambda x: is_int(x) or x is None),
         "sets": ("a list of at least one name", are_names),
     }

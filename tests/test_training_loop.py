@@ -691,6 +691,7 @@ def test_a_damaged_state_is_named_and_the_one_before_goes_on(
     """With a flipped byte in any of its files; Orbax loads most of them without an error."""
     state = copy / "state" / "12"
     files = [path for path in state.rglob("*") if path.is_file() and path.stat().st_size]
+    files.remove(state / "digests.json")  # needed only if another file is damaged
     assert len(files) > 5
     with States(prepare(config, copy, num_devices=1)) as states:
         for path in files:

@@ -129,6 +129,7 @@ def plan_runs(
       InputError: there are more than a million.
     """
     steps = default_unit_steps(lane_tile) if unit_steps is None else unit_steps
+    _check_number(len(search.sigmas) * len(search.seeds))
     langevin = search.langevin is not None
     runs: list[tuple[float, int, int, int, bool, Stop | None]]
     runs = [(0.0, 0, search.baseline_depth, 1, False, None)]
@@ -138,12 +139,7 @@ def plan_runs(
         for seed in search.seeds
     ]
     lanes = [max(8 * lane_tile, steps // depth) for _, _, depth, *_ in runs]
-    units = sum(num_puzzles * run[3] // most for run, most in zip(runs, lanes, strict=True))
-    if units > _MOST_UNITS:
-        raise InputError(
-            f"a sweep must have at most {_MOST_UNITS:,} work units; got about {units:,}; pass more "
-            "unit_steps, or fewer rollouts, seeds or puzzles"
-        )
+    _check_number(sum(num_puzzles * run[3] // most for run, most in zip(runs, lanes, strict=True)))
     return [
         plan(
             sigma=sigma,
@@ -157,6 +153,14 @@ def plan_runs(
         )
         for (sigma, seed, depth, rollouts, langevin, stop), most in zip(runs, lanes, strict=True)
     ]
+
+
+def _check_number(units: int) -> None:
+    if units > _MOST_UNITS:
+        raise InputError(
+            f"a sweep must have at most {_MOST_UNITS:,} work units; got about {units:,}; pass more "
+            "unit_steps, or fewer rollouts, seeds or puzzles"
+        )
 
 
 def default_unit_steps(lane_tile: int) -> int:
