@@ -7,6 +7,7 @@ into their own.
 """
 
 import contextlib
+import errno
 import io
 import json
 import math
@@ -15,7 +16,7 @@ import reprlib
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any, AnyStr, BinaryIO
 
 import numpy as np
 import yaml
@@ -50,10 +51,14 @@ def file_size(path: str | os.PathLike[str]) -> int:
     name = os.fspath(path)
     if "://" in name:
         return epath.Path(name).stat().length
-    found = os.stat(name)
-    if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{name} must be a regular file; it is none; pass another path")
-    return found.st_size
+    try:
+        found = os.stat(name)
+        if stat.S_ISREG(found.st_mode):
+            return found.st_size
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link to itself
+            raise
+    raise InputError(f"{name} must be a regular file; it is none; pass another path")
 
 
 def read_bytes(path: str | os.PathLike[str], most: int = MAX_TEXT) -> bytes:
@@ -83,6 +88,18 @@ def read_text(path: str | os.PathLike[str], most: int = MAX_TEXT) -> str:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{os.fspath(path)} is not text in UTF-8: {error}") from None
+
+
+def lines(file: IO[AnyStr], path: str | os.PathLike[str]) -> Iterator[AnyStr]:
+    """The lines of an open file, which may be larger than the memory.
+
+    Raises:
+      InputError: one has more than a million characters.
+    """
+    while line := file.readline(MEBIBYTE + 1):
+        if len(line) > MEBIBYTE:
+            raise InputError(f"{os.fspath(path)}: a line must have at most {MEBIBYTE:,} characters")
+        yield line
 
 
 def read_json(path: str | os.PathLike[str], most: int = MAX_TEXT) -> Any:

@@ -280,7 +280,7 @@ def test_an_exhibit_comes_back_and_is_shown(tmp_path):
     json.loads((tmp_path / "modes.json").read_text(), parse_constant=pytest.fail)
     saved["provenance"]["checkpoint"] = {"name": "maze11"}
     text = exhibit.markdown({"here": [saved]})
-    assert "## A <title>: maze11" in text and "![A <title>](here/modes.gif)" in text
+    assert r"## A \<title>: maze11" in text and r"![A \<title>](here/modes.gif)" in text
 
 
 # --- Figures and their command -------------------------------------------------------------------

@@ -336,9 +336,7 @@ def test_flags_that_refuse_themselves_are_one_line(capsys: pytest.CaptureFixture
 def test_text_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     text = "[red]a\x1b[2J\x1b]0;title\x07\u202eb\udc80 ok: x\nσ"
     console.output().print(text)
-    assert capsys.readouterr().out == (
-        "[red]a\\x1b[2J\\x1b]0;title\\x07\\u202eb\\udc80 ok: x\nσ\n"
-    )
+    assert capsys.readouterr().out == ("[red]a\\x1b[2J\\x1b]0;title\\x07\\u202eb\\udc80 ok: x\nσ\n")
 
 
 def test_info_of_a_foreign_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

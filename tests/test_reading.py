@@ -156,7 +156,7 @@ def test_shown_is_short() -> None:
     assert shown("a'b") == repr("a'b")
 
 
-@pytest.fixture(params=["pipe", "device", "folder", "link to a pipe"])
+@pytest.fixture(params=["pipe", "device", "folder", "loop", "link to a pipe"])
 def irregular(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """What blocks or never ends if it is opened as a file."""
     path = tmp_path / "x.csv"
@@ -167,6 +167,8 @@ def irregular(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
             path.symlink_to("/dev/zero")
         case "folder":
             path.mkdir()
+        case "loop":
+            path.symlink_to(path)
         case _:
             os.mkfifo(tmp_path / "pipe")
             path.symlink_to(tmp_path / "pipe")
@@ -181,7 +183,7 @@ def test_only_regular_files_are_opened(irregular: Path) -> None:
     for read in readers:
         with pytest.raises(InputError, match="must be a regular file"):
             read(irregular)
-    if not irregular.is_dir():
+    if irregular.exists() and not irregular.is_dir():
         with pytest.raises(DataError, match="must be a regular file"):
             read_dataset(irregular)
 
@@ -212,6 +214,15 @@ def test_urls_that_would_take_long(url: str) -> None:
     with pytest.raises(InputError) as error:
         ppbench.from_url(url)
     assert len(str(error.value)) < 1000
+
+
+def test_a_line_may_not_be_of_any_length(tmp_path: Path) -> None:
+    """A terabyte of zeros that takes no room."""
+    for name in ("x.csv", "x.jsonl"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**40)
+        with pytest.raises(DataError, match="a line must have at most"):
+            read_dataset(tmp_path / name)
 
 
 def test_lines_nested_deeply_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
-from ptrm_jax.reading import file_size
+from ptrm_jax.reading import file_size, lines as lines_of
 from ptrm_jax.tasks.task import integers
 
 CSV_COLUMNS = ("source", "question", "answer", "rating")
@@ -60,7 +60,7 @@ class CsvFormat:
         labels: list[np.ndarray] = []
         ratings: list[float] = []
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(lines_of(file, path), strict=True)
             try:
                 _check_header(next(reader, []))
                 for row in reader:
@@ -189,7 +189,7 @@ def first_question(path: str | os.PathLike[str]) -> str | None:
         return None
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         try:
-            _, (_, question, *_) = islice(csv.reader(file), 2)
+            _, (_, question, *_) = islice(csv.reader(lines_of(file, path)), 2)
         except (csv.Error, ValueError):  # fewer than two rows or fields
             return None
     return question

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from ptrm_jax.errors import InputError
-from ptrm_jax.reading import file_size, shown
+from ptrm_jax.reading import file_size, lines, shown
 from ptrm_jax.tasks.ppbench.puzzle import (
     BOTTOM,
     LEFT,
@@ -149,7 +149,7 @@ def _read_lines(
     puzzles = []
     file_size(path)
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(lines(file, path), 1):
             try:
                 puzzle = parse(line) if line.strip() else None
                 if puzzle is None:
