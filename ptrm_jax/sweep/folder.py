@@ -31,7 +31,7 @@ from ptrm_jax.reading import MEBIBYTE, open_npz, read_json, shown
 from ptrm_jax.sweep import journal
 from ptrm_jax.sweep.config import SweepConfig
 from ptrm_jax.sweep.measure import Chosen, Finished, Measured
-from ptrm_jax.sweep.plan import Shard, Unit, plan_runs
+from ptrm_jax.sweep.plan import Shard, Unit, digests, plan_runs
 from ptrm_jax.sweep.prepare import Sweep, steps_to_keep
 from ptrm_jax.sweep.result import Result, assemble_result
 from ptrm_jax.sweep.run import Progress, remaining, work
@@ -346,11 +346,8 @@ def _finished(
 ) -> tuple[dict[Unit, Finished], list[str]]:
     """The finished units of a sweep, and the places of damaged records."""
     known = {
-        unit.digest(identity): (
-            unit,
-            len(steps_to_keep(config.keep_answers, config.depth, unit.depth)),
-        )
-        for unit in units
+        digest: (unit, len(steps_to_keep(config.keep_answers, config.depth, unit.depth)))
+        for digest, unit in zip(digests(units, identity), units, strict=True)
     }
     finished: dict[Unit, Finished] = {}
     damaged: list[str] = []

@@ -178,8 +178,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _scan(data: bytes) -> Iterator[tuple[int, int, bytes | None]]:
-    """Valid records, and the spans between them, as (start, end, payload or None)."""
-    position = 0
+    """Valid records, and the spans between them, as (start, end, payload or None).
+
+    Raises:
+      JournalError: it would take more than linear time.
+    """
+    position, vain = 0, 0
     while position < len(data):
         payload = _record_at(data, position)
         if payload is not None:
@@ -188,6 +192,10 @@ def _scan(data: bytes) -> Iterator[tuple[int, int, bytes | None]]:
         else:
             end = position + 1
             while (end := data.find(MAGIC, end)) != -1 and _record_at(data, end) is None:
+                if len(data) - end >= _HEADER.size:
+                    vain += min(_HEADER.unpack_from(data, end)[1], len(data))
+                if vain > 8 * len(data) + 2**26:  # of damage, there are a few headers in vain
+                    raise JournalError("holds headers without records; it is not a journal")
                 end += 1
             end = len(data) if end == -1 else end
             yield position, end, None

@@ -55,8 +55,7 @@ class Unit(NamedTuple):
 
     def digest(self, identity: dict[str, Any]) -> str:
         """Names the unit of a sweep: a digest of everything that decides its result."""
-        text = json.dumps([identity, self.plain()], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digests([self], identity)[0]
 
     def plain(self) -> list[Any]:
         """As JSON. What a unit does without is left out, so that units keep the names they had."""
@@ -76,6 +75,17 @@ class Unit(NamedTuple):
             langevin=more[0] if more else False,
             stop=Stop(*more[1]) if len(more) > 1 else None,
         )
+
+
+def digests(units: Sequence[Unit], identity: dict[str, Any]) -> list[str]:
+    """As `Unit.digest`, of many units: the identity, which they share, is hashed once."""
+    begun = hashlib.sha256(f"[{json.dumps(identity, sort_keys=True)}, ".encode())
+    found = []
+    for unit in units:
+        digest = begun.copy()
+        digest.update(f"{json.dumps(unit.plain(), sort_keys=True)}]".encode())
+        found.append(digest.hexdigest()[:16])
+    return found
 
 
 def plan(
