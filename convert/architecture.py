@@ -9,6 +9,7 @@ from typing import Any
 
 from convert.mapping import EMBED_POS, ConversionError, State, check_architecture, read_architecture
 from ptrm_jax.config import ModelConfig, swiglu_width
+from ptrm_jax.reading import shown
 
 CONFIG = "all_config.yaml"
 
@@ -48,9 +49,9 @@ class _Evidence:
     ) -> None:
         try:
             parsed = parse(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             kind = parse.__name__.strip("_").replace("_", " ")
-            self.problems.append(f"{field} must be a {kind} in {source}; got {value!r}")
+            self.problems.append(f"{field} must be a {kind} in {source}; got {shown(value)}")
         else:
             self.votes.setdefault(field, {})[source] = parsed
 
@@ -228,7 +229,7 @@ def _add_arch(evidence: _Evidence, arch: Mapping[str, Any]) -> None:
                 evidence.add(field, arch["expansion"], source("expansion"), _width_of(size))
 
     handled = parsers.keys() | {"pos_encodings", "puzzle_emb_len", "expansion"}
-    if unknown := sorted(arch.keys() - handled - _IGNORED):
+    if unknown := sorted(str(key)[:99] for key in arch.keys() - handled - _IGNORED):
         evidence.problems.append(
             f"{CONFIG} has unknown arch settings, which may change the computation: "
             + ", ".join(unknown)

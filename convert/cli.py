@@ -67,11 +67,11 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 if the checkpoint cannot be converted."""
-    args = tyro.cli(
-        Arguments, prog="python -m convert", args=argv, config=(tyro.conf.FlagCreatePairsOff,)
-    )
 
     def command() -> None:
+        args = console.parse(
+            Arguments, argv, prog="python -m convert", config=(tyro.conf.FlagCreatePairsOff,)
+        )
         out = convert(
             args.checkpoint,
             args.out,

@@ -18,7 +18,7 @@ from convert.architecture import infer_config
 from convert.mapping import ConversionError, State, port
 from ptrm_jax import checkpoint
 from ptrm_jax.config import Precision
-from ptrm_jax.files import file_digest
+from ptrm_jax.files import check_writable, file_digest
 from ptrm_jax.model import TRM, Params
 
 
@@ -54,7 +54,8 @@ def convert(
     Raises:
       ConversionError: the source cannot be read, its architecture is not determined, its tensors
         do not fit, or the comparison fails.
-      CheckpointError: `out` exists or cannot be written.
+      CheckpointError: `out` exists.
+      StorageError: it cannot be written.
     """
     parity = os.fspath(parity)
     torch_installed = importlib.util.find_spec("torch") is not None
@@ -73,6 +74,8 @@ def convert(
         raise checkpoint.CheckpointError(
             f"{out} exists; choose another directory or pass overwrite"
         )
+
+    check_writable(Path(out).absolute().parent)
 
     found = files.find_checkpoint(source, config=config, dataset=dataset)
     digest = file_digest(found.file)

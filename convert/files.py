@@ -4,9 +4,9 @@ Source: upstream `pretrain.py`, which writes them.
 """
 
 import dataclasses
-import json
 import os
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -14,9 +14,17 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import yaml
 
 from convert.mapping import ConversionError, canonical_name, check_architecture
+from ptrm_jax.reading import (
+    MEBIBYTE,
+    check_inside,
+    file_size,
+    read_bytes,
+    read_json,
+    read_yaml,
+    shown,
+)
 
 # --- Finding the files ---------------------------------------------------------------------------
 
@@ -25,6 +33,7 @@ DATASET_PLACES = tuple(
     f"{folder}dataset.json" for folder in ("", "data/test/", "data/train/", "data/")
 )
 _STEP = re.compile(r"step_(\d+)")
+_DEEPEST = 16
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
 
@@ -129,6 +138,10 @@ def _find_on_hub(source: str) -> Source:
         raise ConversionError(f"{source} must have the form hf://owner/name[@revision][/file]")
     repo, revision, file = match.groups()
     try:
+        check_inside(file or "any")
+    except ValueError as error:
+        raise ConversionError(f"{source}: {error}") from None
+    try:
         import huggingface_hub as hub
     except ImportError as error:
         raise ConversionError(
@@ -209,19 +222,30 @@ def read_state(path: str | os.PathLike[str], *, entry: str | None = None) -> dic
             f"{path.name} has several tensors, with different prefixes, named "
             + ", ".join(repeated)
         )
-    return {canonical_name(name): _to_numpy(name, tensor) for name, tensor in tensors.items()}
+    arrays = {canonical_name(name): _to_numpy(name, tensor) for name, tensor in tensors.items()}
+    # Tied weights share their storage; what shares more can be of any size.
+    if sum(array.nbytes for array in arrays.values()) > 4 * path.stat().st_size + MEBIBYTE:
+        raise ConversionError(f"{path.name} is refused: its tensors are larger than the file")
+    return arrays
 
 
-def _states(content: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Dotted path and tensors of every mapping, within nested mappings, that has tensors."""
-    if not isinstance(content, Mapping):
+def _states(
+    content: Any, at: str = "", seen: set[int] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Dotted path and tensors of every mapping, within nested mappings, that has tensors.
+
+    A mapping that is in several places, or in itself, is visited once.
+    """
+    seen = set() if seen is None else seen
+    if not isinstance(content, Mapping) or id(content) in seen or at.count(".") > _DEEPEST:
         return
+    seen.add(id(content))
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and hasattr(v, "dtype")}
     if tensors:
         yield at, tensors
     for key, value in content.items():
         if isinstance(value, Mapping):
-            yield from _states(value, f"{at}.{key}".lstrip("."))
+            yield from _states(value, f"{at}.{str(key)[:99]}".lstrip("."), seen)
 
 
 def _looks_like_trm(state: Mapping[str, Any]) -> bool:
@@ -231,6 +255,9 @@ def _looks_like_trm(state: Mapping[str, Any]) -> bool:
         return False
     return True
 
+
+_LARGEST = 64 * 2**30
+"""Bytes of a file of weights; there is no larger TRM."""
 
 _SAFETENSORS_DTYPES: Mapping[str, Any] = {
     f"{letter}{bits}": np.dtype(f"{kind}{bits}")
@@ -249,8 +276,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         # Not `safetensors.numpy`, which does not support bfloat16.
-        tensors = safetensors.deserialize(path.read_bytes())
-    except safetensors.SafetensorError as error:
+        tensors = safetensors.deserialize(read_bytes(path, _LARGEST))
+    except (safetensors.SafetensorError, ValueError) as error:
         raise ConversionError(f"{path.name} is damaged: {_first_line(error)}") from error
     unknown = sorted({t["dtype"] for _, t in tensors} - _SAFETENSORS_DTYPES.keys())
     if unknown:
@@ -275,6 +302,7 @@ def _read_torch(path: Path) -> Any:
     import pickle
     import warnings
 
+    _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about unusual pickle protocols, which raise as well
@@ -293,17 +321,44 @@ def _read_torch(path: Path) -> Any:
         ) from error
 
 
+def _check_archive(path: Path) -> None:
+    """Refuses compressed archives, which PyTorch never writes: a small one can hold any size."""
+    try:
+        size = file_size(path)
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            is_plain = all(m.compress_type == zipfile.ZIP_STORED for m in members)
+            # PyTorch does not compare the checksums that it writes.
+            damaged = archive.testzip() if is_plain else None
+    except Exception as error:  # of zipfile, from damaged bytes
+        raise ConversionError(f"{path.name} is damaged: {_first_line(error)}") from error
+    if damaged is not None:
+        raise ConversionError(
+            f"{path.name} is damaged: the checksum of {shown(damaged)} does not match; copy or "
+            "download it again"
+        )
+    if not is_plain or size < sum(member.file_size for member in members):
+        raise ConversionError(
+            f"{path.name} is refused: it is compressed, or larger than its file; save the state "
+            "again with torch.save"
+        )
+
+
 def _to_numpy(name: str, tensor: Any) -> np.ndarray:
     if isinstance(tensor, np.ndarray):
         return tensor
     import torch
 
     try:
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ConversionError(f"tensor {name} repeats its values; save a copy of it instead")
         if tensor.dtype == torch.bfloat16:  # numpy has no bfloat16: reinterpret the bits
             bits = tensor.detach().contiguous().view(torch.uint16).numpy()
             return bits.view(ml_dtypes.bfloat16)
         return tensor.detach().numpy()
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, AttributeError) as error:
         raise ConversionError(
             f"tensor {name} ({tensor.dtype}, {tensor.layout}) is not a plain array of numbers"
         ) from error
@@ -316,10 +371,9 @@ def read_config(path: Path) -> dict[str, Any]:
       ConversionError: it is not YAML, or has no `arch` section.
     """
     try:
-        config = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConversionError(f"{path.name} is not readable YAML: {reason}") from error
+        config = read_yaml(path)
+    except ValueError as error:
+        raise ConversionError(str(error)) from error
     if not isinstance(config, dict) or not isinstance(config.get("arch"), dict):
         raise ConversionError(f"{path.name} must have a section `arch`, as upstream writes")
     return config
@@ -332,9 +386,9 @@ def read_dataset(path: Path) -> dict[str, Any]:
       ConversionError: it is not a JSON object.
     """
     try:
-        dataset = json.loads(path.read_text())
+        dataset = read_json(path)
     except ValueError as error:
-        raise ConversionError(f"{path.name} is not readable JSON: {error}") from error
+        raise ConversionError(str(error)) from error
     if not isinstance(dataset, dict):
         raise ConversionError(f"{path.name} must be a JSON object; got {type(dataset).__name__}")
     return dataset

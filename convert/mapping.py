@@ -206,7 +206,7 @@ def read_architecture(state: State) -> dict[str, tuple[Any, str]]:
             fact("vocab_size", shape[0], name)
             fact("hidden_size", shape[1], name)
     layers = [name.removeprefix(LAYERS).split(".")[0] for name in state if name.startswith(LAYERS)]
-    if numbers := [int(layer) for layer in layers if layer.isdecimal()]:
+    if numbers := [int(layer) for layer in layers if layer.isdecimal() and len(layer) < 9]:
         fact("num_layers", max(numbers) + 1, f"{LAYERS}{max(numbers)}")
     if shape := matrix(layer_weight(0, MLP_DOWN)):
         fact("mlp_width", shape[1], layer_weight(0, MLP_DOWN))

@@ -19,6 +19,7 @@ from convert.mapping import ConversionError, State
 from ptrm_jax.errors import mismatches
 from ptrm_jax.model import TRM, Carry, Params
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
+from ptrm_jax.reading import MEBIBYTE, open_npz
 from ptrm_jax.solver import add_noise, deep_recursion, initial_carry, selection
 
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 2e-2}
@@ -290,9 +291,9 @@ def _ties(logits: np.ndarray, answers: np.ndarray) -> np.ndarray:
 def _read_reference(model: TRM, path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     cfg = model.config
     try:
-        with np.load(path) as file:
-            ref = {name: file[name] for name in file.files}
-    except Exception as error:  # OSError, ValueError, BadZipFile and others
+        with open_npz(path, os.path.basename(path)) as file:
+            ref = {name: file.read(name, 256 * MEBIBYTE) for name in file.names}
+    except (OSError, ValueError) as error:
         raise ConversionError(
             f"--parity {os.path.basename(path)} is not a readable .npz: {error}"
         ) from error

@@ -30,6 +30,11 @@ D = 16, sigma 0.1, stopping at Q >= 2: wall time, rollout-steps per second, idle
 solved. About ten minutes on two CPU cores.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import os
 import subprocess
@@ -45,7 +50,7 @@ import numpy as np
 import tyro
 
 import ptrm_jax
-from ptrm_jax import mesh, tasks, timing
+from ptrm_jax import console, mesh, tasks, timing
 from ptrm_jax.config import Backend, MatmulPrecision, swiglu_width
 from ptrm_jax.model import flops_per_rollout_step, init_params
 from ptrm_jax.sweep import folder as sweep_folder, journal
@@ -421,37 +426,47 @@ def _solved(data: ptrm_jax.data.Dataset, answers: np.ndarray, first: int = 0) ->
     return ptrm_jax.metrics.exact(answers[:, None], labels, ignore_label=data.ignore_label)[:, 0]
 
 
-def main(
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Measure speed and memory."""
+
     what: tyro.conf.Positional[
         Literal["speed", "training", "layouts", "memory", "rules", "anytime"]
-    ],
-    rounds: int = 5,
-    lanes: int = 16,
-    depth: int = 4,
-    lane_tile: int = 4,
-    torch_batch: int = 32,
-) -> None:
-    """Measure speed and memory.
+    ]
+    """The measurement."""
+    rounds: int = 5
+    """Rounds in which the programs take turns."""
+    lanes: int = 16
+    """`speed`: rollouts of one call of solve."""
+    depth: int = 4
+    """`speed`: supervision steps of one call of solve."""
+    lane_tile: int = 4
+    """`speed`: rollouts that pass through the network together."""
+    torch_batch: int = 32
+    """`speed`: rollouts of one call of PyTorch."""
 
-    Args:
-      what: the measurement.
-      rounds: rounds in which the programs take turns.
-      lanes: `speed`: rollouts of one call of solve.
-      depth: `speed`: supervision steps of one call of solve.
-      lane_tile: `speed`: rollouts that pass through the network together.
-      torch_batch: `speed`: rollouts of one call of PyTorch.
-    """
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status, 2 for bad input."""
+    return console.run_command(
+        lambda: _measure(console.parse(Arguments, argv, description=__doc__))
+    )
+
+
+def _measure(given: Arguments) -> None:
     mesh.use_cpu_cores()
-    measurements = {
-        "speed": lambda: speed(rounds, lanes, depth, lane_tile, torch_batch),
-        "training": lambda: training(rounds),
-        "layouts": lambda: layouts(rounds),
+    measurements: dict[str, Callable[[], None]] = {
+        "speed": lambda: speed(
+            given.rounds, given.lanes, given.depth, given.lane_tile, given.torch_batch
+        ),
+        "training": lambda: training(given.rounds),
+        "layouts": lambda: layouts(given.rounds),
         "memory": memory,
         "rules": rules,
-        "anytime": lambda: anytime(rounds),
+        "anytime": lambda: anytime(given.rounds),
     }
-    measurements[what]()
+    measurements[given.what]()
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    sys.exit(main())

@@ -8,6 +8,11 @@
 Writes `README.md` and its pictures into the checkpoint's folder.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import sys
 from pathlib import Path
@@ -40,7 +45,7 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 for bad input."""
-    return console.run_command(lambda: _write(tyro.cli(Arguments, args=argv, description=__doc__)))
+    return console.run_command(lambda: _write(console.parse(Arguments, argv, description=__doc__)))
 
 
 def _write(arguments: Arguments) -> int:

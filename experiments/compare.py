@@ -5,6 +5,11 @@
 Exit status 0 if they are identical in everything that both have, 1 if not, 2 for bad input.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import sys
 
@@ -27,7 +32,7 @@ class Arguments:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     return console.run_command(
-        lambda: _compare(tyro.cli(Arguments, args=argv, description=__doc__))
+        lambda: _compare(console.parse(Arguments, argv, description=__doc__))
     )
 
 

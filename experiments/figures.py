@@ -12,6 +12,11 @@ and index.html, which opens without a server. The sweeps are kept in the same fo
 interrupted, rerun the same command to resume.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import sys
 from typing import Any
@@ -22,7 +27,7 @@ from etils import epath
 from ptrm_jax import analysis, console, mesh
 from ptrm_jax.analysis import exhibit
 from ptrm_jax.analysis.study import Settings, Study
-from ptrm_jax.files import write_text
+from ptrm_jax.files import check_writable, write_text
 from ptrm_jax.sweep.run import Progress
 
 
@@ -37,17 +42,18 @@ class Output:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 for bad input."""
     argv = sys.argv[1:] if argv is None else argv
-    mesh.use_cpu_cores()
     return console.run_command(lambda: _figures(argv))
 
 
 def _figures(argv: list[str]) -> int:
+    mesh.use_cpu_cores()
     name = argv[0] if argv and not argv[0].startswith("-") else "all"
     rest = argv[1:] if argv[:1] == [name] else argv
     names = analysis.NAMES if name == "all" else (name,)
     # All settings are checked before the first figure is made.
     wanted = [(each, *_parse(each, rest, alone=name != "all")) for each in names]
     directory = epath.Path(wanted[0][2])
+    check_writable(directory)
     output = console.output()
     missing = {}
     for each, settings, _ in wanted:
@@ -84,10 +90,10 @@ def _parse(name: str, argv: list[str], *, alone: bool) -> tuple[Settings, str]:
     arguments: Any = dataclasses.make_dataclass(
         "Arguments", [("output", Output, Output())], bases=(kind,), frozen=True
     )
-    given = tyro.cli(
+    given = console.parse(
         arguments,
+        argv,
         prog=f"experiments/figures.py {name if alone else 'all'}",
-        args=argv,
         default=arguments(**shared),
         description=analysis.load(name).__doc__ if alone else __doc__,
         config=(tyro.conf.OmitArgPrefixes,),

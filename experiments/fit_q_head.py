@@ -8,6 +8,11 @@ The answers of the new checkpoint are those of the old one; the answer chosen ma
 --q-pooling first it fits a head that reads the first position, the control.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import sys
 from pathlib import Path
@@ -18,6 +23,7 @@ import tyro
 from ptrm_jax import checkpoint, console, mesh
 from ptrm_jax.config import QPooling
 from ptrm_jax.errors import InputError
+from ptrm_jax.files import check_writable
 from ptrm_jax.training.examples import read_source
 from ptrm_jax.training.fit_q_head import fit_q_head
 
@@ -59,14 +65,14 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 for bad input."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
-    mesh.use_cpu_cores()
-    return console.run_command(lambda: _fit(arguments))
+    return console.run_command(lambda: _fit(console.parse(Arguments, argv, description=__doc__)))
 
 
 def _fit(arguments: Arguments) -> int:
+    mesh.use_cpu_cores()
     if Path(arguments.output).exists():
         raise InputError(f"output {arguments.output} exists; pass another")
+    check_writable(arguments.output)
     manifest = checkpoint.read_manifest(arguments.checkpoint)
     model, params = checkpoint.load(arguments.checkpoint)
     fit = arguments.fit

@@ -9,18 +9,20 @@ All our values are read from the folders that `experiments/figures.py` and `ptrm
 wrote.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import os
 import sys
 from pathlib import Path
 
-import tyro
-
-from ptrm_jax import analysis
+from ptrm_jax import analysis, console
 from ptrm_jax.analysis import exhibit
-from ptrm_jax.console import run_command
 from ptrm_jax.errors import InputError
-from ptrm_jax.files import write_text
+from ptrm_jax.files import check_writable, write_text
 from ptrm_jax.paper import ledger
 
 
@@ -38,7 +40,7 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 for bad input."""
-    return run_command(lambda: _paper(tyro.cli(Arguments, args=argv, description=__doc__)))
+    return console.run_command(lambda: _paper(console.parse(Arguments, argv, description=__doc__)))
 
 
 def _paper(arguments: Arguments) -> int:
@@ -47,6 +49,8 @@ def _paper(arguments: Arguments) -> int:
     for folder, found in zip(folders, records, strict=True):
         if not found:
             raise InputError(f"{folder} must hold figures; it has none; run figures.py first")
+    if arguments.report is not None:
+        check_writable(arguments.report.absolute().parent)
     text = ledger.table(
         [record for found in records for record in found], ledger.full_size(arguments.sweeps)
     )
@@ -55,7 +59,7 @@ def _paper(arguments: Arguments) -> int:
         links = [os.path.relpath(folder, base) for folder in folders]
         shown = dict(zip(links, records, strict=True))
         write_text(arguments.report, exhibit.markdown(shown) + "\n## The ledger\n\n" + text)
-    print(text)
+    console.output().print(text)
     return 0
 
 

@@ -14,6 +14,11 @@ report.html. If interrupted, rerun the same command to resume, with any number o
 processes.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import os
 import shlex
@@ -28,6 +33,7 @@ from etils import epath
 from ptrm_jax import console, mesh, paper, sweep
 from ptrm_jax.config import group
 from ptrm_jax.errors import IncompleteError, InputError
+from ptrm_jax.files import check_writable, writing
 from ptrm_jax.sweep import report, scores
 from ptrm_jax.sweep.config import Inputs, Kept, Numerics, Search, SweepConfig
 from ptrm_jax.sweep.folder import Progressed, free_output
@@ -101,12 +107,13 @@ class Merge:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status: 2 for bad input, 3 if units are missing."""
+    """Runs the command; returns its exit status: 2 for bad input, 3 if units are missing, 4 if
+    something cannot be written.
+    """
     argv = sys.argv[1:] if argv is None else argv
-    mesh.use_cpu_cores()
     command = shlex.join(["python", "experiments/ptrm_sweep.py", *argv])
     if argv[:1] == ["merge"]:
-        return console.run_command(lambda: _merge(tyro.cli(Merge, args=argv[1:]), command))
+        return console.run_command(lambda: _merge(console.parse(Merge, argv[1:]), command))
     return console.run_command(lambda: _sweep(_arguments(argv), command))
 
 
@@ -116,10 +123,10 @@ def _arguments(argv: list[str]) -> Arguments:
     if name is not None:  # the user chooses what to solve, and with which checkpoint
         changes = {"benchmark": name, "checkpoint": tyro.MISSING, "data": tyro.MISSING}
         config = dataclasses.replace(paper.load(name), **changes)
-    return tyro.cli(
+    return console.parse(
         Arguments,
+        argv[1:] if name else argv,
         prog="experiments/ptrm_sweep.py" + (f" {name}" if name else ""),
-        args=argv[1:] if name else argv,
         default=Arguments(
             group(config, Inputs),
             group(config, Search),
@@ -132,13 +139,16 @@ def _arguments(argv: list[str]) -> Arguments:
 
 
 def _sweep(arguments: Arguments, command: str) -> int:
+    mesh.use_cpu_cores()
     output = console.output()
     if arguments.output.compilation_cache:
         mesh.use_compilation_cache(arguments.output.compilation_cache)
     config, shard = arguments.config, _shard(arguments.processes)
+    folder = _folder(arguments.output, config)
+    if not arguments.output.dry_run:
+        check_writable(folder)
     prepared = sweep.prepare(config)
     paper.check(prepared)
-    folder = _folder(arguments.output, config)
     found = sweep.inspect(prepared, folder, shard)
     for where in found.damaged:
         console.messages().print(f"damaged, will be run again: {where}", style="yellow")
@@ -178,9 +188,11 @@ def _merge(arguments: Merge, command: str) -> int:
 def _report(result: sweep.Result, folder: str, verbose: bool, command: str) -> int:
     output = console.output()
     scored = scores.compute(result)
-    report.write(scored, folder, command=command)
     output.print(report.table(scored) if verbose else report.short_table(scored))
-    if more := paper.report(result, epath.Path(folder)):
+    with writing(folder, "all units are kept; make room and rerun the same command"):
+        report.write(scored, folder, command=command)
+        more = paper.report(result, epath.Path(folder))
+    if more:
         output.print(more)
     ran, compiled = (
         sum(getattr(run, name) for run in scored.runs) for name in ("seconds", "compile_seconds")

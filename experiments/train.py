@@ -7,6 +7,11 @@ Flags change the settings of a preset. Writes a folder (`--output`) with log, cu
 at the end, `model/`, a checkpoint that all other commands read.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -18,7 +23,6 @@ from rich.progress import Progress
 
 from ptrm_jax import console, mesh
 from ptrm_jax.config import ModelConfig, group
-from ptrm_jax.errors import TrainingError
 from ptrm_jax.training import TrainConfig, loop, presets
 from ptrm_jax.training.config import Data, Numerics, Recipe, Records
 from ptrm_jax.training.log import Record
@@ -47,9 +51,10 @@ class Arguments:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status: 2 for bad input, 1 for a run that failed."""
+    """Runs the command; returns its exit status: 2 for bad input, 1 for a run that failed,
+    4 if something cannot be written.
+    """
     argv = sys.argv[1:] if argv is None else argv
-    mesh.use_cpu_cores()
     if not argv or argv[0] in ("-h", "--help"):
         console.output().print(_overview())
         return 0
@@ -64,10 +69,10 @@ def _overview() -> str:
 
 def _arguments(preset: str, argv: list[str]) -> Arguments:
     config = presets.load(preset)
-    return tyro.cli(
+    return console.parse(
         Arguments,
+        argv,
         prog=f"experiments/train.py {preset}",
-        args=argv,
         default=Arguments(
             group(config, Data),
             group(config, Recipe),
@@ -81,14 +86,12 @@ def _arguments(preset: str, argv: list[str]) -> Arguments:
 
 
 def _train(arguments: Arguments) -> int:
+    mesh.use_cpu_cores()
     output = console.output()
     run = prepare(arguments.config, arguments.output, num_devices=arguments.devices)
     output.print(f"{len(run.examples):,} puzzles to train on; {run.directory}")
     with console.signals() as stop, console.progress("steps") as bar:
-        try:
-            complete = loop.train(run, progress=_show(bar, run.config.steps), stop=stop)
-        except OSError as error:
-            raise TrainingError(str(error)) from error
+        complete = loop.train(run, progress=_show(bar, run.config.steps), stop=stop)
     if not complete:
         output.print(f"stopped; rerun the same command to resume: {run.directory}")
         return 128 + stop.signal
@@ -98,13 +101,15 @@ def _train(arguments: Arguments) -> int:
 
 def _show(bar: Progress, steps: int) -> Callable[[Record], None]:
     """A callback that moves the bar forward, and prints evaluations above it."""
-    task = bar.add_task("compiling", total=steps)
+    task, output = bar.add_task("compiling", total=steps), console.output()
 
     def show(record: Record) -> None:
         if record["kind"] == "eval":
-            bar.console.print(_evaluation(record))
+            output.print(_evaluation(record))
         else:
             bar.update(task, completed=record["step"])
+        for line in record.get("dropped_lines", ()):
+            console.messages().print(f"log.jsonl, line {line}: damaged, dropped", style="yellow")
         if record["kind"] == "train":
             bar.update(task, description=f"loss {record['loss']:.3f}")
 

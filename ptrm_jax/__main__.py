@@ -1,5 +1,10 @@
 """`python -m ptrm_jax`: solve puzzles, watch a rollout, describe a checkpoint, convert ARC-AGI."""
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import json
 import math
@@ -226,18 +231,24 @@ def _bundled_for(task: Task, num_cells: int) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 for bad input."""
-    mesh.use_cpu_cores()
-    command: Solve | Info | ArcFolder = tyro.cli(
+    kinds: Any = (
         Annotated[Solve, subcommand("solve")]
         | Annotated[Watch, subcommand("watch")]
         | Annotated[Info, subcommand("info")]
-        | Annotated[ArcFolder, subcommand("arc-folder")],
-        args=argv,
-        prog="python -m ptrm_jax",
-        description="Probabilistic Tiny Recursive Models in JAX.",
-        config=(tyro.conf.FlagCreatePairsOff,),
+        | Annotated[ArcFolder, subcommand("arc-folder")]
     )
-    return console.run_command(command.run)
+
+    def command() -> None:
+        mesh.use_cpu_cores()
+        console.parse(
+            kinds,
+            argv,
+            prog="python -m ptrm_jax",
+            description="Probabilistic Tiny Recursive Models in JAX.",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        ).run()
+
+    return console.run_command(command)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def new_figure(
     for ax in axes.flat:
         ax.grid(alpha=0.3)
     if caption:
-        figure.supxlabel(caption, fontsize=7, color=GREY)
+        # Names of files may have dollar signs, which would be formulas.
+        figure.supxlabel(caption, fontsize=7, color=GREY, parse_math=False)
     return figure, axes
 
 

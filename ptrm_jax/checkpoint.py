@@ -8,16 +8,21 @@
 Orbax and safetensors do not notice a flipped bit. So `save` reads back what it wrote, and `load`
 compares the SHA-256 of every file before it is read. The tree digest, over the leaves and the
 architecture, identifies the checkpoint in results.
+
+A digest says nothing about who computed it. So `load` also compares the shapes that the manifest,
+the architecture and the arrays' own metadata state before it allocates any of them.
 """
 
+import contextlib
+import ctypes
 import hashlib
 import json
 import logging
 import math
 import os
-import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -27,14 +32,18 @@ import msgspec
 import numpy as np
 from etils import epath
 
+from ptrm_jax import files, interrupts
 from ptrm_jax.config import ModelConfig, Precision
 from ptrm_jax.errors import CheckpointError, InputError, mismatches
-from ptrm_jax.files import file_digest
+from ptrm_jax.files import file_digest, json_digest
 from ptrm_jax.model import TRM, Params, param_shapes, path_name
+from ptrm_jax.reading import MEBIBYTE, file_size, read_json
 from ptrm_jax.version import __version__
 
 FORMAT = 1
 _ASSETS = epath.Path(__file__).parent / "assets"
+_SAFE = "nothing was changed there; make room, or pass another folder"
+_REMEDY = "convert or download the checkpoint again"
 
 
 class Leaf(TypedDict):
@@ -74,7 +83,7 @@ class _Signed(TypedDict):
 
 def bundled() -> tuple[str, ...]:
     """Names of the checkpoints that come with the package."""
-    return tuple(sorted(p.parent.name for p in _ASSETS.glob("*/manifest.json")))
+    return tuple(p.name for p in files.listed(_ASSETS) if (p / "manifest.json").exists())
 
 
 def resolve(name_or_directory: str | os.PathLike[str]) -> epath.Path:
@@ -86,6 +95,8 @@ def resolve(name_or_directory: str | os.PathLike[str]) -> epath.Path:
     name = os.fspath(name_or_directory)
     directory = _ASSETS / name if name in bundled() else epath.Path(name)
     if not (directory / "manifest.json").exists():
+        if (_backup(directory) / "manifest.json").exists():
+            return epath.Path(_backup(directory))
         raise CheckpointError(
             f"no checkpoint at {name!r}: it must be a bundled name ({', '.join(bundled())}) or a "
             "directory with a manifest.json, as `python -m convert` writes"
@@ -107,7 +118,8 @@ def load(
       model, and params: a nested dict of float32 arrays.
 
     Raises:
-      CheckpointError: not found, damaged, incomplete, or inconsistent with its manifest.
+      CheckpointError: not found, damaged, incomplete, inconsistent with its manifest, or with
+        weights that are not finite.
     """
     directory = resolve(name_or_directory)
     manifest = read_manifest(directory)
@@ -116,11 +128,12 @@ def load(
     except InputError as error:
         raise CheckpointError(f"{directory}/manifest.json: {error}") from error
     model = TRM(config, precision or Precision(compute_dtype=config.forward_dtype))
-    _verify_files(directory, manifest["files"])
-    params = _restore(directory / "params")
     stated = {name: f"{leaf['dtype']}{leaf['shape']}" for name, leaf in manifest["leaves"].items()}
-    for leaves in (_dtypes_and_shapes(params), stated):
-        _check_leaves(str(directory), model, leaves)
+    _check_leaves(str(directory), model, stated)
+    _verify_files(directory, manifest)
+    params = _restore(directory / "params")
+    _check_leaves(str(directory), model, _dtypes_and_shapes(params))
+    _check_finite(str(directory), params)
     if manifest["digest"] != _tree_digest(config, manifest["leaves"]):
         raise CheckpointError(
             f"{directory}: the manifest's digest is not that of its leaves and architecture; "
@@ -137,10 +150,10 @@ def read_manifest(name_or_directory: str | os.PathLike[str]) -> Manifest:
     """
     path = resolve(name_or_directory) / "manifest.json"
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path, 64 * MEBIBYTE)
         signed = msgspec.convert(fields, _Signed)
         del fields["manifest_digest"]
-        if signed["manifest_digest"] != _digest_json(fields):
+        if signed["manifest_digest"] != json_digest(fields):
             raise CheckpointError(
                 f"{path} is damaged: its digest does not match; convert the checkpoint again"
             )
@@ -186,20 +199,24 @@ def save(
       The directory.
 
     Raises:
-      CheckpointError: it exists, params do not fit config, or they read back differently.
+      CheckpointError: it exists, params do not fit config, are not finite, or read back
+        differently.
+      StorageError: it cannot be written; an existing checkpoint is kept.
     """
     directory = Path(directory)
+    if not directory.exists() and _backup(directory).exists():
+        _backup(directory).rename(directory)  # killed while it was replaced
     if directory.exists() and not overwrite:
         raise CheckpointError(f"{directory} exists; choose another directory or pass overwrite")
     if directory.exists() and not (directory / "manifest.json").exists():
         raise CheckpointError(f"{directory} is not a checkpoint; it will not be overwritten")
     params = jax.tree.map(np.asarray, params)
     _check_leaves(str(directory), TRM(config), _dtypes_and_shapes(params))
+    _check_finite(str(directory), params)
     leaves = _describe_leaves(params)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the last step is a rename within one file system.
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    # As they will be read: JSON makes keys strings, which may reorder them.
+    provenance, parity = json.loads(json.dumps([dict(provenance or {}), parity]))
+    with files.writing(directory, _SAFE), _folder_beside(directory) as temporary:
         _write_params(temporary / "params", params)
         if _describe_leaves(_restore(epath.Path(temporary / "params"))) != leaves:
             raise CheckpointError(f"{directory}: the weights read back differ from those written")
@@ -210,11 +227,9 @@ def save(
             "digest": _tree_digest(config, leaves),
             "leaves": leaves,
             "files": _digest_files(epath.Path(temporary / "params")),
-            "provenance": dict(provenance or {}),
+            "provenance": provenance,
         }
-        # The digest is of the manifest as read: JSON makes keys strings, which may reorder them.
-        manifest = json.loads(json.dumps(manifest))
-        manifest["manifest_digest"] = _digest_json(manifest)
+        manifest["manifest_digest"] = json_digest(manifest)
         _write_json(temporary / "manifest.json", manifest)
         if parity is not None:
             _write_json(temporary / "parity.json", parity)
@@ -225,23 +240,82 @@ def save(
             _replace(directory, temporary)
         else:
             temporary.rename(directory)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return directory
 
 
+@contextlib.contextmanager
+def _folder_beside(directory: Path) -> Iterator[Path]:
+    """A temporary folder, so that the last step is a rename within one file system.
+
+    Those that killed processes have left beside the same directory are removed.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    prefix, suffix = f".{directory.name}.", ".partial"
+    for path in files.listed(directory.parent, prefix, suffix):
+        with _locked(path) as is_ours:
+            if is_ours:
+                interrupts.remove(os.fspath(path))
+    temporary = tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=directory.parent)
+    with interrupts.unfinished(temporary), _locked(temporary):
+        yield Path(temporary)
+        interrupts.remove(temporary)  # what has been replaced
+
+
+@contextlib.contextmanager
+def _locked(folder: str | os.PathLike[str]) -> Iterator[bool]:
+    """Locks a folder, also against other machines; says whether no other process has it locked."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # not a POSIX system, or gone
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = True
+    except OSError:
+        is_ours = False
+    try:
+        yield is_ours
+    finally:
+        os.close(handle)
+
+
 def _replace(directory: Path, by: Path) -> None:
-    """Replaces `directory` by `by`; restores it if that fails, and deletes it last."""
-    old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    directory.rename(old / "replaced")
+    """Replaces `directory` by `by`, which is or holds the old one afterwards, or is gone.
+
+    Where the system can, the two change places at once. Elsewhere a process may be killed between
+    two renames; then `resolve` and `save` find the old one as `_backup`.
+    """
+    if _exchange(directory, by):
+        return
+    backup = _backup(directory)
+    interrupts.remove(os.fspath(backup))
+    directory.rename(backup)
     try:
         by.rename(directory)
     except BaseException:
-        (old / "replaced").rename(directory)
-        old.rmdir()
+        backup.rename(directory)
         raise
-    shutil.rmtree(old)
+    interrupts.remove(os.fspath(backup))
+
+
+def _backup(directory: str | os.PathLike[str]) -> Path:
+    path = Path(directory)
+    return path.with_name(f".{path.name}.replaced") if path.name else path
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Whether the two could be exchanged atomically, by Linux's renameat2 with RENAME_EXCHANGE."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):  # an older C library
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
 
 
 def tree_digest(config: ModelConfig, params: Params) -> str:
@@ -253,11 +327,7 @@ def tree_digest(config: ModelConfig, params: Params) -> str:
 
 
 def _tree_digest(config: ModelConfig, leaves: Mapping[str, Any]) -> str:
-    return _digest_json({"config": config.to_dict(), "leaves": leaves})
-
-
-def _digest_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return json_digest({"config": config.to_dict(), "leaves": leaves})
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -294,28 +364,97 @@ def _check_leaves(where: str, model: TRM, leaves: Mapping[str, str]) -> None:
         raise CheckpointError(f"{where}: weights do not fit the model: " + "; ".join(problems))
 
 
-def _digest_files(directory: epath.Path) -> dict[str, str]:
-    digests: dict[str, str] = {}
-    for path in sorted(directory.iterdir()) if directory.exists() else ():
-        if path.is_dir():
-            digests |= {f"{path.name}/{name}": d for name, d in _digest_files(path).items()}
+def _check_finite(where: str, params: Params) -> None:
+    """Raises CheckpointError with every leaf that has a NaN or an infinity."""
+    problems = [
+        path_name(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if not np.isfinite(leaf).all()
+    ]
+    if problems:
+        raise CheckpointError(f"{where}: weights must be finite; not so {', '.join(problems)}")
+
+
+def _file_names(directory: epath.Path, prefix: str = "") -> Iterator[str]:
+    """Names below a folder; a link to a folder is one of them, and is not followed."""
+    for path in files.listed(directory):
+        if path.is_dir() and not os.path.islink(path):
+            yield from _file_names(path, f"{prefix}{path.name}/")
         else:
-            digests[path.name] = file_digest(path)
-    return digests
+            yield f"{prefix}{path.name}"
 
 
-def _verify_files(directory: epath.Path, stated: Mapping[str, str]) -> None:
-    found = _digest_files(directory / "params")
-    if not found:
-        raise CheckpointError(
-            f"{directory}/params is missing; convert or download the checkpoint again"
-        )
-    problems = mismatches(stated, found, lambda name, want, got: f"{name} is damaged")
+def _digest_files(directory: epath.Path) -> dict[str, str]:
+    return {name: file_digest(directory / name) for name in _file_names(directory)}
+
+
+def _verify_files(directory: epath.Path, manifest: Manifest) -> None:
+    """Compares the files with the manifest: names, what they state, sizes, digests."""
+    folder, stated = directory / "params", manifest["files"]
+    names = list(_file_names(folder))
+    if not names:
+        raise CheckpointError(f"{folder} is missing; {_REMEDY}")
+    problems = mismatches(dict.fromkeys(stated), dict.fromkeys(names), lambda *_: "")
+    if not problems:
+        try:
+            # Sizes come before digests, and digests before contents.
+            problems = _oversized(folder, manifest)
+            found = {} if problems else _digest_files(folder)
+            problems += [f"{n} is damaged" for n in sorted(found) if found[n] != stated[n]]
+            problems = problems or _misshapen(folder, manifest)
+        except (InputError, OSError) as error:
+            problems = [str(error)]
     if problems:
         raise CheckpointError(
-            f"{directory}/params differs from its manifest: {'; '.join(problems)}; convert or "
-            "download the checkpoint again"
+            f"{folder} differs from its manifest: {'; '.join(problems)}; {_REMEDY}"
         )
+
+
+def _oversized(folder: epath.Path, manifest: Manifest) -> list[str]:
+    """Files too large for the arrays, or arrays too large for the files."""
+    arrays = 4 * num_parameters(manifest)
+    stored = sum(file_size(folder / name) for name in manifest["files"])
+    if stored > 2 * arrays + MEBIBYTE * len(manifest["files"]):
+        return [f"it has {stored:,} bytes for arrays of {arrays:,}"]
+    # Weights hardly compress; arrays of one value, which do, are small.
+    if arrays > 256 * MEBIBYTE + 200 * stored:
+        return [f"it has {stored:,} bytes, too few for arrays of {arrays:,}"]
+    return []
+
+
+def _misshapen(folder: epath.Path, manifest: Manifest) -> list[str]:
+    """Arrays whose own metadata state another shape, or another way of storing them than ours."""
+    problems = []
+    leaves = {name.replace("/", "."): leaf for name, leaf in manifest["leaves"].items()}
+    for name in manifest["files"]:
+        array, _, file = name.rpartition("/")
+        if file in (".zarray", "manifest.ocdbt") or (file == "zarr.json" and array not in leaves):
+            problems.append(f"{name} is of no parameter")
+        elif file == "zarr.json" and not _describes(read_json(folder / name), leaves[array]):
+            problems.append(f"{name} is not of a {leaves[array]['dtype']}{leaves[array]['shape']}")
+    return problems
+
+
+def _describes(metadata: Any, leaf: Leaf) -> bool:
+    """Whether zarr metadata are of this array, in chunks no larger than it."""
+
+    def fits(chunk: list[int]) -> bool:
+        return len(chunk) == len(leaf["shape"]) and all(
+            1 <= part <= max(whole, 1) for part, whole in zip(chunk, leaf["shape"], strict=True)
+        )
+
+    try:
+        shards = [c["configuration"] for c in metadata["codecs"] if c["name"] == "sharding_indexed"]
+        codecs = [c["name"] for part in (metadata, *shards) for c in part["codecs"]]
+        grids = [metadata["chunk_grid"]["configuration"], *shards]
+        return (
+            (metadata["shape"], metadata["data_type"]) == (leaf["shape"], leaf["dtype"])
+            and all(fits(grid["chunk_shape"]) for grid in grids)
+            and set(codecs) <= {"bytes", "zstd", "crc32c", "sharding_indexed"}
+            and codecs.count("sharding_indexed") == len(shards) <= 1
+        )
+    except (TypeError, KeyError):
+        return False
 
 
 def _checkpointer() -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 import jax.numpy as jnp
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.reading import shown
 
 DType = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest", "bfloat16"]
@@ -35,14 +36,16 @@ arithmetic, and so the last bits of a result, and it bounds memory.
 def check_choice(name: str, value: object, choices: Any) -> None:
     """Raises InputError unless `value` is one of the strings of a Literal type."""
     allowed = get_args(choices)
-    if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(allowed)}; got {shown(value)}")
 
 
-def check_int(name: str, value: object, minimum: int) -> None:
-    """Raises InputError unless `value` is a Python int of at least `minimum`."""
+def check_int(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Raises InputError unless `value` is a Python int of at least `minimum`, at most `maximum`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise InputError(f"{name} must be a whole number >= {minimum}; got {value!r}")
+        raise InputError(f"{name} must be a whole number >= {minimum}; got {shown(value)}")
+    if maximum is not None and value > maximum:
+        raise InputError(f"{name} must be at most {maximum:,}; got {shown(value)}")
 
 
 def check_step_size(value: object) -> None:
@@ -88,6 +91,8 @@ def swiglu_width(size: int, expansion: float) -> int:
 
 
 _MAY_BE_ZERO = ("mlp_t_width", "prefix_len", "puzzle_emb_ndim")
+_MOST = {"num_layers": 64, "H_cycles": 10**4, "L_cycles": 10**4, "num_puzzle_identifiers": 2**27}
+"""Far beyond any model; a file may state anything, and layers are built one by one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,11 +163,11 @@ class ModelConfig:
             name, value = field.name, getattr(self, field.name)
             try:
                 if field.type is int:
-                    check_int(name, value, int(name not in _MAY_BE_ZERO))
+                    check_int(name, value, int(name not in _MAY_BE_ZERO), _MOST.get(name, 2**20))
                 elif field.type is not float:
                     check_choice(name, value, field.type)
                 elif not _is_positive(value):
-                    raise InputError(f"{name} must be a positive number; got {value!r}")
+                    raise InputError(f"{name} must be a positive number; got {shown(value)}")
             except InputError as error:
                 problems.append(str(error))
         if not problems:
@@ -220,7 +225,7 @@ class ModelConfig:
         )
         if unknown or missing:
             raise InputError(
-                f"invalid ModelConfig: unknown fields {unknown}, missing fields {missing}"
+                f"invalid ModelConfig: unknown fields {shown(unknown)}, missing fields {missing}"
             )
         return cls(**fields)
 

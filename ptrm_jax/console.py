@@ -1,9 +1,14 @@
-"""Shared by all commands: printing, progress bars, signals, and errors as exit statuses."""
+"""Shared by all commands: flags, printing, progress bars, signals, errors as exit statuses."""
 
 import contextlib
-import signal
-from collections.abc import Callable, Iterator
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
+import tyro
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,17 +22,72 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ptrm_jax import interrupts
 from ptrm_jax.errors import PtrmError
+
+T = TypeVar("T")
+
+
+class _Plain(Console):
+    """Prints strings as they are, except for what would control the terminal."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(soft_wrap=True, markup=False, highlight=False, emoji=False, **settings)
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **settings)
 
 
 def output() -> Console:
     """Standard output. Prints text as it is: without markup, highlighting, emoji or wrapping."""
-    return Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
+    return _Plain()
 
 
 def messages() -> Console:
     """Standard error, likewise."""
-    return Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
+    return _Plain(stderr=True)
+
+
+def printable(text: str) -> str:
+    r"""Text with control and invisible characters as escapes, such as \x1b; line ends stay."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def parse(kind: type[T], argv: Sequence[str] | None = None, **settings: Any) -> T:
+    """Flags as an instance of a dataclass.
+
+    ~ at the start of a path is the home folder, also where shells leave it, as in --output=~/x.
+
+    Args:
+      kind: the dataclass.
+      argv: words of the command line; by default those of this process.
+      **settings: of `tyro.cli`.
+
+    Raises:
+      PtrmError: raised by the dataclass for a value that it refuses.
+      SystemExit: after help (0), or a message about flags that cannot be parsed (2).
+    """
+    words = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return tyro.cli(kind, args=words, console_outputs=False, **settings)
+    except SystemExit as stop:
+        error: BaseException | None = stop
+        while error is not None:  # tyro frames a ValueError, and drops its type
+            if isinstance(error, PtrmError):
+                raise error from None
+            error = error.__cause__ or error.__context__
+    return tyro.cli(kind, args=words, **settings)  # prints help or message, and exits
+
+
+def _with_home(word: str) -> str:
+    return re.sub("^(--[A-Za-z0-9_.-]+=)?(~[^/]*)", lambda m: _expanded(*m.groups("")), word)
+
+
+def _expanded(flag: str, home: str) -> str:
+    return flag + os.path.expanduser(home)
 
 
 def run_command(command: Callable[[], int | None]) -> int:
@@ -35,15 +95,17 @@ def run_command(command: Callable[[], int | None]) -> int:
 
     An error that the user can fix becomes one line on standard error: any `PtrmError`, and the
     OSError and ValueError that Python and libraries raise. Other exceptions are bugs and propagate.
+    SIGINT and SIGTERM end the process with a line, and 130 or 143 (`ptrm_jax.interrupts`).
 
     Args:
-      command: returns its exit status, or None for success.
+      command: parses its flags, works, and returns its exit status, or None for success.
 
     Returns:
       The command's own status; that of a `PtrmError`; 2 for the other errors.
     """
     try:
-        return command() or 0
+        with interrupts.caught(interrupts.end):
+            return command() or 0
     except (PtrmError, OSError, ValueError) as error:
         kind = error if isinstance(error, PtrmError) else PtrmError
         text = " ".join(line.strip() for line in str(error).splitlines())
@@ -71,15 +133,11 @@ def signals() -> Iterator[Stop]:
 
     def handle(number: int, frame: object) -> None:
         if stop():
-            raise SystemExit(128 + number)
+            interrupts.end(number)
         stop.signal = number
 
-    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with interrupts.caught(handle):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def progress(unit: str, shown: bool = True) -> Progress:
@@ -100,6 +158,8 @@ def progress(unit: str, shown: bool = True) -> Progress:
         TimeRemainingColumn(),
         console=messages(),
         disable=not shown,
+        # What is printed goes above the bar, but not to standard error if output is redirected.
+        redirect_stdout=sys.stdout.isatty(),
     )
 
 

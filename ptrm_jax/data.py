@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from etils import epath
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.errors import DataError
 from ptrm_jax.puzzles import Puzzles, check_puzzles, make_puzzles
+from ptrm_jax.reading import MEBIBYTE, read_json, read_npy, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,22 +182,26 @@ def _read_metadata(path: epath.Path) -> dict[str, Any]:
             f"{path} is missing; it belongs beside the .npy files of an upstream folder"
         )
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+        metadata = read_json(path, 16 * MEBIBYTE)
+    except (ValueError, OSError) as error:
+        raise DataError(str(error)) from error
     if not isinstance(metadata, dict):
         raise DataError(f"{path} must hold an object; got {type(metadata).__name__}")
 
     def is_int(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
 
+    def is_size(value: Any) -> bool:
+        return is_int(value) and 1 <= value < 2**31
+
     def are_names(value: Any) -> bool:
-        return isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value)
+        names = value if isinstance(value, list) else ()
+        return 1 <= len(names) <= 999 and all(isinstance(x, str) and "/" not in x for x in names)
 
     rules = {
-        "seq_len": ("a whole number >= 1", lambda x: is_int(x) and x >= 1),
-        "vocab_size": ("a whole number >= 1", lambda x: is_int(x) and x >= 1),
-        "num_puzzle_identifiers": ("a whole number >= 1", lambda x: is_int(x) and x >= 1),
+        "seq_len": ("a whole number >= 1", is_size),
+        "vocab_size": ("a whole number >= 1", is_size),
+        "num_puzzle_identifiers": ("a whole number >= 1", is_size),
         "ignore_label_id": ("a whole number or null", lambda x: is_int(x) or x is None),
         "sets": ("a list of at least one name", are_names),
     }
@@ -206,7 +210,7 @@ def _read_metadata(path: epath.Path) -> dict[str, Any]:
         raise DataError(f"{path} lacks {', '.join(missing)}")
     for field, (rule, holds) in rules.items():
         if not holds(metadata[field]):
-            raise DataError(f"{path}: {field} must be {rule}; got {metadata[field]!r}")
+            raise DataError(f"{path}: {field} must be {rule}; got {shown(metadata[field])}")
     return metadata
 
 
@@ -263,12 +267,9 @@ def _read_set(
 
 def _read_array(path: epath.Path) -> np.ndarray:
     try:
-        with path.open("rb") as file:
-            array = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} must be one .npy array; got {type(array).__name__}")
+        array = read_npy(path)
+    except (ValueError, OSError) as error:
+        raise DataError(str(error)) from error
     if not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"{path} must hold integers; got {array.dtype}")
     return array

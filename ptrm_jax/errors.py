@@ -54,10 +54,19 @@ class TrainingError(PtrmError):
     exit_status = 1
 
 
+class StorageError(PtrmError, OSError):
+    """A file or folder that cannot be written: no room, no permission, no such place.
+
+    The message has the path, the reason, and what is safe.
+    """
+
+    exit_status = 4
+
+
 def mismatches(
     expected: Mapping[str, T], got: Mapping[str, T], say: Callable[[str, T, T], str]
 ) -> list[str]:
-    """Every name that is missing, unexpected or has another value: a text for each.
+    """Every name that is missing, unexpected or has another value: a text for each of up to 50.
 
     Args:
       expected: values by name.
@@ -65,8 +74,9 @@ def mismatches(
       say: the text of a name whose expected value and value got differ.
     """
     both = sorted(expected.keys() & got.keys())
-    return [
+    problems = [
         *(f"missing {name}" for name in sorted(expected.keys() - got.keys())),
         *(f"unexpected {name}" for name in sorted(got.keys() - expected.keys())),
         *(say(name, expected[name], got[name]) for name in both if expected[name] != got[name]),
     ]
+    return problems if len(problems) <= 50 else [*problems[:50], f"{len(problems) - 50} more"]

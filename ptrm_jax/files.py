@@ -1,14 +1,26 @@
-"""Atomic writes, JSON and digests of files, on a file system or in a bucket (etils.epath)."""
+"""Writing files whole or not at all, JSON, digests; on a file system or in a bucket (etils.epath).
 
+What this package writes and reads back carries its own digest (`signed`), since no file system
+reports every flipped bit.
+"""
+
+import contextlib
 import hashlib
 import json
 import math
 import os
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
+from ptrm_jax import interrupts
+from ptrm_jax.errors import InputError, PtrmError, StorageError
+from ptrm_jax.reading import file_size
+
 _SUFFIX = ".partial"
+_DIGEST = "sha256"
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -20,18 +32,71 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes or replaces a file atomically: no reader sees a part of it.
 
     Raises:
-      OSError: it cannot be written; an existing file is kept.
+      StorageError: it cannot be written; an existing file is kept.
     """
     target = epath.Path(path)
     # An object store writes whole objects; a file system needs the rename. The process id
     # separates processes that write the same file.
     temporary = target.with_name(f".{target.name}.{os.getpid()}{_SUFFIX}")
-    try:
+    with writing(target), interrupts.unfinished(temporary):
         temporary.write_bytes(data)
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], safe: str = "what was there is kept") -> Iterator[None]:
+    """Turns any error but a `PtrmError` into one line that names the path.
+
+    Args:
+      path: what is written.
+      safe: what is not lost, for the message.
+
+    Raises:
+      StorageError: instead of the error, which may be of a library that reports a full disk in
+        pages of text.
+    """
+    try:
+        yield
+    except StorageError as error:
+        raise error if safe in str(error) else StorageError(f"{error}; {safe}") from None
+    except PtrmError:
         raise
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        line = (reason.strip().splitlines() or [type(error).__name__])[0][:200]
+        raise StorageError(f"{os.fspath(path)} cannot be written: {line}; {safe}") from error
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Checks that files can be written in a folder, which need not exist yet; leaves nothing.
+
+    Raises:
+      StorageError: they cannot: no permission, no room, not a folder, no such place.
+    """
+    name = os.path.abspath(folder)
+    if "://" in os.fspath(folder):
+        return  # a bucket says so when it is written to
+    while not os.path.exists(name):
+        name = os.path.dirname(name)
+    with writing(folder, "nothing was changed; pass another folder, or make room"):
+        # Tried, since permissions alone do not tell: root may do anything, but not write to /proc.
+        handle, probe = tempfile.mkstemp(prefix=".", suffix=_SUFFIX, dir=name)
+        with interrupts.unfinished(probe):
+            with open(handle, "wb") as file:
+                file.write(bytes(2**16))
+                file.flush()
+                os.fsync(file.fileno())
+            os.unlink(probe)
+
+
+def listed(folder: str | os.PathLike[str], prefix: str = "", suffix: str = "") -> list[epath.Path]:
+    """What a folder contains by prefix and suffix, sorted; nothing if it does not exist.
+
+    Unlike a glob pattern, this takes the name of the folder as it is, brackets included.
+    """
+    directory = epath.Path(folder)
+    found = directory.iterdir() if directory.is_dir() else ()
+    return sorted(p for p in found if p.name.startswith(prefix) and p.name.endswith(suffix))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
@@ -49,8 +114,39 @@ def json_text(value: Any, indent: int | None = None) -> str:
     return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
+def signed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields, as JSON holds them, with a digest of all of them under `sha256`."""
+    plain = json.loads(json_text(dict(fields)))
+    return {**plain, _DIGEST: json_digest(plain)}
+
+
+def unsigned(fields: Any) -> dict[str, Any]:
+    """The fields of `signed`, without their digest; fields without one as they are.
+
+    Raises:
+      InputError: they are not an object, or their digest is that of others.
+    """
+    if not isinstance(fields, dict):
+        raise InputError(f"it must be a JSON object; it is a {type(fields).__name__}")
+    rest = {name: value for name, value in fields.items() if name != _DIGEST}
+    if _DIGEST in fields and fields[_DIGEST] != json_digest(rest):
+        raise InputError("it is damaged: its digest is not that of its contents")
+    return rest
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of a JSON value, 64 hex digits; the order of names does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def file_digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, 64 hex digits."""
+    """SHA-256 of a regular file, 64 hex digits.
+
+    Raises:
+      InputError: it is no regular file.
+      OSError: it cannot be read.
+    """
+    file_size(path)
     digest = hashlib.sha256()
     with epath.Path(path).open("rb") as file:
         while chunk := file.read(2**20):
@@ -59,6 +155,6 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 
 def is_partial(path: str | os.PathLike[str]) -> bool:
-    """Whether this is the temporary file of a process that was killed while writing."""
+    """Whether this is what a process leaves that was killed while writing."""
     name = os.path.basename(path)
     return name.startswith(".") and name.endswith(_SUFFIX)

@@ -1,6 +1,26 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and text that stays text in it."""
 
+import re
+import urllib.parse
 from collections.abc import Iterable, Sequence
+
+
+def escaped(text: str) -> str:
+    """Text of one line, in which HTML, links, code and cells of tables have no effect."""
+    return re.sub(r"[\\`|]|<(?=[A-Za-z/!?])|\](?=[\[(:])", r"\\\g<0>", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """Text of one line as code, also in a table."""
+    line = " ".join(text.split()).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    pad = " " if "`" in line else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def target(path: str) -> str:
+    """A relative path as the target of a link."""
+    return urllib.parse.quote(path)
 
 
 def table(

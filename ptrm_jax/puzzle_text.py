@@ -14,6 +14,7 @@ from ptrm_jax import metrics, tasks
 from ptrm_jax.analysis import boards
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
+from ptrm_jax.reading import read_text
 from ptrm_jax.solver import AnytimeSolution, Solution, Trajectory
 from ptrm_jax.tasks import Task
 
@@ -38,7 +39,7 @@ def read(text: str) -> tuple[Task, np.ndarray]:
         task = tasks.of_file(path)
         if task is not None:
             return task, task.read(path).inputs
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        lines = [line for line in read_text(path).splitlines() if line.strip()]
         if not lines:
             raise InputError(f"{path} must hold one puzzle per line; it is empty")
     task = tasks.of_text(lines[0])

@@ -38,6 +38,16 @@ from ptrm_jax.model import TRM, Params, init_params, path_name  # noqa: E402
 inspect.getsource = functools.cache(inspect.getsource)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-rounds", type=int, default=30, help="flipped bits for each reader")
+
+
+@pytest.fixture
+def fuzz_rounds(request: pytest.FixtureRequest) -> int:
+    """Flipped bits for each reader; `--fuzz-rounds`."""
+    return request.config.getoption("--fuzz-rounds")
+
+
 def pytest_unconfigure() -> None:
     """Removes the cache, in the process that made it."""
     if os.environ.get("PTRM_TESTS_OWN_CACHE") == str(os.getpid()):

@@ -15,6 +15,8 @@ from ptrm_jax import analysis, mesh, metrics, solver
 from ptrm_jax.analysis import cost, exhibit, langevin, q_head, sigma, study, width
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
 from ptrm_jax.config import Langevin, Save
+from ptrm_jax.errors import InputError
+from ptrm_jax.files import signed
 from ptrm_jax.metrics import Interval
 from ptrm_jax.model import Carry, flops_per_rollout_step
 from ptrm_jax.sweep.config import Numerics
@@ -260,7 +262,7 @@ def test_an_exhibit_comes_back_and_is_shown(tmp_path):
         command="python experiments/figures.py modes",
         reading=["It says & means."],
         findings={"none": Finding.single("nothing", float("nan"), "number", 0)},
-        provenance={"data": {"digest": "ab"}},
+        provenance={"data": {"digest": "ab"}, "checkpoint": {"name": "sudoku9"}},
         data={"x": np.arange(3)},
         rows=[{"a": 1, "b": 2.5}],
         files={".gif": b"GIF89a"},
@@ -278,10 +280,61 @@ def test_an_exhibit_comes_back_and_is_shown(tmp_path):
     json.loads((tmp_path / "modes.json").read_text(), parse_constant=pytest.fail)
     saved["provenance"]["checkpoint"] = {"name": "maze11"}
     text = exhibit.markdown({"here": [saved]})
-    assert "## A <title>: maze11" in text and "![A <title>](here/modes.gif)" in text
+    assert r"## A \<title>: maze11" in text and r"![A \<title>](here/modes.gif)" in text
 
 
 # --- Figures and their command -------------------------------------------------------------------
+
+
+def foreign(change):
+    """The JSON of an exhibit that somebody else wrote, signed."""
+    saved = {
+        "name": "width",
+        "title": "A <script>alert(1)</script>",
+        "caption": "[x](javascript:alert(1))",
+        "command": "a `b` | c",
+        "reading": ["</p><img src=x onerror=alert(1)>"],
+        "findings": {},
+        "files": ["width.png"],
+        "provenance": {"checkpoint": {"name": "<b>|"}},
+    }
+    return json.dumps(signed({**saved, **change}))
+
+
+def test_a_foreign_record_is_text_wherever_it_is_shown(tmp_path):
+    (tmp_path / "width.json").write_text(foreign({}))
+    exhibits = exhibit.read(tmp_path, ["width"])
+    page = exhibit.index(exhibits, {"<b>": "<i>"})
+    assert not any(tag in page for tag in ("<script", "<img src=x", "<b>", "<i>"))
+    shown = exhibit.markdown({"a b": exhibits}).split("## ", 1)[1]
+    assert shown == (
+        "A \\<script>alert(1)\\</script>: \\<b>\\|\n\n"
+        "![A \\<script>alert(1)\\</script>](a%20b/width.png)\n\n"
+        "\\</p>\\<img src=x onerror=alert(1)>\n\n"
+        "*[x\\](javascript:alert(1)). `` a `b` \\| c ``*\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "sigma"},
+        {"files": ["../../etc/passwd"]},
+        {"files": ['x" onerror="alert(1)']},
+        {"files": "width.png"},
+        {"reading": "text"},
+        {"findings": {"x": {"what": 1}}},
+        {"provenance": {}},
+        {"more": 1},
+        {"title": "changed", "sha256": "0"},
+    ],
+    ids=str,
+)
+def test_a_record_of_another_shape_is_refused(change, tmp_path):
+    text = foreign(change) if "sha256" not in change else foreign({}).replace("A <", "B <")
+    (tmp_path / "width.json").write_text(text)
+    with pytest.raises(InputError, match=r"width.json is not the record of a figure"):
+        exhibit.read(tmp_path, ["width"])
 
 
 @pytest.mark.parametrize("name", ["q_head", "width", "sigma", "langevin", "cost"])

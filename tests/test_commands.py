@@ -1,8 +1,12 @@
 """Commands as a user meets them: what they print, their exit status, what they leave behind."""
 
+import ast
+import dataclasses
+import errno
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import types
@@ -14,12 +18,15 @@ import pytest
 from conftest import load_experiment
 
 import ptrm_jax.__main__ as ptrm_command
-from ptrm_jax import console, mesh, puzzle_text, read_dataset
+from ptrm_jax import console, files, load, mesh, puzzle_text, read_dataset, save
 from ptrm_jax.checkpoint import read_manifest
-from ptrm_jax.errors import InputError, PtrmError
+from ptrm_jax.errors import InputError, PtrmError, StorageError
 from ptrm_jax.solver import Solution
-from ptrm_jax.sweep import pictures
+from ptrm_jax.sweep import pictures, report
 from ptrm_jax.tasks import maze, sudoku
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--checkpoint", "sudoku6", "--rollouts", "2", "--depth", "2", "--num-puzzles", "3"]
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +238,158 @@ def test_help_is_readable(command: str, capsys: pytest.CaptureFixture[str]) -> N
     assert "{None}" not in out and " STR" not in out and "[STR" not in out
 
 
+# --- Signals, flags and text, of every command ---------------------------------------------------
+
+COMMANDS = [
+    *sorted((ROOT / "experiments").glob("*.py")),
+    *(ROOT / package / "__main__.py" for package in ("ptrm_jax", "convert")),
+]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_signals_are_caught_before_anything_else_is_imported(path: Path) -> None:
+    """And flags are parsed where errors become one line, not by tyro alone."""
+    first, *_ = (
+        node for node in ast.parse(path.read_text()).body if not isinstance(node, ast.Expr)
+    )
+    assert ast.unparse(first) == (
+        "if __name__ == '__main__':\n    from ptrm_jax import interrupts\n    interrupts.catch()"
+    )
+    assert "tyro.cli(" not in path.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_process_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
+    """From the first import on; what it was writing is removed."""
+    (tmp_path / "half").mkdir()
+    code = f"""
+import os, sys
+from ptrm_jax import interrupts
+interrupts.catch()
+assert not {{"jax", "numpy", "rich"}} & sys.modules.keys()
+print("begun", end="")
+with interrupts.unfinished("half"):
+    os.kill(os.getpid(), {int(number)})
+    print("survived")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (128 + number, "begun")
+    assert run.stderr == f"stopped by {number.name}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_second_signal_ends_what_stops_gracefully() -> None:
+    code = """
+import os, signal
+from ptrm_jax import console
+def command():
+    with console.signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGINT)
+raise SystemExit(console.run_command(command))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (130, "stopped by SIGINT\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Flags that check themselves."""
+
+    path: str = ""
+    number: int = 1
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            raise InputError(f"number must be >= 0; got {self.number}")
+
+
+@pytest.mark.parametrize(
+    ("word", "path"),
+    [
+        ("~/x", "/home/me/x"),
+        ("--path=~/x", "/home/me/x"),
+        ("--path=~", "/home/me"),
+        ("--path=a~/x", "a~/x"),
+        ("--path=~nobody-of-this-name/x", "~nobody-of-this-name/x"),
+    ],
+)
+def test_a_tilde_is_the_home_folder(word: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    argv = [word] if word.startswith("--") else ["--path", word]
+    assert console.parse(Flags, argv).path == path
+
+
+def test_flags_that_refuse_themselves_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        console.parse(Flags, ["--number", "-3"])
+
+    assert console.run_command(command) == 2
+    assert capsys.readouterr() == ("", "error: number must be >= 0; got -3\n")
+    for argv, status, stream in ((["--number", "x"], 2, 1), (["--help"], 0, 0)):
+        with pytest.raises(SystemExit) as stop:
+            console.parse(Flags, argv)
+        assert stop.value.code == status and "--number" in capsys.readouterr()[stream]
+
+
+def test_text_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "[red]a\x1b[2J\x1b]0;title\x07\u202eb\udc80 ok: x\nσ"
+    console.output().print(text)
+    assert capsys.readouterr().out == ("[red]a\\x1b[2J\\x1b]0;title\\x07\\u202eb\\udc80 ok: x\nσ\n")
+
+
+def test_info_of_a_foreign_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, params = load("sudoku6")
+    save(tmp_path / "m", model.config, params, provenance={"by": "\x1b[31mme", "[bold]": "[/x]"})
+    for argv in (["info", str(tmp_path / "m")], ["info", str(tmp_path / "m"), "--json"]):
+        assert ptrm_command.main(argv) == 0
+        out = capsys.readouterr().out
+        assert "\x1b" not in out and "[bold]" in out
+
+
+@pytest.mark.parametrize("place", ["file", "file/x", "/proc/x", "/dev/null"])
+def test_an_output_that_cannot_be_written_is_said_first(
+    place: str,
+    ptrm_sweep: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before anything is loaded, with the path and a status of its own."""
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(ptrm_sweep.sweep, "prepare", lambda config: pytest.fail("it was loaded"))
+    output = str(tmp_path / place)
+    assert ptrm_sweep.main([*SMALL, "--output", output]) == 4
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {output} cannot be written: ") and err.count("\n") == 1
+    assert "nothing was changed" in err
+    with pytest.raises(StorageError, match="cannot be written"):
+        files.check_writable(output)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_report_without_room_keeps_the_units(
+    ptrm_sweep: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "a[b]"
+    argv = [*SMALL, "--sigmas", "0.3", "--output", str(out)]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write_bytes", full)
+        assert ptrm_sweep.main(argv) == 4
+    printed, err = capsys.readouterr()
+    assert "best-Q@2" in printed and "No space left on device; all units are kept" in err
+    assert ptrm_sweep.main(argv) == 0
+    assert "0 of 2 work units to run" in capsys.readouterr().out
+
+
 class Mishap(PtrmError):
     exit_status = 5
     label = "oh dear"
@@ -300,9 +459,6 @@ def test_bad_input_is_one_error_and_status_2(
     assert "Traceback" not in err
 
 
-SMALL = ["--checkpoint", "sudoku6", "--rollouts", "2", "--depth", "2", "--num-puzzles", "3"]
-
-
 def test_sweep_writes_and_prints(
     ptrm_sweep: ModuleType,
     tmp_path: Path,
@@ -325,7 +481,7 @@ def test_sweep_writes_and_prints(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--sigmas", "-1"], "sigma must be finite and >= 0; got -1.0"),
+        (["--sigmas", "-1"], "error: sigma must be finite and >= 0; got -1.0"),
         (["--sigmas", "nan"], "sigma must be finite and >= 0; got nan"),
         (["--rollouts", "0"], "rollouts must be a whole number >= 1; got 0"),
         (["--depth", "-3"], "depth must be a whole number >= 1; got -3"),

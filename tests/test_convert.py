@@ -757,7 +757,7 @@ def test_an_existing_checkpoint_is_kept_unless_told_otherwise(tmp_path, capsys):
     [
         ("all_config.yaml", "arch: [1, 2", "not readable YAML"),
         ("all_config.yaml", "arch: 3", "section `arch`"),
-        ("dataset.json", "{", "not readable JSON"),
+        ("dataset.json", "{", "is not JSON"),
         ("dataset.json", "[]", "must be a JSON object"),
         ("dataset.json", '{"seq_len": "16"}', "seq_len must be a whole number"),
         ("step_2000", "", "step_2000 is damaged"),

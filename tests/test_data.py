@@ -266,13 +266,15 @@ def test_a_file_that_is_no_array_is_refused_and_not_run(field: str, tmp_path: Pa
     assert not (tmp_path / "sprung").exists()
     with file.open("wb") as stream:
         np.savez(stream, inputs=arrays_of_a_set()["inputs"])
-    refuses(read_dataset, tmp_path / "data", says=(file.name, "must be one .npy array"))
+    refuses(read_dataset, tmp_path / "data", says=(file.name, "cannot be read"))
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        *((text, "dataset.json is not JSON") for text in (b"", b"{", b"{'a': 4}", b"\xff\xfe\x00")),
+        *((text, "dataset.json is not JSON") for text in (b"", b"{", b"{'a': 4}")),
+        (b"\xff\xfe\x00", "dataset.json is not text in UTF-8"),
+        (b"[" * 10**5, "nested too deeply"),
         *((text, "must hold an object") for text in (b"[]", b'"text"', b"3", b"null")),
         (b"{}", "lacks seq_len, vocab_size, num_puzzle_identifiers, ignore_label_id, sets"),
     ],

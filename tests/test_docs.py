@@ -23,7 +23,7 @@ from conftest import load_experiment
 from matplotlib import pyplot
 
 import ptrm_jax
-from ptrm_jax import mesh, tasks
+from ptrm_jax import interrupts, mesh, tasks
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -128,6 +128,7 @@ def refusal(command: str) -> str:
     with pytest.MonkeyPatch.context() as patch, redirect_stderr(said), redirect_stdout(said):
         patch.setattr(tyro, "cli", only_parse)
         patch.setattr(mesh, "use_cpu_cores", lambda: None)  # the backend is in use already
+        patch.setattr(interrupts, "catch", lambda: None)  # this process is pytest's
         patch.setattr(sys, "argv", [name, *argv])
         try:
             if is_module:

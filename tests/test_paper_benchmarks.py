@@ -203,7 +203,7 @@ def test_arc_votes_and_submits(
     rows = arc.read_set(folder)
     ballot = arc_vote.vote(rows, run.measured.tokens[:, :, 0], run.measured.q_logit[:, :, 2])
     assert answers == json.loads(json.dumps(arc_vote.submission(ballot)))
-    scores = json.loads((tmp_path / "run" / "arc_scores.json").read_text())
+    scores = json.loads((tmp_path / "run" / "arc_scores.json").read_text())["scores"]
     assert [(s.get("vote", "rows"), s["depth"]) for s in scores] == [
         *(("TRM, D=3", 3), ("TRM, D=9", 9), ("sigma 1, best-Q@3", 3)),
         *(("sigma 1, all vote@3", 3), ("sigma 1, all vote, by Q@3", 3)),

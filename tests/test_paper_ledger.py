@@ -15,6 +15,7 @@ from ptrm_jax import analysis, sweep
 from ptrm_jax.analysis import exhibit
 from ptrm_jax.analysis.exhibit import Exhibit, Finding
 from ptrm_jax.errors import SweepError
+from ptrm_jax.files import signed, unsigned
 from ptrm_jax.metrics import Interval
 from ptrm_jax.paper import claims as claims_module, ledger
 from ptrm_jax.paper.claims import SECTIONS, Claim
@@ -200,8 +201,9 @@ def test_the_command_refuses_folders_without_results(empty, tmp_path, capsys):
 def test_a_sweep_of_no_benchmark_is_refused(full_size, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(full_size, other)
-    config = (other / "config.json").read_text()
-    (other / "config.json").write_text(config.replace('"sudoku-extreme"', "null"))
+    stored = unsigned(json.loads((other / "config.json").read_text()))
+    stored["config"]["benchmark"] = None
+    (other / "config.json").write_text(json.dumps(signed(stored)))
     with pytest.raises(SweepError, match="must be a sweep of"):
         ledger.full_size([other])
 

@@ -3,9 +3,11 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import functools
 import io
 import json
+import os
 import random
 import shutil
 import signal
@@ -23,7 +25,8 @@ from conftest import load_experiment, start_command
 
 from ptrm_jax import load, mesh, metrics, save, sweep
 from ptrm_jax.config import Backend
-from ptrm_jax.errors import IncompleteError, SweepError
+from ptrm_jax.errors import IncompleteError, InputError, StorageError, SweepError
+from ptrm_jax.files import signed, unsigned
 from ptrm_jax.sweep import Result, Shard, SweepConfig, compare, journal, pictures, report, scores
 from ptrm_jax.sweep.result import assemble_outcome
 from ptrm_jax.sweep.run import estimate, work
@@ -153,6 +156,145 @@ def test_a_sweep_that_stops_is_resumed_and_sharded(tmp_path: Path) -> None:
             np.testing.assert_array_equal(a, b)
     with pytest.raises(SweepError, match=r"stop_q was 1\.0 and is 2\.0"):
         go_on(dataclasses.replace(config, stop_q=2.0), tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["a[b] [red]x[/red]", "run[1,2]", "$x$_{"])
+def test_a_folder_may_have_any_name(name: str, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / name)
+    assert go_on(CONFIG, tmp_path / name) == 0
+    assert same(sweep.read(tmp_path / name), sweep.read(whole))
+
+
+@pytest.mark.parametrize("name", ["config.json", "strata.json"])
+def test_a_flipped_bit_in_what_describes_a_sweep_is_found(
+    name: str, whole: Path, copy: Path
+) -> None:
+    """Deleted, the file is written again by the command, and nothing is done again."""
+    intact, rng = (copy / name).read_bytes(), random.Random(1)
+    expected = report.results_jsonl(scores.compute(sweep.read(whole)))
+    refused = 0
+    for _ in range(40):
+        bad = bytearray(intact)
+        bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
+        (copy / name).write_bytes(bytes(bad))
+        try:
+            assert report.results_jsonl(scores.compute(sweep.read(copy))) == expected
+        except SweepError as error:
+            assert "is not the record of a sweep" in str(error) and "delete the file" in str(error)
+            refused += 1
+    assert refused > 30
+    (copy / name).unlink()
+    assert go_on(CONFIG, copy) == 0
+    assert (copy / name).read_bytes() == intact
+
+
+def test_what_0_4_0_says_twice_is_compared(tmp_path: Path) -> None:
+    """It wrote no digests; `identity` is compared with the names of units, the rest with it."""
+    old = shutil.copytree(ROOT / "tests" / "data" / "sweep_0.4.0", tmp_path / "old")
+    stored = json.loads((old / "config.json").read_text())
+    for path, value in (
+        (("config", "rollouts"), 4),
+        (("provenance", "data", "num_puzzles"), 7),
+        (("provenance", "checkpoint", "digest"), "0" * 64),
+        (("provenance", "versions", "jax"), "9"),
+        (("more",), 1),
+    ):
+        changed = json.loads(json.dumps(stored))
+        functools.reduce(lambda at, key: at[key], path[:-1], changed)[path[-1]] = value
+        (old / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(SweepError, match="is not the record of a sweep"):
+            sweep.read(old)
+
+
+def resigned(directory: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """Edits config.json and signs it, as one who means harm would."""
+    stored = unsigned(json.loads((directory / "config.json").read_text()))
+    edit(stored)
+    (directory / "config.json").write_text(json.dumps(signed(stored)))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda s: s.update(config=[]),
+        lambda s: s["provenance"].pop("data"),
+        lambda s: s["provenance"]["data"].update(num_puzzles="many"),
+        lambda s: s["config"].update(seeds=[[0]]),
+        lambda s: s["config"].update(unit_steps={"a": 1}),
+        lambda s: s["config"].update(more=1),
+        lambda s: [
+            (s["provenance"]["data"], s["identity"]["data"])[i].update(num_puzzles=2**31)
+            for i in (0, 1)
+        ],
+        lambda s: (
+            [s[part].update(rollouts=10**9) for part in ("config",)]
+            + [s["identity"]["settings"].update(rollouts=10**9)]
+        ),
+    ],
+    ids=range(8),
+)
+def test_a_signed_record_of_another_shape_is_refused(
+    edit: Callable[[dict[str, Any]], Any], copy: Path
+) -> None:
+    resigned(copy, edit)
+    with pytest.raises((SweepError, InputError), match=r"config.json is not the|work units"):
+        sweep.read(copy)
+
+
+def with_member(payload: bytes, name: str, array: np.ndarray) -> bytes:
+    with np.load(io.BytesIO(payload)) as arrays:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{**arrays, name: array})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda payload: b"",
+        lambda payload: payload[:-40],
+        lambda payload: with_member(payload, "correct", np.zeros((1, 1, 1), bool)),
+        lambda payload: with_member(payload, "q_logit", np.zeros((2, 4, 2), np.float64)),
+        lambda payload: with_member(payload, "answer", np.zeros(2**22, np.uint64)),
+        lambda payload: with_member(payload, "tokens", np.zeros((2, 4, 9, 9), np.uint8)),
+        lambda payload: with_member(payload, "about", np.frombuffer(b"[]", np.uint8)),
+        lambda payload: with_member(payload, "about", np.frombuffer(b"[" * 9999, np.uint8)),
+    ],
+    ids=range(8),
+)
+def test_a_signed_record_that_is_no_unit_is_refused(
+    spoil: Callable[[bytes], bytes], copy: Path
+) -> None:
+    (path,) = (copy / "journal").iterdir()
+    *others, last = journal.read_one(path).payloads
+    path.write_bytes(b"".join(map(journal.frame, [*others, spoil(last)])))
+    with pytest.raises(SweepError, match="something other than finished units"):
+        sweep.read(copy)
+
+
+def test_a_pipe_in_place_of_a_journal_is_refused(copy: Path) -> None:
+    os.mkfifo(copy / "journal" / "shard-1-of-2.journal")
+    with pytest.raises(SweepError, match="must be a regular file"):
+        sweep.read(copy)
+
+
+def test_a_full_disk_loses_nothing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the sixth record; the command goes on when there is room."""
+    synced: list[int] = []
+
+    def fsync(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.os, "fsync", fsync)
+        with pytest.raises(StorageError, match="No space left on device; finished units are kept"):
+            go_on(CONFIG, tmp_path / "run")
+    assert go_on(CONFIG, tmp_path / "run") <= 13 - 4
+    assert same(sweep.read(tmp_path / "run"), sweep.read(whole))
 
 
 def test_a_damaged_record_alone_is_done_again(whole: Path, copy: Path) -> None:

@@ -22,6 +22,14 @@ def write(folder: Path, payloads: list[bytes], name: str = "a") -> Path:
     return folder / f"{name}.journal"
 
 
+def test_headers_without_records_end_in_an_error(tmp_path: Path) -> None:
+    """Each states a megabyte, whose digest is computed in vain."""
+    header = journal.MAGIC + (10**6).to_bytes(8, "little") + bytes(32)
+    (tmp_path / "x.journal").write_bytes(header * 400 + bytes(2 * 10**6))
+    with pytest.raises(JournalError, match="headers without records"):
+        journal.read(tmp_path)
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert journal.read(tmp_path / "nothing") == Contents([], [])
     write(tmp_path / "folder", PAYLOADS[:2])

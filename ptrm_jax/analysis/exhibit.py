@@ -7,16 +7,19 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
+import msgspec
 import numpy as np
 from etils import epath
 
-from ptrm_jax import charts
+from ptrm_jax import charts, markdown as md
 from ptrm_jax.errors import InputError
-from ptrm_jax.files import json_text, write_bytes, write_text
+from ptrm_jax.files import signed, unsigned, write_bytes, write_text
 from ptrm_jax.metrics import Interval
+from ptrm_jax.reading import MEBIBYTE, read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,7 +152,7 @@ class Exhibit:
             "files": names,
             "provenance": dict(self.provenance),
         }
-        write_text(folder / f"{self.name}.json", json_text(saved, indent=1) + "\n")
+        write_text(folder / f"{self.name}.json", json.dumps(signed(saved), indent=1) + "\n")
         return [*names, f"{self.name}.json"]
 
 
@@ -162,17 +165,68 @@ def read(directory: str | os.PathLike[str], names: Iterable[str]) -> list[dict[s
 
     Returns:
       The contents of their JSON files, with `findings` as Finding.
+
+    Raises:
+      InputError: a file is damaged, or not that of an exhibit.
+      OSError: it cannot be read.
     """
     exhibits = []
     for name in names:
         path = epath.Path(directory) / f"{name}.json"
         if path.exists():
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                saved = unsigned(read_json(path, 64 * MEBIBYTE))
+                _check(msgspec.convert(saved, _Saved), saved.keys(), name)
+            except ValueError as error:
+                raise InputError(
+                    f"{path} is not the record of a figure: {error}; run figures.py {name} again"
+                ) from error
             for key, fields in saved["findings"].items():
                 value = math.nan if fields["value"] is None else fields["value"]
                 saved["findings"][key] = Finding(**{**fields, "value": value})
             exhibits.append(saved)
     return exhibits
+
+
+class _SavedFinding(TypedDict):
+    what: str
+    value: float | None
+    low: float | None
+    high: float | None
+    num_puzzles: int | None
+    unit: FindingUnit
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class _Provenance(TypedDict):
+    """What is read of it; there is more in it."""
+
+    checkpoint: _Named
+
+
+class _Saved(TypedDict):
+    """The JSON file of an exhibit, without its digest."""
+
+    name: str
+    title: str
+    caption: str
+    command: str
+    reading: list[str]
+    findings: dict[str, _SavedFinding]
+    files: list[str]
+    provenance: _Provenance
+
+
+def _check(saved: _Saved, fields: Iterable[str], name: str) -> None:
+    """Raises ValueError for other fields, another name, or files that are not beside the record."""
+    if set(fields) != set(_Saved.__annotations__) or saved["name"] != name:
+        raise ValueError(f"it must have {', '.join(_Saved.__annotations__)}, and the name {name}")
+    for file in saved["files"]:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+\.[a-z]+", file):
+            raise ValueError(f"its files must be beside it; got {file[:99]!r}")
 
 
 def index(exhibits: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> str:
@@ -184,10 +238,11 @@ def index(exhibits: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> 
     """
     parts = [_HEAD]
     for saved in exhibits:
-        parts.append(f'<section><h2 id="{saved["name"]}">{html.escape(saved["title"])}</h2>')
-        for file in saved["files"]:
+        title, files = html.escape(saved["title"]), [html.escape(f) for f in saved["files"]]
+        parts.append(f'<section><h2 id="{html.escape(saved["name"])}">{title}</h2>')
+        for file in files:
             if file.endswith((".png", ".gif")):
-                parts.append(f'<img src="{file}" alt="{html.escape(saved["title"])}">')
+                parts.append(f'<img src="{file}" alt="{title}">')
         parts += [f"<p>{html.escape(sentence)}</p>" for sentence in saved["reading"]]
         parts.append(f'<p class="caption">{html.escape(saved["caption"])}</p>')
         parts.append(f"<pre>{html.escape(saved['command'])}</pre>")
@@ -195,7 +250,7 @@ def index(exhibits: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> 
             f"<tr><td>{html.escape(f.what)}</td><td>{html.escape(f.text())}</td></tr>"
             for f in saved["findings"].values()
         )
-        links = ", ".join(f'<a href="{file}">{file}</a>' for file in saved["files"])
+        links = ", ".join(f'<a href="{file}">{file}</a>' for file in files)
         parts.append(f"<details><summary>numbers and files</summary><table>{rows}</table>")
         parts.append(f"<p>{links}</p></details></section>")
     for name, why in missing.items():
@@ -213,13 +268,14 @@ def markdown(folders: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     for folder, exhibits in folders.items():
         for saved in exhibits:
             name = saved["provenance"]["checkpoint"]["name"]
-            parts.append(f"## {saved['title']}: {name}\n")
+            title = md.escaped(saved["title"])
+            parts.append(f"## {title}: {md.escaped(name)}\n")
             for file in saved["files"]:
                 if file.endswith((".png", ".gif")):
-                    parts.append(f"![{saved['title']}]({folder}/{file})\n")
-            parts += [f"{sentence}\n" for sentence in saved["reading"]]
-            caption = saved["caption"].replace("\n", "; ")
-            parts.append(f"*{caption}. `{saved['command']}`*\n")
+                    parts.append(f"![{title}]({md.target(f'{folder}/{file}')})\n")
+            parts += [f"{md.escaped(sentence)}\n" for sentence in saved["reading"]]
+            caption = md.escaped(saved["caption"].replace("\n", "; "))
+            parts.append(f"*{caption}. {md.code(saved['command'])}*\n")
     return "\n".join(parts)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax.errors import DataError
-from ptrm_jax.files import write_text
+from ptrm_jax.files import signed, write_text
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import Result, Run, Sweep, SweepConfig
 from ptrm_jax.sweep.result import kept_answers
@@ -96,7 +96,9 @@ def report(result: Result, directory: epath.Path) -> str:
         scores.append({"rows": name, "depth": depth, **_plain(found)})
         cells = (x.brief() for x in found[:3])
         lines.append(f"{name:<34}" + "".join(f"{cell:>20}" for cell in cells))
-    write_text(directory / "arc_scores.json", json.dumps(scores, indent=1) + "\n")
+    write_text(
+        directory / "arc_scores.json", json.dumps(signed({"scores": scores}), indent=1) + "\n"
+    )
     return "\n".join(lines) + "\n"
 
 

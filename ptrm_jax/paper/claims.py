@@ -9,15 +9,17 @@ files.
 Source: PTRM, arXiv 2605.19943; Table 1 is PPBench's golden set by type, 2 the cost, 5 the width.
 """
 
+import contextlib
 import dataclasses
-import json
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
 
 from etils import epath
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.files import unsigned
 from ptrm_jax.metrics import Interval
+from ptrm_jax.reading import read_json
 from ptrm_jax.sweep.scores import Scores
 
 Expectation = Literal["positive", "negative", "small"]
@@ -105,23 +107,42 @@ def _ptrm(choice: str, k: int, depth: int) -> Measure:
 
 def _arc(vote: str, k: int) -> Measure:
     def measure(scores: Scores, folder: epath.Path) -> Interval:
-        votes = json.loads((folder / "arc_scores.json").read_text())
-        (found,) = (s for s in votes if s.get("vote", "").startswith(vote) and s["depth"] == 16)
-        return Interval(**found["pass_at"][f"pass@{k}"])
+        with _saved(folder / "arc_scores.json") as saved:
+            votes = saved if isinstance(saved, list) else saved["scores"]  # a list up to 0.4
+            (found,) = (s for s in votes if s.get("vote", "").startswith(vote) and s["depth"] == 16)
+            return Interval(**found["pass_at"][f"pass@{k}"])
 
     return measure
 
 
 def _ppbench(method: str, kind: str | None = None) -> Measure:
     def measure(scores: Scores, folder: epath.Path) -> Interval:
-        found = json.loads((folder / "ppbench.json").read_text())["methods"][method]
-        return Interval(**(found["types"][kind] if kind else found["aggregate"]))
+        with _saved(folder / "ppbench.json") as saved:
+            found = saved["methods"][method]
+            return Interval(**(found["types"][kind] if kind else found["aggregate"]))
 
     return measure
 
 
 def _ppbench_dollars(scores: Scores, folder: epath.Path) -> float:
-    return json.loads((folder / "ppbench.json").read_text())["dollars_per_puzzle"]
+    with _saved(folder / "ppbench.json") as saved:
+        return float(saved["dollars_per_puzzle"])
+
+
+@contextlib.contextmanager
+def _saved(path: epath.Path) -> Iterator[Any]:
+    """The JSON that a benchmark's report wrote, compared with its digest.
+
+    Raises:
+      InputError: it is damaged, or lacks what is looked up in this context.
+    """
+    try:
+        saved = read_json(path)
+        yield saved if isinstance(saved, list) else unsigned(saved)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not what a report of this version writes: {error}; rerun its sweep"
+        ) from error
 
 
 # --- The claims ----------------------------------------------------------------------------------

@@ -113,7 +113,9 @@ def table(
                 label = f"{effect.checkpoint}-{effect.exhibit}"
                 commands[label] = record["command"]
                 verdict = effect_verdict(found, effect.expects)
-                effects.append(f"{found.what}: {found.text()} ({label}, {verdict})")
+                effects.append(
+                    f"{markdown.escaped(found.what)}: {found.text()} ({label}, {verdict})"
+                )
                 verdicts.append(verdict)
             conclusion = " / ".join(dict.fromkeys(verdicts)) or f"needs {section.needs}"
             if not ours and verdicts:
@@ -128,7 +130,7 @@ def table(
         )
     total = sum(len(section.claims) for section in SECTIONS)
     summary = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-    listed = "".join(f"- {label}: `{commands[label]}`\n" for label in sorted(commands))
+    listed = "".join(f"- {k}: {markdown.code(commands[k])}\n" for k in sorted(commands))
     head = f"{total} numbers of the paper. Tests of them: {summary}.\n"
     return "\n".join([head, *parts, "### Commands of our values\n", listed])
 

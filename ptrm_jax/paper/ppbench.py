@@ -26,7 +26,7 @@ from etils import epath
 
 from ptrm_jax import markdown
 from ptrm_jax.errors import InputError
-from ptrm_jax.files import write_text
+from ptrm_jax.files import signed, write_text
 from ptrm_jax.metrics import Interval
 from ptrm_jax.sweep import Result, Sweep, SweepConfig
 from ptrm_jax.sweep.scores import best_q, over_seeds, pass_at, valid_then_q
@@ -101,7 +101,7 @@ def report(result: Result, directory: epath.Path) -> str:
         for name, (total, kinds) in scores.items()
     }
     found = {"methods": plain, "seconds_per_puzzle": seconds, "dollars_per_puzzle": dollars}
-    write_text(directory / "ppbench.json", json.dumps(found, indent=1) + "\n")
+    write_text(directory / "ppbench.json", json.dumps(signed(found), indent=1) + "\n")
     platform = result.provenance["platform"]
     return (
         f"{_markdown(scores)}\n"

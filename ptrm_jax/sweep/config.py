@@ -149,6 +149,8 @@ class Search(Reading, Size):
                 "with stop_q; leave one of them out"
             )
         for grid, name in (("grid_rollouts", "rollouts"), ("grid_depths", "depth")):
+            if len(set(getattr(self, grid))) != len(getattr(self, grid)):
+                raise InputError(f"{grid} must differ from each other; got one of them twice")
             for value in getattr(self, grid):
                 check_int(grid, value, 1)
                 if value > getattr(self, name):

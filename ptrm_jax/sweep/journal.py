@@ -10,6 +10,7 @@ where the digest covers the length and the payload. After damage, reading contin
 magic: a flipped byte loses the record that contains it, and a truncated tail the last one.
 """
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -20,11 +21,14 @@ from typing import BinaryIO, NamedTuple
 
 from etils import epath
 
+from ptrm_jax import files
 from ptrm_jax.errors import JournalError
+from ptrm_jax.reading import file_size
 
 MAGIC = b"\x93PTRMrec"
 _HEADER = struct.Struct("<8sQ32s")
-_SUFFIX = ".journal"
+SUFFIX = ".journal"
+_SAFE = "finished units are kept; make room and rerun the same command"
 
 
 class Contents(NamedTuple):
@@ -50,9 +54,8 @@ def read(folder: str | os.PathLike[str]) -> Contents:
     Raises:
       OSError: a journal cannot be read.
     """
-    directory = epath.Path(folder)
     whole = Contents([], [])
-    for path in sorted(directory.glob(f"*{_SUFFIX}")) if directory.exists() else []:
+    for path in files.listed(folder, suffix=SUFFIX):
         part = read_one(path)
         whole.payloads.extend(part.payloads)
         whole.damaged.extend(part.damaged)
@@ -63,11 +66,13 @@ def read_one(path: str | os.PathLike[str]) -> Contents:
     """All records of one journal.
 
     Raises:
+      InputError: it is neither a folder nor a regular file.
       OSError: it cannot be read.
     """
     journal = epath.Path(path)
     contents = Contents([], [])
     for part in sorted(journal.iterdir()) if journal.is_dir() else [journal]:
+        file_size(part)
         for start, end, payload in _scan(part.read_bytes()):
             if payload is None:
                 contents.damaged.append(f"{os.fspath(part)}, bytes {start} to {end}")
@@ -81,16 +86,17 @@ class Writer:
 
     Raises:
       JournalError: another process is writing it.
-      OSError: it cannot be written.
+      StorageError: it cannot be written; what is in it is kept.
     """
 
     def __init__(self, folder: str | os.PathLike[str], name: str) -> None:
-        path = epath.Path(folder) / f"{name}{_SUFFIX}"
+        path = epath.Path(folder) / f"{name}{SUFFIX}"
         self._path = path
         self._file: BinaryIO | None = None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._is_remote(path):
-            self._file = _open(Path(path))
+        with files.writing(path, _SAFE):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._is_remote(path):
+                self._file = _open(Path(path))
 
     def append(self, payload: bytes, name: str) -> None:
         """Adds a record, and returns once it is on disk.
@@ -99,13 +105,14 @@ class Writer:
           payload: of the record.
           name: of the record's object, where a journal is a folder of objects.
         """
-        if self._file is None:
-            self._path.mkdir(parents=True, exist_ok=True)
-            (self._path / name).write_bytes(frame(payload))
-            return
-        self._file.write(frame(payload))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with files.writing(self._path, _SAFE):
+            if self._file is None:
+                self._path.mkdir(parents=True, exist_ok=True)
+                (self._path / name).write_bytes(frame(payload))
+                return
+            self._file.write(frame(payload))
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     @staticmethod
     def _is_remote(path: epath.Path) -> bool:
@@ -121,11 +128,15 @@ class Writer:
         traceback: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            # What could not be written is written again when the file is closed, and fails again.
+            with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+                self._file.close()
 
 
 def _open(path: Path) -> BinaryIO:
     """The journal, locked, without a truncated last record, positioned at its end."""
+    if path.exists():
+        file_size(path)  # a pipe would block
     file = path.open("a+b")
     try:
         _lock(file, path)
@@ -167,8 +178,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _scan(data: bytes) -> Iterator[tuple[int, int, bytes | None]]:
-    """Valid records, and the spans between them, as (start, end, payload or None)."""
-    position = 0
+    """Valid records, and the spans between them, as (start, end, payload or None).
+
+    Raises:
+      JournalError: it would take more than linear time.
+    """
+    position, vain = 0, 0
     while position < len(data):
         payload = _record_at(data, position)
         if payload is not None:
@@ -177,6 +192,10 @@ def _scan(data: bytes) -> Iterator[tuple[int, int, bytes | None]]:
         else:
             end = position + 1
             while (end := data.find(MAGIC, end)) != -1 and _record_at(data, end) is None:
+                if len(data) - end >= _HEADER.size:
+                    vain += min(_HEADER.unpack_from(data, end)[1], len(data))
+                if vain > 8 * len(data) + 2**26:  # of damage, there are a few headers in vain
+                    raise JournalError("holds headers without records; it is not a journal")
                 end += 1
             end = len(data) if end == -1 else end
             yield position, end, None

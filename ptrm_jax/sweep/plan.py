@@ -16,6 +16,8 @@ from ptrm_jax.config import Stop
 from ptrm_jax.errors import InputError
 from ptrm_jax.sweep.config import Search
 
+_MOST_UNITS = 10**6
+
 
 class Unit(NamedTuple):
     """What to compute, and what is lost if it fails.
@@ -53,8 +55,7 @@ class Unit(NamedTuple):
 
     def digest(self, identity: dict[str, Any]) -> str:
         """Names the unit of a sweep: a digest of everything that decides its result."""
-        text = json.dumps([identity, self.plain()], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digests([self], identity)[0]
 
     def plain(self) -> list[Any]:
         """As JSON. What a unit does without is left out, so that units keep the names they had."""
@@ -74,6 +75,17 @@ class Unit(NamedTuple):
             langevin=more[0] if more else False,
             stop=Stop(*more[1]) if len(more) > 1 else None,
         )
+
+
+def digests(units: Sequence[Unit], identity: dict[str, Any]) -> list[str]:
+    """As `Unit.digest`, of many units: the identity, which they share, is hashed once."""
+    begun = hashlib.sha256(f"[{json.dumps(identity, sort_keys=True)}, ".encode())
+    found = []
+    for unit in units:
+        digest = begun.copy()
+        digest.update(f"{json.dumps(unit.plain(), sort_keys=True)}]".encode())
+        found.append(digest.hexdigest()[:16])
+    return found
 
 
 def plan(
@@ -122,8 +134,12 @@ def plan_runs(
       num_puzzles: B.
       lane_tile: rollouts that pass through the network together.
       unit_steps: approximate rollout-steps of a unit; None for the default.
+
+    Raises:
+      InputError: there are more than a million.
     """
     steps = default_unit_steps(lane_tile) if unit_steps is None else unit_steps
+    _check_number(len(search.sigmas) * len(search.seeds))
     langevin = search.langevin is not None
     runs: list[tuple[float, int, int, int, bool, Stop | None]]
     runs = [(0.0, 0, search.baseline_depth, 1, False, None)]
@@ -132,6 +148,8 @@ def plan_runs(
         for sigma in search.sigmas
         for seed in search.seeds
     ]
+    lanes = [max(8 * lane_tile, steps // depth) for _, _, depth, *_ in runs]
+    _check_number(sum(num_puzzles * run[3] // most for run, most in zip(runs, lanes, strict=True)))
     return [
         plan(
             sigma=sigma,
@@ -139,12 +157,20 @@ def plan_runs(
             depth=depth,
             rollouts=rollouts,
             num_puzzles=num_puzzles,
-            lanes=max(8 * lane_tile, steps // depth),
+            lanes=most,
             langevin=langevin,
             stop=stop,
         )
-        for sigma, seed, depth, rollouts, langevin, stop in runs
+        for (sigma, seed, depth, rollouts, langevin, stop), most in zip(runs, lanes, strict=True)
     ]
+
+
+def _check_number(units: int) -> None:
+    if units > _MOST_UNITS:
+        raise InputError(
+            f"a sweep must have at most {_MOST_UNITS:,} work units; got about {units:,}; pass more "
+            "unit_steps, or fewer rollouts, seeds or puzzles"
+        )
 
 
 def default_unit_steps(lane_tile: int) -> int:

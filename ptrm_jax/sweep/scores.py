@@ -582,5 +582,5 @@ def _strata(result: Result, best: MethodScore) -> tuple[tuple[str, ...], dict[st
 
 def _number_first(kind: str) -> tuple[float, str]:
     """Sorts kinds by their first number, the others by name behind them."""
-    number = re.match("[0-9.]+", kind)
+    number = re.match(r"[0-9]+(\.[0-9]+)?", kind)
     return (float(number[0]) if number else math.inf, kind)

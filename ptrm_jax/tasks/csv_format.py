@@ -5,6 +5,7 @@ B is the number of puzzles, S the number of cells.
 
 import csv
 import dataclasses
+import io
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.files import write_text
+from ptrm_jax.reading import file_size, lines as lines_of
 from ptrm_jax.tasks.task import integers
 
 CSV_COLUMNS = ("source", "question", "answer", "rating")
@@ -50,13 +53,14 @@ class CsvFormat:
             from the first, or an answer is wrong. The message begins ``path:line:``.
           OSError: the file cannot be read.
         """
+        file_size(path)
         lines: list[int] = []  # the last line of each row
         sources: list[str] = []
         inputs: list[np.ndarray] = []
         labels: list[np.ndarray] = []
         ratings: list[float] = []
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(lines_of(file, path), strict=True)
             try:
                 _check_header(next(reader, []))
                 for row in reader:
@@ -114,7 +118,7 @@ class CsvFormat:
         Raises:
           InputError: shapes or lengths disagree, an input is not a puzzle, a label is wrong, or a
             rating is not finite.
-          OSError: the file cannot be written.
+          StorageError: the file cannot be written.
         """
         inputs, labels = integers(inputs, "inputs"), integers(labels, "labels")
         if inputs.ndim != 2 or inputs.shape != labels.shape or not len(inputs):
@@ -144,14 +148,15 @@ class CsvFormat:
         if wrong.size:
             raise InputError(f"row {wrong[0]}: {self.wrong_answer(labels[wrong[0]])}")
 
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(CSV_COLUMNS)
-            for source, puzzle, answer, rating in zip(
-                sources, inputs, labels, ratings.tolist(), strict=True
-            ):
-                number = int(rating) if rating.is_integer() else rating
-                writer.writerow([source, self.decode(puzzle), self.decode(answer), number])
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(CSV_COLUMNS)
+        for source, puzzle, answer, rating in zip(
+            sources, inputs, labels, ratings.tolist(), strict=True
+        ):
+            number = int(rating) if rating.is_integer() else rating
+            writer.writerow([source, self.decode(puzzle), self.decode(answer), number])
+        write_text(path, text.getvalue())
 
     def _parse(self, row: list[str]) -> tuple[str, np.ndarray, np.ndarray, float]:
         if len(row) != len(CSV_COLUMNS):
@@ -184,7 +189,7 @@ def first_question(path: str | os.PathLike[str]) -> str | None:
         return None
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         try:
-            _, (_, question, *_) = islice(csv.reader(file), 2)
+            _, (_, question, *_) = islice(csv.reader(lines_of(file, path)), 2)
         except (csv.Error, ValueError):  # fewer than two rows or fields
             return None
     return question

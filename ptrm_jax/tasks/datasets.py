@@ -5,8 +5,10 @@ import re
 
 from etils import epath
 
+from ptrm_jax import files
 from ptrm_jax.data import Dataset, make_dataset, read_upstream
 from ptrm_jax.errors import DataError
+from ptrm_jax.reading import check_inside, file_size
 from ptrm_jax.tasks.catalog import of_file, of_name
 
 _BUNDLED = epath.Path(__file__).parents[1] / "assets" / "puzzles"
@@ -14,7 +16,7 @@ _BUNDLED = epath.Path(__file__).parents[1] / "assets" / "puzzles"
 
 def bundled_sets() -> tuple[str, ...]:
     """Names of the puzzle sets that come with the package."""
-    return tuple(sorted(p.stem for p in _BUNDLED.glob("*.csv")))
+    return tuple(path.stem for path in files.listed(_BUNDLED, suffix=".csv"))
 
 
 def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Dataset:
@@ -45,6 +47,10 @@ def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Data
                 "CSV or JSON-lines file, or a folder in upstream's layout (<split>/dataset.json, "
                 "all__inputs.npy, ...)"
             )
+        try:
+            file_size(path)
+        except ValueError as error:
+            raise DataError(str(error)) from error
         if (task := of_file(path)) is None:
             raise DataError(
                 f"{name} must be a .csv or .jsonl file, a file of another installed task, or a "
@@ -67,6 +73,10 @@ def _from_hub(name: str) -> epath.Path:
             f"data on the hub must read hf://datasets/owner/name[@revision]/path; got {name!r}"
         )
     repository, revision, path = match.groups()
+    try:
+        check_inside(path)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
     try:
         import huggingface_hub as hub
     except ImportError as error:

@@ -64,7 +64,7 @@ def model_card(
                 f"sweeps must be of checkpoint {manifest['digest'][:8]}; got one of {digest[:8]}; "
                 "run the sweep again"
             )
-    parts = [f"# {name}\n", _facts(manifest, log, command)]
+    parts = [f"# {_escaped(name)}\n", _facts(manifest, log, command)]
     parts += [notes.strip() + "\n"] if notes else []
     parts.append(_HOW_TO_READ)
     parts += [_scores(name, scores) for scores in sweeps]
@@ -76,7 +76,7 @@ def _facts(manifest: checkpoint.Manifest, log: str | os.PathLike[str] | None, co
     cfg, provenance = manifest["config"], manifest["provenance"]
     config, data, platform = provenance["config"], provenance["data"], provenance["platform"]
     parameters = checkpoint.num_parameters(manifest)
-    sources = ", ".join(f"`{source}`" for source in config["data"])
+    sources = ", ".join(markdown.code(source) for source in config["data"])
     decay = config["min_learning_rate_ratio"]
     rate = f"learning rate {config['learning_rate']:g} after {config['warmup_steps']} steps" + (
         "" if decay == 1 else f", cosine to {decay:g} of it"
@@ -92,7 +92,7 @@ def _facts(manifest: checkpoint.Manifest, log: str | os.PathLike[str] | None, co
         ),
         "trained on": (
             f"{data['num_examples']:,} puzzles of {sources} (digest `{data['digest'][:8]}`), "
-            f"symmetries of {config['task']}"
+            f"symmetries of {_escaped(config['task'])}"
             + (f", 0 to {config['extra_clues']} extra clues" if config["extra_clues"] else "")
         ),
         "optimiser": (
@@ -102,16 +102,19 @@ def _facts(manifest: checkpoint.Manifest, log: str | os.PathLike[str] | None, co
         "length": f"{provenance['step']:,} optimiser steps of {config['batch_size']} rows"
         + _hours(log, provenance["step"]),
         "seed": str(config["seed"]),
-        "commit": f"`{provenance['commit'] or 'unknown'}`",
-        "versions": ", ".join(f"{k} {v}" for k, v in provenance["versions"].items()),
+        "commit": markdown.code(provenance["commit"] or "unknown"),
+        "versions": _escaped(", ".join(f"{k} {v}" for k, v in provenance["versions"].items())),
     }
     if start := provenance.get("start"):
-        rows["started from"] = f"`{config['start_from']}`, digest `{start['digest'][:8]}`" + (
-            f", after {start['provenance']['step']:,} steps"
-            if "step" in start["provenance"]
-            else ""
+        rows["started from"] = ", ".join(
+            [
+                markdown.code(config["start_from"]),
+                f"digest {markdown.code(start['digest'][:8])}",
+                *(f"after {s:,} steps" for n, s in start["provenance"].items() if n == "step"),
+            ]
         )
-    rows["hardware"] = f"{platform['devices']} x {platform['device_kind']} ({platform['machine']})"
+    kind = f"{platform['devices']} x {platform['device_kind']} ({platform['machine']})"
+    rows["hardware"] = _escaped(kind)
     text = markdown.table(("", ""), rows.items())
     text += f"\n    {command}\n" if command else ""
     if log is not None:
@@ -119,10 +122,20 @@ def _facts(manifest: checkpoint.Manifest, log: str | os.PathLike[str] | None, co
     return text
 
 
+def _escaped(value: object) -> str:
+    return markdown.escaped(str(value))
+
+
 def _hours(log: str | os.PathLike[str] | None, step: int) -> str:
     if log is None:
         return ""
-    records = [r for r in read_log(Path(log)) if r["kind"] == "train" and r["step"] <= step]
+    found = read_log(log)
+    if found.damaged:
+        raise InputError(
+            f"{os.fspath(log)} is damaged in line {found.damaged[0]}; rerun the command that "
+            "trained, which drops such lines"
+        )
+    records = [r for r in found.records if r["kind"] == "train" and r["step"] <= step]
     if not records:
         return ""
     minutes = max(r["seconds"] for r in records) / 60
@@ -135,7 +148,7 @@ def _scores(name: str, scores: Scores) -> str:
     file = Path(data["name"]).name
     sigmas = " ".join(f"{sigma:g}" for sigma in config.sigmas)
     lines = [
-        f"### {file}\n",
+        f"### {_escaped(file)}\n",
         f"{data['num_puzzles']} of {data['of']} puzzles (digest `{data['digest'][:8]}`), seed "
         + ", ".join(map(str, config.seeds))
         + ":\n",

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ptrm_jax import charts
+from ptrm_jax.files import write_bytes
 from ptrm_jax.training.log import read_log
 
 _EVALUATIONS = {
@@ -21,7 +22,7 @@ def draw_curves(log: Path, picture: Path) -> None:
       log: `log.jsonl` of a run.
       picture: PNG file to write.
     """
-    records = read_log(log)
+    records = read_log(log).records
     training = [r for r in records if r["kind"] == "train"]
     evaluations = [r for r in records if r["kind"] == "eval"]
     figure, axes = charts.new_figure(columns=3, size=(4, 3.6), margin=0)
@@ -57,4 +58,4 @@ def draw_curves(log: Path, picture: Path) -> None:
         ax.set_xlabel("optimiser steps")
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=8)
-    figure.savefig(picture, dpi=120)
+    write_bytes(picture, charts.png(figure, dpi=120))

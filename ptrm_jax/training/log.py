@@ -3,16 +3,19 @@
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import jax
+import msgspec
 import numpy as np
 
 from ptrm_jax.errors import TrainingError
-from ptrm_jax.files import json_text, write_text
+from ptrm_jax.files import signed, unsigned, write_text, writing
+from ptrm_jax.reading import read_bytes
 from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.step import StepMetrics
 
@@ -20,17 +23,84 @@ Record = dict[str, Any]
 """A line of the log; its "kind" is "start", "train" or "eval"."""
 
 
-def read_log(path: Path) -> list[Record]:
-    """The records of a log, without a line that a kill cut off."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
+SAFE = "the last saved state is kept"
+"""Of a run that cannot write; for messages."""
+
+_Interval = tuple[float | None, float | None, float | None, int]
+
+
+class _Start(TypedDict):
+    kind: Literal["start"]
+    step: int
+
+
+class _Train(TypedDict):
+    """What is read of a record of training."""
+
+    kind: Literal["train"]
+    step: int
+    lm_loss: float | None
+    q_loss: float | None
+    cell_accuracy: float | None
+    exact_accuracy: float | None
+    q_accuracy: float | None
+    seconds: float
+
+
+_Eval = TypedDict(
+    "_Eval",
+    {
+        "kind": Literal["eval"],
+        "step": int,
+        "deterministic": _Interval,
+        "mean": _Interval,
+        "best_q": _Interval,
+        "pass": _Interval,
+        "q_auc": float | None,
+        "eval_depth": int,
+        "eval_rollouts": int,
+        "eval_sigma": float,
+    },
+)
+"""What is read of a record of an evaluation."""
+
+_KINDS = {"start": _Start, "train": _Train, "eval": _Eval}
+
+
+class Logged(NamedTuple):
+    """What a log holds.
+
+    Attributes:
+      records: of the intact lines, in order.
+      damaged: numbers of the others, from 1; a kill may have cut off the last.
+    """
+
+    records: list[Record]
+    damaged: list[int]
+
+
+def read_log(path: str | os.PathLike[str]) -> Logged:
+    """The records of a log; none if it does not exist.
+
+    Every line has a digest, except those written by version 0.4.
+
+    Raises:
+      InputError: it is no regular file.
+      OSError: it cannot be read.
+    """
+    found = Logged([], [])
+    if not os.path.exists(path):
+        return found
+    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
+        if not line:
             continue
-    return records
+        try:
+            record = unsigned(msgspec.json.decode(line))
+            msgspec.convert(record, _KINDS[record["kind"]])
+            found.records.append(record)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            found.damaged.append(number)
+    return found
 
 
 class Log:
@@ -40,22 +110,33 @@ class Log:
       path: `log.jsonl` of the run.
       step: optimiser steps done.
       progress: called with every record that is written.
+
+    Attributes:
+      path: of the file.
+      damaged: numbers of its lines that were damaged and are dropped.
     """
 
     def __init__(self, path: Path, step: int, progress: Callable[[Record], None]) -> None:
         self.path, self._progress = path, progress
-        self._kept = [record for record in read_log(path) if record["step"] <= step]
-        write_text(path, "".join(json.dumps(record) + "\n" for record in self._kept))
+        found = read_log(path)
+        self.damaged = found.damaged
+        self._kept = [record for record in found.records if record["step"] <= step]
+        with writing(path, SAFE):
+            write_text(path, "".join(map(_line, self._kept)))
 
     def has(self, kind: str, step: int) -> bool:
         return any(r["kind"] == kind and r["step"] == step for r in self._kept)
 
     def write(self, record: Record) -> None:
-        line = json_text(record)
-        self._kept.append(json.loads(line))
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line = _line(record)
+        self._kept.append(unsigned(json.loads(line)))
+        with writing(self.path, SAFE), self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
         self._progress(self._kept[-1])
+
+
+def _line(record: Record) -> str:
+    return json.dumps(signed(record)) + "\n"
 
 
 class Meter:

@@ -21,14 +21,15 @@ import jax
 import numpy as np
 
 from ptrm_jax import checkpoint, mesh, metrics, sweep
+from ptrm_jax.files import signed, writing
 from ptrm_jax.model import Params
 from ptrm_jax.provenance import environment
 from ptrm_jax.sweep import scores
 from ptrm_jax.training.curves import draw_curves
 from ptrm_jax.training.examples import Stream, augmentation
-from ptrm_jax.training.log import Log, Meter, Record
+from ptrm_jax.training.log import SAFE, Log, Meter, Record
 from ptrm_jax.training.run import TrainingRun
-from ptrm_jax.training.states import States, write_json, writing
+from ptrm_jax.training.states import States, write_json
 from ptrm_jax.training.step import Examples, averaged, make_step
 
 
@@ -49,21 +50,23 @@ def train(
       Whether the run is complete.
 
     Raises:
-      TrainingError: the loss is not finite, the saved state is damaged, or something cannot be
-        written. The last saved state is kept.
-      OSError: something cannot be written. The last saved state is kept.
+      TrainingError: the loss is not finite, or the saved state is damaged. The last saved state is
+        kept.
+      StorageError: something cannot be written. The last saved state is kept.
     """
     config = run.config
-    run.directory.mkdir(parents=True, exist_ok=True)
-    for pattern in (".model.*", "snapshots/.step_*"):  # left by a killed export
-        for leftover in run.directory.glob(pattern):
-            shutil.rmtree(leftover)
-    write_json(run.config_path, run.identity)
+    with writing(run.directory, SAFE):
+        run.directory.mkdir(parents=True, exist_ok=True)
+        for pattern in (".model.*", "snapshots/.step_*"):  # left by a killed export
+            for leftover in run.directory.glob(pattern):
+                shutil.rmtree(leftover)
+        write_json(run.config_path, signed(run.identity))
     with States(run) as states:
         state, position, seconds = states.restore()
         done = int(state.step)
         log = Log(run.directory / "log.jsonl", done, progress)
-        log.write({"kind": "start", "step": done, **environment(run.devices)})
+        dropped = {"dropped_lines": log.damaged} if log.damaged else {}
+        log.write({"kind": "start", "step": done, **dropped, **environment(run.devices)})
         step = make_step(
             run.model, config, augmentation(config), run.examples.ignore_label, run.devices
         )
@@ -98,7 +101,8 @@ def train(
                 return False
             evaluate_when_due()
         export_and_evaluate("model")
-        draw_curves(log.path, run.directory / "curves.png")
+        with writing(run.directory, SAFE):
+            draw_curves(log.path, run.directory / "curves.png")
     return True
 
 
@@ -106,7 +110,7 @@ def export(run: TrainingRun, params: Params, directory: Path, step: int) -> None
     """Writes a checkpoint of these weights that `ptrm_jax.load` reads.
 
     Raises:
-      TrainingError, OSError: it cannot be written.
+      StorageError: it cannot be written.
     """
     provenance = {
         "trained_by": "ptrm_jax",
@@ -115,7 +119,7 @@ def export(run: TrainingRun, params: Params, directory: Path, step: int) -> None
         **environment(run.devices),
         "start": run.start,
     }
-    with writing(directory):
+    with writing(directory, SAFE):
         checkpoint.save(
             directory,
             run.config.model,
@@ -173,4 +177,5 @@ def _evaluate_and_log(run: TrainingRun, params: Params, step: int, log: Log) -> 
     figures = evaluate(run, params)
     seconds = round(time.perf_counter() - start, 1)
     log.write({"kind": "eval", "step": step, **figures, "eval_seconds": seconds})
-    draw_curves(log.path, run.directory / "curves.png")
+    with writing(run.directory, SAFE):
+        draw_curves(log.path, run.directory / "curves.png")

@@ -12,9 +12,10 @@ from ptrm_jax import checkpoint, mesh, metrics
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.data import Dataset
 from ptrm_jax.errors import CheckpointError, TrainingError
-from ptrm_jax.files import is_partial
+from ptrm_jax.files import check_writable, is_partial, json_digest, unsigned
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.provenance import differences
+from ptrm_jax.reading import read_json
 from ptrm_jax.tasks import read_dataset
 from ptrm_jax.training.config import Records, TrainConfig
 from ptrm_jax.training.examples import augmentation, read_examples
@@ -57,6 +58,11 @@ class TrainingRun:
         return json.loads(json.dumps(identity))
 
     @property
+    def decisive(self) -> dict[str, Any]:
+        """The identity without what may change when the run is resumed."""
+        return _decisive(self.identity)
+
+    @property
     def config_path(self) -> Path:
         """Where the identity is stored."""
         return self.directory / "config.json"
@@ -75,6 +81,7 @@ def prepare(
     Raises:
       DataError, CheckpointError, TrainingError, InputError: the data, the initial checkpoint, the
         folder or the settings cannot be used.
+      StorageError: the folder cannot be written.
     """
     directory = Path(directory)
     _check_writable(directory)
@@ -131,14 +138,8 @@ def _load_initial(model: ModelConfig, source: str) -> tuple[Params, dict[str, An
 
 
 def _check_writable(directory: Path) -> None:
-    """Raises TrainingError if a run cannot be stored there; leaves nothing behind."""
-    parent = directory
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise TrainingError(
-            f"{directory} cannot be written: {parent} is not a writable folder; pass another output"
-        )
+    """Raises an error if a run cannot be stored there; leaves nothing behind."""
+    check_writable(directory)
     if not directory.exists() or (directory / "config.json").exists():
         return
     # A run may have been killed while it wrote its first file.
@@ -154,31 +155,44 @@ def _check_same_run(run: TrainingRun) -> None:
     path = run.config_path
     if not path.exists():
         return
+    done = max(saved_steps(run.directory), default=0)
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = unsigned(read_json(path))
     except ValueError as error:
-        raise TrainingError(f"{path} cannot be read: {error}; pass another output") from error
-    if not isinstance(before, dict) or before.keys() != run.identity.keys():
+        if _is_state_of(run, done):
+            before = run.identity  # written anew when the run is resumed
+        else:
+            raise TrainingError(f"{path} cannot be read: {error}; pass another output") from error
+    if before.keys() != run.identity.keys() or not isinstance(before["config"], dict):
         raise TrainingError(_foreign(run.directory))
-    may_change = {f"config.{field.name}" for field in dataclasses.fields(Records)}
-    if run.config.min_learning_rate_ratio == 1.0:
-        may_change.add("config.steps")  # no schedule depends on their number
-    different = [
-        text
-        for text in differences(before, run.identity)
-        if text.split(" ", 1)[0] not in may_change
-    ]
-    if different:
+    if different := differences(_decisive(before), run.decisive):
         raise TrainingError(
             f"{run.directory} holds another run: {'; '.join(different)}; pass another output, or "
             "the settings that it was started with"
         )
-    done = max(saved_steps(run.directory), default=0)
     if run.config.steps < done:
         raise TrainingError(
             f"{run.directory} has done {done} steps, but steps is {run.config.steps}; pass another "
             "output, or more steps"
         )
+
+
+def _decisive(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity without what may change: records, and steps where no schedule needs them."""
+    may_change = {field.name for field in dataclasses.fields(Records)}
+    config = {n: value for n, value in identity["config"].items() if n not in may_change}
+    if config.get("min_learning_rate_ratio") == 1.0:
+        config.pop("steps", None)
+    return {**identity, "config": config}
+
+
+def _is_state_of(run: TrainingRun, step: int) -> bool:
+    """Whether the saved state of a step says that it is of this run."""
+    try:
+        notes = read_json(run.directory / "state" / str(step) / "notes" / "metadata")
+    except (OSError, ValueError):
+        return False
+    return isinstance(notes, dict) and notes.get("run") == json_digest(run.decisive)
 
 
 def saved_steps(directory: Path) -> list[int]:

@@ -1,12 +1,10 @@
 """The saved states of a training run, by Orbax, with SHA-256 digests of state and files."""
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,16 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax.errors import TrainingError
-from ptrm_jax.files import file_digest, write_text
+from ptrm_jax.files import file_digest, json_digest, signed, unsigned, write_text, writing
+from ptrm_jax.reading import read_json
 from ptrm_jax.training.examples import Position
-from ptrm_jax.training.log import not_finite
+from ptrm_jax.training.log import SAFE, not_finite
 from ptrm_jax.training.run import TrainingRun
 from ptrm_jax.training.step import TrainState, init_state, place
 
 _DIGESTS = "digests.json"
-"""In the folder of a saved state: SHA-256 of its files."""
+"""In the folder of a saved state: SHA-256 of its files, and of this file. If it is damaged itself,
+the state is read, and compared with the digest of its arrays that was saved with it."""
 
 
 class States:
@@ -32,14 +32,15 @@ class States:
         import orbax.checkpoint as ocp  # takes 0.8 s to import
 
         self._run, self._ocp = run, ocp
-        self._manager = ocp.CheckpointManager(
-            epath.Path(run.directory.absolute() / "state"),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=run.config.keep,
-                enable_async_checkpointing=False,
-                cleanup_tmp_directories=True,  # left by a killed save
-            ),
-        )
+        with writing(run.directory / "state", SAFE):
+            self._manager = ocp.CheckpointManager(
+                epath.Path(run.directory.absolute() / "state"),
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=run.config.keep,
+                    enable_async_checkpointing=False,
+                    cleanup_tmp_directories=True,  # left by a killed save
+                ),
+            )
 
     def __enter__(self) -> "States":
         return self
@@ -51,8 +52,8 @@ class States:
         """Saves the state, unless it is saved already.
 
         Raises:
-          TrainingError: it is not finite, or it cannot be written.
-          OSError: it cannot be written.
+          TrainingError: it is not finite.
+          StorageError: it cannot be written; the last saved state is kept.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -61,23 +62,28 @@ class States:
         if not all(np.isfinite(leaf).all() for leaf in leaves):
             raise TrainingError(not_finite("the state", step))
         folder = self._run.directory / "state" / str(step)
-        # Orbax reports this too, but in pages of text.
-        if shutil.disk_usage(folder.parent).free < sum(leaf.nbytes for leaf in leaves):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         args = self._ocp.args
-        notes = {"position": list(position), "seconds": seconds, "digest": _digest(state)}
-        with writing(folder):
+        notes = {
+            "position": list(position),
+            "seconds": seconds,
+            "digest": _digest(state),
+            "run": json_digest(self._run.decisive),
+        }
+        with writing(folder, SAFE):
+            # Orbax reports this too, but in pages of text.
+            if shutil.disk_usage(folder.parent).free < sum(leaf.nbytes for leaf in leaves):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._manager.save(
                 step,
                 args=args.Composite(state=args.StandardSave(state), notes=args.JsonSave(notes)),
             )
-        write_json(folder / _DIGESTS, _file_digests(folder))
+            write_json(folder / _DIGESTS, signed({"files": _file_digests(folder)}))
 
     def restore(self) -> tuple[TrainState, Position, float]:
         """The newest state, its position in the data and its training time; or the first state.
 
         Raises:
-          TrainingError: the newest state is damaged.
+          TrainingError: the newest state is damaged, or of another run.
         """
         run, step = self._run, self._manager.latest_step()
         folder = run.directory / "state" / str(step)
@@ -100,6 +106,8 @@ class States:
         except Exception as error:
             raise TrainingError(f"{folder} cannot be read: {_line(error)}; {remedy}") from error
         notes = restored.notes
+        if notes.get("run", own := json_digest(run.decisive)) != own:
+            raise TrainingError(f"{folder} is of another run; pass another output")
         if _digest(restored.state) != notes.get("digest"):
             raise TrainingError(f"{folder} is damaged: its digest does not match; {remedy}")
         return restored.state, Position(*notes["position"]), notes["seconds"]
@@ -122,33 +130,13 @@ def _file_digests(folder: Path) -> dict[str, str]:
 
 
 def _damaged_files(folder: Path) -> list[str]:
-    """Files that differ from their digests; none if the run was killed before it wrote these."""
-    path = folder / _DIGESTS
-    if not path.exists():
-        return []
+    """Files that differ from their digests; none if these are damaged or were not written."""
     try:
-        stated = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return [_DIGESTS]
+        stated = unsigned(read_json(folder / _DIGESTS))["files"]
+    except (OSError, ValueError, KeyError):  # those of version 0.4 have no digest of themselves
+        return []
     found = _file_digests(folder)
     return sorted(n for n in stated.keys() | found.keys() if stated.get(n) != found.get(n))
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns any error of Orbax and its layers into one line.
-
-    Raises:
-      TrainingError: for every error but an OSError, which is passed on.
-    """
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise TrainingError(
-            f"{path} cannot be written: {_line(error)}; the last saved state is kept"
-        ) from error
 
 
 def _line(error: Exception) -> str:

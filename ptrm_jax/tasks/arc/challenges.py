@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.reading import read_bytes
 from ptrm_jax.tasks.arc.grids import MAX_SIZE, NUM_COLORS
 
 SEPARATOR = "|||"
@@ -144,8 +145,8 @@ def read_json(path: epath.Path, kind: type[T]) -> T:
       OSError: it cannot be read.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except ValueError as error:  # msgspec's, or text that is not UTF-8
+        return msgspec.json.decode(read_bytes(path), type=kind)
+    except (ValueError, RecursionError) as error:  # msgspec's, or text that is not UTF-8
         raise InputError(f"{path}: {error}; correct the file") from None
 
 

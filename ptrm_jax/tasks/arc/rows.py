@@ -26,7 +26,7 @@ from etils import epath
 
 from ptrm_jax.data import read_upstream
 from ptrm_jax.errors import DataError, InputError
-from ptrm_jax.files import write_bytes, write_text
+from ptrm_jax.files import check_writable, write_bytes, write_text, writing
 from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.tasks.arc.augment import (
     Augmentation,
@@ -205,7 +205,7 @@ def write_folder(
     Raises:
       InputError: an argument is out of range, `test_subsets` names a subset that `challenges`
         lack, a challenge occurs twice, or `folder` is not empty.
-      OSError: a file cannot be written.
+      StorageError: a file cannot be written.
     """
     _check_arguments(challenges, test_subsets, num_augmentations, seed)
     root = epath.Path(folder)
@@ -213,6 +213,7 @@ def write_folder(
         raise InputError(
             f"{root} must be empty, so that data sets do not mix; remove it or pass another"
         )
+    check_writable(root)
     rng = np.random.RandomState(seed)
     drawn = draw_augmentations(challenges, num_augmentations, rng)
     names = [
@@ -233,12 +234,13 @@ def write_folder(
         train.append((pairs, augmentations, first))
         first += len(augmentations)
 
-    root.mkdir(parents=True, exist_ok=True)
-    write_text(root / "identifiers.json", json.dumps([BLANK_NAME, *names]))
-    write_text(root / "test_puzzles.json", json.dumps(to_solve))
-    _write_split(root / "train", train, first, rng)
-    if test:
-        _write_split(root / "test", test, first, None)
+    with writing(root, "it is not complete; remove it and run the command again"):
+        root.mkdir(parents=True, exist_ok=True)
+        write_text(root / "identifiers.json", json.dumps([BLANK_NAME, *names]))
+        write_text(root / "test_puzzles.json", json.dumps(to_solve))
+        _write_split(root / "train", train, first, rng)
+        if test:
+            _write_split(root / "test", test, first, None)
 
 
 _Group = tuple[Sequence[Pair], Sequence[Augmentation], int]

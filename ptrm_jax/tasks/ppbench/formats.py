@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.reading import file_size, lines, shown
 from ptrm_jax.tasks.ppbench.puzzle import (
     BOTTOM,
     LEFT,
@@ -37,6 +38,7 @@ from ptrm_jax.tasks.ppbench.puzzle import (
 from ptrm_jax.tasks.ppbench.rules import is_solved
 
 _KEY = b"ppbench"
+_LONGEST_URL = 10**5
 _ALIASES = {"akari": "lightup"}
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -145,8 +147,9 @@ def _read_lines(
     path: str | os.PathLike[str], parse: Callable[[bytes], PencilPuzzle | None]
 ) -> list[PencilPuzzle]:
     puzzles = []
+    file_size(path)
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(lines(file, path), 1):
             try:
                 puzzle = parse(line) if line.strip() else None
                 if puzzle is None:
@@ -158,7 +161,7 @@ def _read_lines(
                     )
             except InputError as error:
                 raise InputError(f"{os.fspath(path)}:{number}: {error}") from None
-            except ValueError as error:  # msgspec's, or text that is not UTF-8
+            except (ValueError, RecursionError) as error:  # msgspec's, or text that is not UTF-8
                 raise InputError(
                     f"{os.fspath(path)}:{number}: a line must be a puzzle as JSON in UTF-8: "
                     f"{error}; correct or remove it"
@@ -234,7 +237,7 @@ def _decrypt(text: str) -> list[str]:
         data = base64.b64decode(text, validate=True)
         mixed = bytes(a ^ b for a, b in zip(data, itertools.cycle(_KEY), strict=False))
         return msgspec.json.decode(mixed, type=_Solution).moves_full
-    except ValueError as error:  # base64's and msgspec's
+    except (ValueError, RecursionError) as error:  # base64's and msgspec's
         raise InputError(
             "solution_enc must be base64 of JSON XORed with PPBench's key; decoding failed with "
             f"{str(error)!r}; download the file again"
@@ -285,12 +288,18 @@ def from_url(url: str) -> PencilPuzzle:
     Raises:
       InputError: it is not such a URL, the type is none of the six, or the body does not fit.
     """
-    found = re.fullmatch(r"(?:.*\?)?([a-z]+)/([1-9]\d*)/([1-9]\d*)/(.*?)/?", url.strip())
+    address = url.strip()[:_LONGEST_URL].rpartition("?")[2]
+    found = re.fullmatch(r"([a-z]+)/([1-9]\d*)/([1-9]\d*)/(.*?)/?", address)
     pid = found and _ALIASES.get(found[1], found[1])
     if found is None or pid not in TYPES:
         raise InputError(
             f"a URL must end in ?<type>/<width>/<height>/<body>, the type one of "
-            f"{', '.join(TYPES)}; got {url!r}; leave other puzzles out"
+            f"{', '.join(TYPES)}; got {shown(url)}; leave other puzzles out"
+        )
+    if max(len(found[2]), len(found[3])) > 2:
+        raise InputError(
+            f"{shown(url)}: width and height must be at most 99; got {found[2][:9]} and "
+            f"{found[3][:9]}; pass a smaller puzzle"
         )
     width, height, body = int(found[2]), int(found[3]), found[4]
     try:
@@ -298,7 +307,7 @@ def from_url(url: str) -> PencilPuzzle:
             return _heyawake_from_body(body, height, width)
         return PencilPuzzle(pid, to_rows(_symbols(pid, body, height * width), width))
     except InputError as error:
-        raise InputError(f"{url}: {error}") from None
+        raise InputError(f"{shown(url)}: {error}") from None
 
 
 def _symbols(pid: str, body: str, count: int) -> list[str]:

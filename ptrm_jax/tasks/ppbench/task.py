@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.reading import MEBIBYTE
 from ptrm_jax.tasks.ppbench.formats import (
     from_url,
     paper_filter,
@@ -51,10 +52,10 @@ def _reads(path: str | os.PathLike[str]) -> bool:
 def _read(path: str | os.PathLike[str]) -> Labelled:
     """The puzzles of a file that have an answer and a size that the paper keeps."""
     with open(path, encoding="utf-8") as file:
-        line = file.readline()
+        line = file.readline(MEBIBYTE)
     try:
         encoded = "solution_enc" in json.loads(line)
-    except (ValueError, TypeError):  # the reader reports what is wrong
+    except (ValueError, TypeError, RecursionError):  # the reader reports what is wrong
         encoded = False
     return _labelled((read_full if encoded else read_jsonl)(path), os.fspath(path))
 
