@@ -129,6 +129,8 @@ class Task:
         [..., S] bool. Default: none.
       box: for boards of S cells, rows and columns of a box, drawn with a thicker outline. Default:
         None, no boxes.
+      resize: a board of tokens [S] on a grid of another number of cells; raises InputError if it
+        does not fit. None if boards of different sizes are different puzzles.
       bundled: name of the bundled model for boards of S cells. Default: "", none.
       count_solutions: the number of solutions of a puzzle [S], up to 2; None if not available.
       puzzle_keys: for inputs and labels [B, S], numbers that are equal for puzzles which training
@@ -156,6 +158,7 @@ class Task:
     symbols: Callable[[Any], list[str]] = _symbols
     given: Callable[[Any], np.ndarray] = lambda tokens: np.zeros(np.shape(tokens), bool)
     box: Callable[[int], tuple[int, int] | None] = lambda num_cells: None
+    resize: Callable[[Any, int], np.ndarray] | None = None
     bundled: Callable[[int], str] = lambda num_cells: ""
     count_solutions: Callable[[Any], int] | None = None
     puzzle_keys: Callable[[Any, Any], np.ndarray] = _keys

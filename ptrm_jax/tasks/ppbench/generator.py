@@ -4,7 +4,8 @@ This needs the package python-sat, imported when a function is first called. Sud
 `ptrm_jax.tasks.sudoku`, which has its own solver and generator.
 
 Connectivity is not encoded beforehand: when a model has an area in several parts, a clause that
-excludes this and similar models is added, and the search continues.
+excludes this and similar models is added, and the search continues. `deduce` orders the cells of a
+solution as a solver without search would find them.
 """
 
 import itertools
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -46,6 +48,8 @@ _MAX_REDRAWS = 10_000
 _MAX_SIDE = 6
 
 Cell = tuple[int, int]
+Marks = dict[Cell, dict[str, list[int]]]
+"""By cell and symbol, the literals that are true if the cell has this symbol."""
 
 
 def count_solutions(puzzle: PencilPuzzle, limit: int = 2) -> int:
@@ -120,6 +124,77 @@ def generate(pid: str, size: int, count: int, seed: int) -> list[PencilPuzzle]:
         name = f"{pid}_{size}x{size}_{seed}_{index}"
         puzzles[puzzle.problem, puzzle.walls] = replace(puzzle, name=name, unique=True)
     return list(puzzles.values())
+
+
+class Deduction(NamedTuple):
+    """A solution in the order in which its cells were found.
+
+    Attributes:
+      moves: as `PencilPuzzle.moves`.
+      lookaheads: cells that were found by refuting all their other symbols.
+      guesses: cells that were not found in either way, and were taken from the solution.
+    """
+
+    moves: tuple[tuple[int, str], ...]
+    lookaheads: int
+    guesses: int
+
+
+def deduce(puzzle: PencilPuzzle, rng: np.random.Generator) -> Deduction:
+    """The solution of a puzzle as a trajectory, and how hard it is to find without search.
+
+    Cells that follow from the decided ones by unit propagation come first, in random order. When
+    nothing follows, the next is a random cell all of whose other symbols propagation refutes, a
+    lookahead, or, if there is none, any cell, a guess. Propagation knows the clauses about
+    connectivity that excluding all other solutions took.
+
+    Args:
+      puzzle: solved, with this solution only.
+      rng: of the order.
+
+    Raises:
+      ImportError: python-sat is not installed.
+      InputError: the puzzle has no answer.
+    """
+    if puzzle.answer is None:
+        raise InputError(
+            f"a puzzle must have an answer to be deduced; {puzzle.name or 'this one'} has none; "
+            "leave it out"
+        )
+    formula, marks = _formula(puzzle)
+    answer = [symbol for row in puzzle.answer for symbol in row]
+    right = {cell: marks[divmod(cell, puzzle.width)] for cell in puzzle.open_cells}
+    variables = sorted({abs(lit) for m in right.values() for lits in m.values() for lit in lits})
+    if puzzle.pid != "sudoku":
+        for _ in formula.models(variables):  # adds the clauses about connectivity
+            pass
+    undecided = rng.permutation(puzzle.open_cells).tolist()
+    moves: list[tuple[int, str]] = []
+    # As assumptions, since the solver does not report what follows from its clauses alone.
+    assumed = [lit for clause in formula.clauses if len(clause) == 1 for lit in clause]
+    longer = [clause for clause in formula.clauses if len(clause) > 1]
+    lookaheads = guesses = 0
+    with _pysat().solvers.Glucose4(bootstrap_with=longer) as solver:
+
+        def refuted(cell: int) -> bool:
+            others = (lits for symbol, lits in right[cell].items() if symbol != answer[cell])
+            return not any(solver.propagate(assumed + lits)[0] for lits in others)
+
+        while undecided:
+            _, implied = solver.propagate(assumed)
+            known = {*implied, *assumed}
+            found = [cell for cell in undecided if known.issuperset(right[cell][answer[cell]])]
+            if not found:
+                found = [cell for cell in undecided if refuted(cell)][:1]
+                lookaheads += len(found)
+            if not found:
+                found = undecided[:1]
+                guesses += 1
+            for cell in found:
+                undecided.remove(cell)
+                moves.append((cell, answer[cell]))
+                assumed += right[cell][answer[cell]]
+    return Deduction(tuple(moves), lookaheads, guesses)
 
 
 def _sudokus(size: int, count: int, seed: int) -> list[PencilPuzzle]:
@@ -342,6 +417,7 @@ class _Formula:
             while solver.solve():
                 true = {literal for literal in solver.get_model() if literal > 0}
                 cuts = [clause for condition in self.conditions for clause in condition(true)]
+                self.clauses += cuts  # they hold in all models
                 if not cuts:
                     yield true
                     cuts = [[-lit if lit in true else lit for lit in answer]]
@@ -386,25 +462,8 @@ def solutions(puzzle: PencilPuzzle, rng: np.random.Generator | None = None) -> I
     Raises:
       ImportError: python-sat is not installed.
     """
-    height, width = puzzle.height, puzzle.width
-    clues = {
-        (row, column): clue_code(puzzle.pid, given)
-        for row, line in enumerate(puzzle.problem)
-        for column, given in enumerate(line)
-    }
-    formula = _Formula()
-    if puzzle.pid == "shakashaka":
-        marks = _shakashaka(formula, clues, height, width)
-    else:
-        shaded = {cell: formula.variable() for cell in clues}
-        build = {
-            "lightup": _lightup,
-            "nurikabe": _nurikabe,
-            "heyawake": _heyawake,
-            "tapa": _tapa,
-        }[puzzle.pid]
-        build(formula, shaded, clues, puzzle)
-        marks = {cell: {"#": [lit], "+": [-lit]} for cell, lit in shaded.items()}
+    formula, marks = _formula(puzzle)
+    width = puzzle.width
     answers = [divmod(cell, width) for cell in puzzle.open_cells]
     variables = sorted(
         {abs(lit) for cell in answers for lits in marks[cell].values() for lit in lits}
@@ -413,7 +472,7 @@ def solutions(puzzle: PencilPuzzle, rng: np.random.Generator | None = None) -> I
     if rng is not None:
         wished = [v if rng.random() < 0.5 else -v for v in variables]
     for true in formula.models(variables, wished):
-        rows = [[OPEN] * width for _ in range(height)]
+        rows = [[OPEN] * width for _ in range(puzzle.height)]
         for row, column in answers:
             rows[row][column] = next(
                 symbol
@@ -421,6 +480,43 @@ def solutions(puzzle: PencilPuzzle, rng: np.random.Generator | None = None) -> I
                 if all(_holds(lit, true) for lit in lits)
             )
         yield _rows(rows)
+
+
+def _formula(puzzle: PencilPuzzle) -> tuple[_Formula, Marks]:
+    """The rules and givens of a puzzle, and the literals of each symbol in each cell."""
+    height, width = puzzle.height, puzzle.width
+    clues = {
+        (row, column): clue_code(puzzle.pid, given)
+        for row, line in enumerate(puzzle.problem)
+        for column, given in enumerate(line)
+    }
+    formula = _Formula()
+    if puzzle.pid == "sudoku":
+        return formula, _sudoku(formula, clues, width)
+    if puzzle.pid == "shakashaka":
+        return formula, _shakashaka(formula, clues, height, width)
+    shaded = {cell: formula.variable() for cell in clues}
+    build = {
+        "lightup": _lightup,
+        "nurikabe": _nurikabe,
+        "heyawake": _heyawake,
+        "tapa": _tapa,
+    }[puzzle.pid]
+    build(formula, shaded, clues, puzzle)
+    return formula, {cell: {"#": [lit], "+": [-lit]} for cell, lit in shaded.items()}
+
+
+def _sudoku(formula: _Formula, clues: dict[Cell, int], size: int) -> Marks:
+    digits = range(1, size + 1)
+    marks = {cell: {str(digit): [formula.variable()] for digit in digits} for cell in clues}
+    units = [[divmod(cell, size) for cell in u] for u in sudoku_task.board_for(size**2).units.tolist()]
+    groups = [[lit for (lit,) in symbols.values()] for symbols in marks.values()]
+    groups += [[marks[cell][str(digit)][0] for cell in unit] for unit in units for digit in digits]
+    for group in groups:  # one digit in each cell, one cell for each digit in each unit
+        formula.clauses.append(group)
+        formula.clauses += [[-a, -b] for a, b in itertools.combinations(group, 2)]
+    formula.clauses += [marks[cell][str(clue)] for cell, clue in clues.items() if clue != NO_CLUE]
+    return marks
 
 
 def _lightup(
@@ -524,8 +620,7 @@ def _tapa_signs(clue: int, on_board: tuple[bool, ...]) -> list[tuple[int, ...]]:
 
 def _shakashaka(
     formula: _Formula, clues: dict[Cell, int], height: int, width: int
-) -> dict[Cell, dict[str, list[int]]]:
-    """Literals of each symbol in each cell."""
+) -> Marks:
     quarters = _shakashaka_board(formula, height, width)
     triangles = {}
     for cell, lits in quarters.items():
