@@ -8,9 +8,10 @@ excludes this and similar models is added, and the search continues. `deduce` or
 solution as a solver without search would find them.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
@@ -242,7 +243,10 @@ def _draw_nurikabe(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
         problem[tuple(rng.choice(cells))] = str(len(cells))
     answer = np.where(problem != OPEN, OPEN, np.where(shaded, "#", "+"))
     puzzle = PencilPuzzle("nurikabe", _rows(problem), _rows(answer))
-    return puzzle if count and count_solutions(puzzle) == 1 else None
+    if not count:
+        return None
+    with _Rivals(puzzle) as rivals:
+        return None if rivals.exist() else puzzle
 
 
 def _draw_heyawake(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
@@ -361,31 +365,87 @@ def _thinned(
       answer: replaces the symbol of the answer in its cell; None keeps it.
     """
     assert puzzle.answer is not None
-    if count_solutions(puzzle) != 1:
-        return None
     clued = [cell for cell, given in np.ndenumerate(np.array(puzzle.problem)) if given != OPEN]
-    for index in rng.permutation(len(clued)).tolist():
-        row, column = clued[index]
-        problem, solution = np.array(puzzle.problem, object), np.array(puzzle.answer, object)
-        problem[row, column] = instead
-        if answer is not None:
-            solution[row, column] = answer
-        thinner = replace(puzzle, problem=_rows(problem), answer=_rows(solution))
-        if count_solutions(thinner) == 1:
-            puzzle = thinner
-    return puzzle
+    kept = dict.fromkeys(clued)
+    with _Rivals(puzzle, clued, answer) as rivals:
+        if rivals.exist(kept):
+            return None
+        for index in rng.permutation(len(clued)).tolist():
+            removed = clued[index]
+            del kept[removed]
+            if rivals.exist(kept):
+                kept[removed] = None
+    problem, solution = np.array(puzzle.problem, object), np.array(puzzle.answer, object)
+    for cell in clued:
+        if cell not in kept:
+            problem[cell] = instead
+            solution[cell] = solution[cell] if answer is None else answer
+    return replace(puzzle, problem=_rows(problem), answer=_rows(solution))
+
+
+class _Rivals:
+    """Other solutions of a solved puzzle than its own, with some of its clues; a context manager.
+
+    One solver answers for all sets of clues, so that what it has learnt is kept.
+
+    Args:
+      puzzle: solved, not a sudoku.
+      optional: cells whose clues may be left out: the black cell, the room or the open cell remains.
+      instead: the symbol that the puzzle's own solution then has there, if it is another.
+    """
+
+    def __init__(
+        self,
+        puzzle: PencilPuzzle,
+        optional: Collection[Cell] = (),
+        instead: str | None = None,
+    ) -> None:
+        assert puzzle.answer is not None
+        formula, marks = _formula(puzzle, optional)
+        symbols = {cell: puzzle.answer[cell[0]][cell[1]] for cell in marks}
+        symbols |= dict.fromkeys(optional, instead) if instead is not None else {}
+        formula.clauses.append(
+            [
+                -lit
+                for cell, symbol in symbols.items()
+                if symbol != OPEN
+                for lit in marks[cell][symbol]
+            ]
+        )
+        self._formula = formula
+        self._solver = _pysat().solvers.Glucose4(bootstrap_with=formula.clauses)
+
+    def __enter__(self) -> "_Rivals":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._solver.delete()
+
+    def exist(self, kept: Iterable[Cell] = ()) -> bool:
+        """Whether there is one that fits the clues in `kept` and those that are not optional."""
+        switches = [self._formula.switches[cell] for cell in kept]
+        while self._solver.solve(assumptions=switches):
+            cuts = self._formula.cuts(self._solver.get_model())
+            if not cuts:
+                return True
+            self._solver.append_formula(cuts)
+        return False
 
 
 # Clauses.
 
 
 class _Formula:
-    """Clauses over numbered variables, and conditions that add clauses when a model breaks them."""
+    """Clauses over numbered variables, and conditions that add clauses when a model breaks them.
+
+    A clue whose cell is in `switches` holds only if the variable there is true.
+    """
 
     def __init__(self) -> None:
         self.num_variables = 0
         self.clauses: list[list[int]] = []
         self.conditions: list[Callable[[set[int]], list[list[int]]]] = []
+        self.switches: dict[Cell, int] = {}
 
     def variable(self) -> int:
         self.num_variables += 1
@@ -404,6 +464,20 @@ class _Formula:
             self.num_variables = max(self.num_variables, encoded.nv)
             self.clauses += encoded.clauses
 
+    @contextlib.contextmanager
+    def clue(self, cell: Cell) -> Iterator[None]:
+        """Clauses that are added within belong to the clue in this cell."""
+        first = len(self.clauses)
+        yield
+        if cell in self.switches:
+            switch = self.switches[cell]
+            self.clauses[first:] = [[*clause, -switch] for clause in self.clauses[first:]]
+
+    def cuts(self, model: list[int]) -> list[list[int]]:
+        """Clauses that hold in all models and exclude this one, none if it meets the conditions."""
+        true = {literal for literal in model if literal > 0}
+        return [clause for condition in self.conditions for clause in condition(true)]
+
     def models(self, answer: list[int], wished: list[int] | None = None) -> Iterator[set[int]]:
         """Models that differ in the variables `answer`, each as the set of its true variables.
 
@@ -415,10 +489,11 @@ class _Formula:
             if wished:
                 solver.set_phases(wished)
             while solver.solve():
-                true = {literal for literal in solver.get_model() if literal > 0}
-                cuts = [clause for condition in self.conditions for clause in condition(true)]
-                self.clauses += cuts  # they hold in all models
+                model = solver.get_model()
+                cuts = self.cuts(model)
+                self.clauses += cuts
                 if not cuts:
+                    true = {literal for literal in model if literal > 0}
                     yield true
                     cuts = [[-lit if lit in true else lit for lit in answer]]
                 for clause in cuts:
@@ -482,8 +557,11 @@ def solutions(puzzle: PencilPuzzle, rng: np.random.Generator | None = None) -> I
         yield _rows(rows)
 
 
-def _formula(puzzle: PencilPuzzle) -> tuple[_Formula, Marks]:
-    """The rules and givens of a puzzle, and the literals of each symbol in each cell."""
+def _formula(puzzle: PencilPuzzle, optional: Collection[Cell] = ()) -> tuple[_Formula, Marks]:
+    """The rules and givens of a puzzle, and the literals of each symbol in each cell.
+
+    Clues in `optional` get a variable that switches them on.
+    """
     height, width = puzzle.height, puzzle.width
     clues = {
         (row, column): clue_code(puzzle.pid, given)
@@ -494,8 +572,9 @@ def _formula(puzzle: PencilPuzzle) -> tuple[_Formula, Marks]:
     if puzzle.pid == "sudoku":
         return formula, _sudoku(formula, clues, width)
     if puzzle.pid == "shakashaka":
-        return formula, _shakashaka(formula, clues, height, width)
+        return formula, _shakashaka(formula, clues, height, width, optional)
     shaded = {cell: formula.variable() for cell in clues}
+    formula.switches = {cell: formula.variable() for cell in optional}
     build = {
         "lightup": _lightup,
         "nurikabe": _nurikabe,
@@ -528,7 +607,8 @@ def _lightup(
             formula.clauses.append([-bulbs[cell]])
             if clue != NO_NUMBER:
                 around = _beside(cell, puzzle.height, puzzle.width)
-                formula.exactly(clue, [bulbs[other] for other in around])
+                with formula.clue(cell):
+                    formula.exactly(clue, [bulbs[other] for other in around])
             continue
         seen = _seen_from(cell, black)
         formula.clauses.append([bulbs[cell], *(bulbs[other] for other in seen)])
@@ -579,7 +659,8 @@ def _heyawake(
     for cell, clue in clues.items():
         if clue != NO_CLUE:
             room = zip(*np.nonzero(rooms == rooms[cell]), strict=True)
-            formula.exactly(clue, [shaded[int(row), int(column)] for row, column in room])
+            with formula.clue(cell):
+                formula.exactly(clue, [shaded[int(row), int(column)] for row, column in room])
     literals = np.array(list(shaded.values())).reshape(walls.shape)
     for behind, lines in ((walls & RIGHT, literals), (walls.T & BOTTOM, literals.T)):
         for line_walls, line in zip(behind, lines.tolist(), strict=True):
@@ -597,12 +678,13 @@ def _tapa(
     for (row, column), clue in clues.items():
         if clue == NO_CLUE:
             continue
-        formula.clauses.append([-shaded[row, column]])
         ring = [shaded.get((row + down, column + right)) for down, right in RING]
         on_board = tuple(lit is not None for lit in ring)
         literals = [lit for lit in ring if lit is not None]
-        for signs in _tapa_signs(clue, on_board):
-            formula.clauses.append([s * lit for s, lit in zip(signs, literals, strict=True)])
+        with formula.clue((row, column)):
+            formula.clauses.append([-shaded[row, column]])
+            for signs in _tapa_signs(clue, on_board):
+                formula.clauses.append([s * lit for s, lit in zip(signs, literals, strict=True)])
 
 
 @cache
@@ -619,9 +701,14 @@ def _tapa_signs(clue: int, on_board: tuple[bool, ...]) -> list[tuple[int, ...]]:
 
 
 def _shakashaka(
-    formula: _Formula, clues: dict[Cell, int], height: int, width: int
+    formula: _Formula,
+    clues: dict[Cell, int],
+    height: int,
+    width: int,
+    optional: Collection[Cell] = (),
 ) -> Marks:
     quarters = _shakashaka_board(formula, height, width)
+    formula.switches = {cell: formula.variable() for cell in optional}
     triangles = {}
     for cell, lits in quarters.items():
         top, right, bottom, left = lits
@@ -637,7 +724,8 @@ def _shakashaka(
     for cell, clue in clues.items():
         if clue >= 0:
             around = _beside(cell, height, width)
-            formula.exactly(clue, [triangles[other] for other in around if other in triangles])
+            with formula.clue(cell):
+                formula.exactly(clue, [triangles[other] for other in around if other in triangles])
     symbols = STATES["shakashaka"]
     return {
         cell: {
