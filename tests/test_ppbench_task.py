@@ -93,7 +93,7 @@ def test_a_file_becomes_its_puzzles_of_the_papers_sizes(tmp_path: Path) -> None:
     assert len(data) == 1 and data.strata["type"].tolist() == ["lightup"]
     assert ppbench.satisfies_rules(data.labels, data.puzzles.inputs).all()
     assert TASK.decode(data.labels[0]).split()[:11] == ["#", *["+"] * 10]
-    path.write_text(lightup_line(2, "b"))
+    path.write_text(lightup_line(7, "b"))
     with pytest.raises(DataError, match="must hold a solved puzzle of a size that PTRM keeps"):
         read_dataset(path)
     path.write_text("{\n")
@@ -105,6 +105,6 @@ def test_tokens_that_are_no_puzzle_are_refused() -> None:
     for wrong in (np.zeros(100, int), np.full((1, 100), -1), np.full((1, 100), 796)):
         with pytest.raises(ValueError, match="must be"):
             ppbench.puzzle_keys(wrong, wrong)
-    with pytest.raises(ValueError, match="has 100 cells; got 81"):
-        TASK.augment(81)
-    assert TASK.decode(np.array([-1, 0, 800])) == "? _ ?"
+    with pytest.raises(ValueError, match="has n x n cells, n from 1 to 10; got 80"):
+        TASK.augment(80)
+    assert TASK.decode(np.array([-1, 0, 800, 2])) == "? _ ? 1"

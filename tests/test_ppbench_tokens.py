@@ -80,8 +80,10 @@ def test_puzzles_without_tokens_are_refused(puzzle, says):
     ("call", "says"),
     [
         (lambda x, y: tokens(replace(PUZZLES[0], answer=None)), "has none; leave it out"),
-        (lambda x, y: ppbench.draw(x[:9]), r"tokens must be integer tokens \[100\]"),
-        (lambda x, y: ppbench.draw(x[None]), r"shape \(1, 100\)"),
+        (lambda x, y: ppbench.draw(x[:8]), r"has n x n cells, n from 1 to 10; got 8"),
+        (lambda x, y: ppbench.draw(x[None]), r"integer tokens \[S\].* shape \(1, 100\)"),
+        (lambda x, y: ppbench.draw(x, clues=y[:36]), r"clues must be integer tokens \[100\]"),
+        (lambda x, y: ppbench.encode_answer(PUZZLES[5], 11), "have 1 to 10 rows.*; got side 11"),
         (lambda x, y: ppbench.draw(y, clues=x * 0), "rectangle at the top left"),
     ],
 )
