@@ -319,6 +319,12 @@ def from_url(url: str) -> PencilPuzzle:
     Raises:
       InputError: it is not such a URL, the type is none of the six, or the body does not fit.
     """
+    found = re.fullmatch(r"(?:.*\?)?([a-z]+)/([a-z][^/]*)/[1-9].*", url.strip())
+    if found is not None and _ALIASES.get(found[1], found[1]) in TYPES:
+        raise InputError(
+            f"a URL must be of a puzzle with the usual rules; this one of {found[1]} has the "
+            f"variant {found[2]!r}; leave it out"
+        )
     found = re.fullmatch(r"(?:.*\?)?([a-z]+)/([1-9]\d*)/([1-9]\d*)/(.*?)/?", url.strip())
     pid = found and _ALIASES.get(found[1], found[1])
     if found is None or pid not in TYPES:

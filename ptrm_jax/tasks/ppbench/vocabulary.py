@@ -49,10 +49,13 @@ from ptrm_jax.tasks.ppbench.puzzle import (
     TOP,
     TYPES,
     PencilPuzzle,
+    rooms_to_walls,
     takes_answer,
     tapa_clues,
 )
 from ptrm_jax.tasks.ppbench.rules import NO_CLUE, check, clue_code
+from ptrm_jax.tasks.sudoku import board_for
+from ptrm_jax.tasks.task import Look
 
 SIDE = 10
 """The largest side, and PPBench's: the default of functions that make tokens."""
@@ -390,6 +393,60 @@ def symbols(tokens: Any) -> list[str]:
     return texts
 
 
+_CORNERS = {"5": "upper left", "4": "upper right", "3": "lower right", "2": "lower left"}
+_TRIANGLES = {"5": "◤", "4": "◥", "3": "◢", "2": "◣"}
+_BLACK = "■"
+
+
+def looks(tokens: Any, clues: Any) -> list[Look]:
+    """How each cell of a puzzle or an answer looks on paper: S of them.
+
+    Args:
+      tokens: [S] integer, S = n x n; model outputs may hold any value.
+      clues: [S] integer, the puzzle, whose walls and boxes are drawn.
+
+    Raises:
+      InputError: they are not two vectors of S integers, or `clues` is not a puzzle.
+    """
+    clues, vocabulary = _tokens(clues, "clues", ndim=1)
+    values, _ = _tokens(tokens, "tokens", ndim=1, num_cells=vocabulary.num_cells)
+    types, heights, _ = _boards(clues[None], vocabulary)
+    walls = vocabulary.walls[clues]
+    if TYPES[types[0]] == "sudoku":
+        walls = _box_walls(int(heights[0]), vocabulary.side)
+    known = vocabulary.known(values).tolist()
+    return [
+        _look(vocabulary.symbols[token])._replace(walls=mask)
+        for token, mask in zip(known, walls.tolist(), strict=True)
+    ]
+
+
+def _look(symbol: Symbol) -> Look:
+    if symbol.pid == "":
+        return Look("?")
+    if symbol.pid == "sudoku":
+        return Look("" if symbol.state == OPEN else symbol.state)
+    on_black = symbol.pid in ("lightup", "shakashaka") and symbol.given != OPEN
+    text = "" if symbol.given == OPEN or (on_black and symbol.given in "-5") else symbol.given
+    shape = "dot" if symbol.state == "+" and not text else ""
+    if symbol.pid == "shakashaka":
+        shape = _CORNERS.get(symbol.state, shape)
+    fill = "black" if on_black else ""
+    if symbol.state == "#":
+        shape, fill = ("bulb", "") if symbol.pid == "lightup" else ("", "shaded")
+    return Look(text.replace("-", "?").replace(",", " "), fill, shape)
+
+
+def _box_walls(size: int, side: int) -> np.ndarray:
+    """Masks of the lines around the boxes of a sudoku at the top left of a grid: [S] int."""
+    board = board_for(size**2)
+    place = np.arange(size)
+    boxes = place[:, None] // board.box_rows * size + place // board.box_cols
+    walls = np.zeros((side, side), np.int64)
+    walls[:size, :size] = rooms_to_walls(boxes)
+    return walls.ravel()
+
+
 def is_given(inputs: Any) -> np.ndarray:
     """Cells of a puzzle that are already decided, or take no answer: [..., S] bool.
 
@@ -402,7 +459,7 @@ def is_given(inputs: Any) -> np.ndarray:
 def draw(tokens: Any, *, clues: Any | None = None) -> str:
     """The board as lines of text, without a final newline.
 
-    Cells are drawn as by `symbols`, empty ones as ``.``. Walls between rooms are drawn as ``|`` and
+    Cells are drawn as by `symbols`, empty ones as ``.``, triangles and black cells as such. Walls between rooms are drawn as ``|`` and
     ``-``. Padding outside the board is left out.
 
     Args:
@@ -419,6 +476,11 @@ def draw(tokens: Any, *, clues: Any | None = None) -> str:
         frame, _ = _tokens(clues, "clues", ndim=1, num_cells=vocabulary.num_cells)
         _boards(frame[None], vocabulary)  # refuses other tokens than a puzzle's
     texts = np.array([text or OPEN for text in symbols(values)], dtype=object)
+    for cell, token in enumerate(vocabulary.known(values).tolist()):
+        symbol = vocabulary.symbols[token]
+        if symbol.pid == "shakashaka":  # whose black cell and one of its triangles are both 5
+            texts[cell] = _BLACK if symbol.given == "5" else texts[cell]
+            texts[cell] = _TRIANGLES.get(symbol.state, texts[cell])
     if clues is not None:
         for cell in np.flatnonzero(~_keeps(values, frame, vocabulary)).tolist():
             texts[cell] += "!"
