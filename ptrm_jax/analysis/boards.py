@@ -218,7 +218,9 @@ def _rule(walls: np.ndarray, row: int, columns: np.ndarray, size: int) -> str:
     parts = []
     for column, thick in enumerate(above):
         if columns[column] and column:
-            meets = above[column - 1] or thick or ((walls[row - 1 : row + 1, column] & _LEFT) > 0).any()
+            meets = (
+                above[column - 1] or thick or ((walls[row - 1 : row + 1, column] & _LEFT) > 0).any()
+            )
             across = above[column - 1] and thick
             parts.append("┼" if across else "·" if meets else " ")
         parts.append(("─" if thick else " ") * (size + 1))
@@ -310,7 +312,9 @@ def _draw_looks(ax: "Axes", looks: list[Look], kind: np.ndarray, width: int) -> 
             corner, size = (column - 0.4, row - 0.4), 0.8
             shapes.append(Rectangle(corner, size, size, color=_FILLS[look.fill]))
         if look.shape in _CORNERS:
-            corners = [(column - 0.4 + 0.8 * x, row - 0.4 + 0.8 * y) for x, y in _CORNERS[look.shape]]
+            corners = [
+                (column - 0.4 + 0.8 * x, row - 0.4 + 0.8 * y) for x, y in _CORNERS[look.shape]
+            ]
             shapes.append(Polygon(corners, color="black"))
         elif look.shape == "bulb":
             shapes.append(Circle((column, row), 0.3, facecolor="#ffe680", edgecolor="black"))
@@ -497,7 +501,9 @@ def page(films: Mapping[str, Film], title: str, caption: str) -> str:
                 else [[look.text for look in board] for board in film.looks],
                 "looks": None
                 if film.looks is None
-                else [[f"{look.fill} {look.shape}".strip() for look in board] for board in film.looks],
+                else [
+                    [f"{look.fill} {look.shape}".strip() for look in board] for board in film.looks
+                ],
                 "kind": film.kind.tolist(),
                 "percent": np.rint(100 * film.confidence).astype(int).tolist(),
                 "heading": [heading(film, s + 1) for s in range(len(film.symbols))],

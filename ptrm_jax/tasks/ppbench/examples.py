@@ -55,7 +55,7 @@ class Chunk(NamedTuple):
     guesses: np.ndarray
 
 
-_UNDECIDED = 255
+_UNDECIDED = 255  # of `Chunk.ranks`
 
 
 def make_chunk(pid: str, size: int, count: int, seed: int) -> Chunk:
@@ -142,7 +142,7 @@ def collect(directory: Path, *, num_test: int, seed: int, side: int = SMALL_SIDE
     Args:
       directory: holds `chunks`.
       num_test: puzzles of the test set; fewer if there are not enough.
-      seed: of the choice of states.
+      seed: of the choice of states, and of the order of the test set.
       side: of the grid.
 
     Raises:
@@ -157,15 +157,16 @@ def collect(directory: Path, *, num_test: int, seed: int, side: int = SMALL_SIDE
     test: list[_Solved] = []
     for place, pid in enumerate(TYPES):
         wanted = num_test // len(TYPES) + (place < num_test % len(TYPES))
-        sizes = [size for of, size in found if of == pid]
-        shares = np.array([TEST_SHARES[size] for size in sizes])
-        quotas = np.diff(np.rint(np.cumsum(shares / shares.sum()) * wanted), prepend=0).astype(int)
+        sizes = [size for (of, size), puzzles in found.items() if of == pid and puzzles]
+        shares = np.cumsum([TEST_SHARES[size] for size in sizes])
+        quotas = np.diff(np.rint(shares / shares[-1:] * wanted), prepend=0).astype(int)
         for size, quota in zip(sizes, quotas.tolist(), strict=True):
             puzzles = found[pid, size]
             test += [puzzle for puzzle in puzzles if puzzle.is_test][:quota]
             train[pid] += [puzzle for puzzle in puzzles if not puzzle.is_test]
-    _write_test(directory / "test.jsonl", test)
-    _write_train(directory / "train", train, side, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    _write_test(directory / "test.jsonl", test, rng)
+    _write_train(directory / "train", train, side, rng)
     kinds = {(pid, size): puzzles for (pid, size), puzzles in found.items() if puzzles}
     return Collected(
         {kind: sum(not puzzle.is_test for puzzle in kinds[kind]) for kind in kinds},
@@ -211,26 +212,25 @@ def _read_all(directory: Path) -> dict[tuple[str, int], list[_Solved]]:
     return found
 
 
-def _write_test(path: Path, puzzles: list[_Solved]) -> None:
-    # In turn, so that the first puzzles of the set have all types.
+def _write_test(path: Path, puzzles: list[_Solved], rng: np.random.Generator) -> None:
+    # Types in turn and sizes in random order, so that the first puzzles are like all of them.
+    shuffled = [puzzles[row] for row in rng.permutation(len(puzzles))]
     counts = dict.fromkeys(TYPES, 0)
     places = []
-    for puzzle in puzzles:
+    for puzzle in shuffled:
         places.append((counts[puzzle.pid], TYPES.index(puzzle.pid)))
         counts[puzzle.pid] += 1
-    rows = sorted(range(len(puzzles)), key=places.__getitem__)
-    write_jsonl(
-        path,
-        (
-            dataclasses.replace(
-                decode(puzzles[row].inputs.astype(np.int32), puzzles[row].labels.astype(np.int32)),
-                name=puzzles[row].name,
-                source="ptrm_jax/generate",
-                unique=True,
-            )
-            for row in rows
-        ),
+    rows = sorted(range(len(shuffled)), key=places.__getitem__)
+    solved = (
+        dataclasses.replace(
+            decode(shuffled[row].inputs.astype(np.int32), shuffled[row].labels.astype(np.int32)),
+            name=shuffled[row].name,
+            source="ptrm_jax/generate",
+            unique=True,
+        )
+        for row in rows
     )
+    write_jsonl(path, solved)
 
 
 def _write_train(

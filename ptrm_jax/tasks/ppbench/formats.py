@@ -103,8 +103,8 @@ def write_jsonl(path: str | os.PathLike[str], puzzles: Iterable[PencilPuzzle]) -
     for puzzle in puzzles:
         if puzzle.answer is None:
             raise InputError(
-                f"a puzzle must have an answer to be written; {puzzle.name or 'this one'} has none; "
-                "leave it out"
+                f"a puzzle must have an answer to be written; {puzzle.name or 'this one'} has "
+                "none; leave it out"
             )
         line = {
             "id": puzzle.name,
@@ -423,7 +423,7 @@ def to_url(puzzle: PencilPuzzle) -> str:
 
 
 def _runs_of_empty(symbols: list[str]) -> Iterable[tuple[bool, str, int]]:
-    """Runs of at most 20 empty cells, and the other cells one by one: whether empty, symbol, length."""
+    """Empty cells in runs of at most 20, other cells one by one: is empty, symbol, length."""
     for empty, group in itertools.groupby(symbols, lambda symbol: symbol == OPEN):
         cells = list(group)
         step = 20 if empty else 1

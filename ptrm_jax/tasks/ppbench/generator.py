@@ -390,7 +390,7 @@ class _Rivals:
 
     Args:
       puzzle: solved, not a sudoku.
-      optional: cells whose clues may be left out: the black cell, the room or the open cell remains.
+      optional: cells whose clues may be left out; a black cell, room or open cell remains.
       instead: the symbol that the puzzle's own solution then has there, if it is another.
     """
 
@@ -588,7 +588,9 @@ def _formula(puzzle: PencilPuzzle, optional: Collection[Cell] = ()) -> tuple[_Fo
 def _sudoku(formula: _Formula, clues: dict[Cell, int], size: int) -> Marks:
     digits = range(1, size + 1)
     marks = {cell: {str(digit): [formula.variable()] for digit in digits} for cell in clues}
-    units = [[divmod(cell, size) for cell in u] for u in sudoku_task.board_for(size**2).units.tolist()]
+    units = [
+        [divmod(cell, size) for cell in u] for u in sudoku_task.board_for(size**2).units.tolist()
+    ]
     groups = [[lit for (lit,) in symbols.values()] for symbols in marks.values()]
     groups += [[marks[cell][str(digit)][0] for cell in unit] for unit in units for digit in digits]
     for group in groups:  # one digit in each cell, one cell for each digit in each unit

@@ -79,7 +79,8 @@ def turn(
     """One of the eight images of puzzles or answers: [..., S] int32.
 
     The image of an answer solves the same image of its puzzle. The number of a room of heyawake
-    moves with its cell. Of a 6x6 sudoku, whose boxes are 2x3, only the images `UPRIGHT` are sudokus.
+    moves with its cell. Of a 6x6 sudoku, whose boxes are 2x3, only the images `UPRIGHT` are
+    sudokus.
 
     Args:
       tokens: [..., S] integer, S = n x n, valid tokens.

@@ -20,7 +20,13 @@ from ptrm_jax.tasks.ppbench.formats import (
 )
 from ptrm_jax.tasks.ppbench.generator import generate
 from ptrm_jax.tasks.ppbench.puzzle import TYPES, PencilPuzzle
-from ptrm_jax.tasks.ppbench.symmetry import NUM_IMAGES, UPRIGHT, dihedral_cells, dihedral_tokens, turn
+from ptrm_jax.tasks.ppbench.symmetry import (
+    NUM_IMAGES,
+    UPRIGHT,
+    dihedral_cells,
+    dihedral_tokens,
+    turn,
+)
 from ptrm_jax.tasks.ppbench.vocabulary import (
     PAD,
     SIDE,
@@ -171,9 +177,7 @@ def _generate(
     # In turn, so that a longer run begins with the shorter one.
     order = [(row, place) for row in range(count) for place in range(len(types))][:count]
     inputs, labels = (
-        np.array([parts[place][which][row] for row, place in order], np.int32).reshape(
-            -1, side**2
-        )
+        np.array([parts[place][which][row] for row, place in order], np.int32).reshape(-1, side**2)
         for which in range(2)
     )
     return inputs, labels

@@ -20,9 +20,9 @@ n = 6, 796 and 540 in all:
 - shakashaka, 12: undecided, white, 4 triangles; black, black with 0 to 4.
 
 A heyawake of n x n cells has at most n^2 // 3 + 1 shaded ones. With k of them there are n^2 - k
-others, which are connected and so have n^2 - k - 1 neighbouring pairs or more, out of 2n(n - 1) - 4k
-+ b, where b counts the neighbours that shaded cells lack at the rim. No two shaded cells touch, so
-b is at most 2(n - 1) + 4, and 3k at most n^2 + 3. Only at n = 8 and above is this more than 20. The
+others, which are connected and so have n^2 - k - 1 neighbouring pairs or more, out of
+2n(n - 1) - 4k + b, where b counts the neighbours that shaded cells lack at the rim. No two shaded
+cells touch, so b is at most 2(n - 1) + 4, and 3k at most n^2 + 3. Only at n = 8 and above is this more than 20. The
 larger numbers are omitted to keep the vocabulary small (the largest in PPBench's golden set and
 janko.at's puzzles is 11). Everything else is complete. The paper has 294 tokens (arXiv 2605.19943,
 A.3) and does not list them, so its numbering cannot be reproduced.
@@ -285,9 +285,7 @@ def encode_state(puzzle: PencilPuzzle, decided: dict[int, str], side: int = SIDE
     return grid.reshape(-1)
 
 
-def encode(
-    puzzles: Sequence[PencilPuzzle], side: int = SIDE
-) -> tuple[np.ndarray, np.ndarray]:
+def encode(puzzles: Sequence[PencilPuzzle], side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and labels of solved puzzles: [B, S] int32 each, S = side x side.
 
     Raises:
@@ -345,7 +343,9 @@ def resize(tokens: Any, side: int) -> np.ndarray:
     there = of_side(side)
     grids = array.reshape(*array.shape[:-1], here.side, here.side)
     if not ((0 <= array) & (array < here.size)).all():
-        raise InputError(f"tokens must be 0 to {here.size - 1}; they span {array.min()}..{array.max()}")
+        raise InputError(
+            f"tokens must be 0 to {here.size - 1}; they span {array.min()}..{array.max()}"
+        )
     if (grids[..., side:, :] != PAD).any() or (grids[..., :, side:] != PAD).any():
         used = grids != PAD
         rows, columns = (
@@ -360,8 +360,8 @@ def resize(tokens: Any, side: int) -> np.ndarray:
     if (moved < 0).any():
         symbol = here.symbols[kept[moved < 0][0]]
         raise VocabularyError(
-            f"a cell must have a token on a grid of {side}x{side} cells; given {symbol.given!r} with "
-            f"state {symbol.state!r} ({symbol.pid}) has none; numbers of rooms go up to "
+            f"a cell must have a token on a grid of {side}x{side} cells; given {symbol.given!r} "
+            f"with state {symbol.state!r} ({symbol.pid}) has none; numbers of rooms go up to "
             f"{there.max_room_number} there, islands to {there.num_cells}; leave it out"
         )
     grown = max(side - here.side, 0)
@@ -459,8 +459,8 @@ def is_given(inputs: Any) -> np.ndarray:
 def draw(tokens: Any, *, clues: Any | None = None) -> str:
     """The board as lines of text, without a final newline.
 
-    Cells are drawn as by `symbols`, empty ones as ``.``, triangles and black cells as such. Walls between rooms are drawn as ``|`` and
-    ``-``. Padding outside the board is left out.
+    Cells are drawn as by `symbols`, empty ones as ``.``, triangles and black cells as such. Walls
+    between rooms are drawn as ``|`` and ``-``. Padding outside the board is left out.
 
     Args:
       tokens: [S] integer, S = n x n, a puzzle or an answer; model outputs may hold any value.

@@ -1,7 +1,7 @@
 """Six types of pencil puzzles, 4x4 to 6x6, attention with rotary positions.
 
-    python experiments/pencil_data.py DIR --rounds 40
-    python experiments/train.py pencil6 --data DIR/train
+python experiments/pencil_data.py DIR --rounds 40
+python experiments/train.py pencil6 --data DIR/train
 """
 
 from ptrm_jax.tasks.ppbench import of_side
