@@ -6,8 +6,8 @@
 A round is a chunk of each type and size, from 4x4 to 6x6 cells. Each puzzle has one solution, and
 no clue that can be left out (nurikabe: each island keeps its number); the table counts the cells
 that unit propagation does not find, as a measure of difficulty. Rounds that are there already are
-kept, so the command can be stopped and rerun, and several processes may share the rounds (`--first`,
-`--step`). Writes DIR/test.jsonl and DIR/train.
+kept, so the command can be stopped and rerun, and several processes may share the rounds
+(`--first`, `--step`). Writes DIR/test.jsonl and DIR/train.
 """
 
 import dataclasses

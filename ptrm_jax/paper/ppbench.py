@@ -19,9 +19,9 @@ Adds the paper's Table 1 for each sigma: the aggregate over five types, in which
 the same and shakashaka is left out, and each type, with TRM at the compute of all rollouts beside
 it; other ways to choose or to stop, by type; how far best-Q is from pass@K (paper: less than 1
 point) and what mode gains over TRM (paper: 1.3 points); and what a puzzle cost at an H100's $2.50
-per hour, which means something only there. For each seed a puzzle takes 4,800 rollout-steps, of 34 GFLOP if the
-model has the size and cycles of Sudoku-Extreme's, which the paper does not say: on one H100 at an
-assumed 400 TFLOP/s in bfloat16 (not measured: no accelerator was at hand) 0.4 seconds.
+per hour, which means something only there. For each seed a puzzle takes 4,800 rollout-steps, of 34
+GFLOP if the model has the size and cycles of Sudoku-Extreme's, which the paper does not say: on one
+H100 at an assumed 400 TFLOP/s in bfloat16 (not measured: no accelerator was at hand) 0.4 seconds.
 """
 
 import dataclasses

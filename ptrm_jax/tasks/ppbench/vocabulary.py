@@ -22,10 +22,10 @@ n = 6, 796 and 540 in all:
 A heyawake of n x n cells has at most n^2 // 3 + 1 shaded ones. With k of them there are n^2 - k
 others, which are connected and so have n^2 - k - 1 neighbouring pairs or more, out of
 2n(n - 1) - 4k + b, where b counts the neighbours that shaded cells lack at the rim. No two shaded
-cells touch, so b is at most 2(n - 1) + 4, and 3k at most n^2 + 3. Only at n = 8 and above is this more than 20. The
-larger numbers are omitted to keep the vocabulary small (the largest in PPBench's golden set and
-janko.at's puzzles is 11). Everything else is complete. The paper has 294 tokens (arXiv 2605.19943,
-A.3) and does not list them, so its numbering cannot be reproduced.
+cells touch, so b is at most 2(n - 1) + 4, and 3k at most n^2 + 3. Only at n = 8 and above is this
+more than 20. The larger numbers are omitted to keep the vocabulary small (the largest in PPBench's
+golden set and janko.at's puzzles is 11). Everything else is complete. The paper has 294 tokens
+(arXiv 2605.19943, A.3) and does not list them, so its numbering cannot be reproduced.
 
 Token arrays returned are int32; any integer type is accepted.
 """
