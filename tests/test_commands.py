@@ -334,7 +334,7 @@ def test_pencil_puzzles_of_every_type_are_solved_from_their_urls(
     assert ptrm_command.main(argv) == 0
     shown = capsys.readouterr().out.split("puzzle\n")[1:]
     for part, row in zip(shown, PENCIL.values(), strict=True):
-        assert row in part and "rules broken" in part and "the rules are BROKEN" in part
+        assert row in part and "the rules are BROKEN" in part
 
 
 def test_pencil_puzzles_that_do_not_fit_are_refused(
