@@ -279,7 +279,7 @@ def test_page_holds_every_board_and_needs_nothing_else() -> None:
     assert [board["title"] for board in data["boards"]] == ["TRM", "</script> & co"]
     for board in data["boards"]:
         assert board["symbols"] == shown.symbols and board["width"] == 4
-        assert board["looks"] is None and board["walls"][5:7] == [0, 9]
+        assert board["looks"] is None and board["walls"][5:7] == [0, 8] and board["walls"][10] == 9
         np.testing.assert_array_equal(board["kind"], shown.kind)
         np.testing.assert_allclose(board["percent"], 100 * shown.confidence, atol=0.5)
         assert board["heading"] == ["step 1   Q -1.50   2 wrong", "step 2   Q +2.50   solved"]
