@@ -244,7 +244,8 @@ def _cost(prepared: sweep.Sweep, found: Progressed, dry_run: bool) -> str:
         text += (
             f", {most or 'about '}{console.duration(cost.rollout_steps / rate)} on "
             f"{len(prepared.devices)} x {prepared.devices[0].device_kind} at {rate:,.0f} per "
-            f"second (measured in {took:.0f} s), at most {console.size(cost.output_bytes)} of journal"
+            f"second (measured in {took:.0f} s), at most {console.size(cost.output_bytes)} of "
+            "journal"
         )
     if cost.grid_ratio is not None:
         points = len(prepared.config.grid_rollouts) * len(prepared.config.grid_depths)

@@ -90,9 +90,12 @@ class Solve:
 
     def load(self) -> _Problem:
         task, inputs = puzzle_text.read(self.puzzle)
-        puzzles = make_puzzles(inputs)
         name = self.checkpoint or _bundled_for(task, inputs.shape[1])
-        check_puzzles(ModelConfig.from_dict(read_manifest(name)["config"]), puzzles)
+        config = ModelConfig.from_dict(read_manifest(name)["config"])
+        if task.resize is not None:
+            inputs = np.stack([task.resize(board, config.seq_len) for board in inputs])
+        puzzles = make_puzzles(inputs)
+        check_puzzles(config, puzzles)
         return _Problem(task, puzzles, name, *load(name))
 
     def solve(self, problem: _Problem, puzzles: Puzzles, **settings: Any) -> Solution[np.ndarray]:

@@ -44,7 +44,10 @@ def read(text: str) -> tuple[Task, np.ndarray]:
             raise InputError(f"{path} must hold one puzzle per line; it is empty")
     task = tasks.of_text(lines[0])
     boards = [task.encode(line) for line in lines]
-    if len({len(board) for board in boards}) > 1:
+    largest = max(len(board) for board in boards)
+    if task.resize is not None:
+        boards = [task.resize(board, largest) for board in boards]
+    elif any(len(board) != largest for board in boards):
         raise InputError(f"{path} must hold puzzles of one size; use one file per size")
     return task, np.stack(boards)
 

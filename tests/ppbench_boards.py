@@ -7,7 +7,6 @@ import numpy as np
 from ptrm_jax.tasks import ppbench
 from ptrm_jax.tasks.ppbench import PencilPuzzle
 from ptrm_jax.tasks.ppbench.puzzle import rooms_to_walls
-from ptrm_jax.tasks.ppbench.vocabulary import VOCABULARY
 
 Rows = tuple[tuple[str, ...], ...]
 
@@ -45,17 +44,3 @@ def random_puzzle(pid: str, height: int, width: int, rng: np.random.Generator) -
 def tokens(puzzle: PencilPuzzle) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and labels, [100] int32 each."""
     return ppbench.encode_problem(puzzle), ppbench.encode_answer(puzzle)
-
-
-def decode(inputs: np.ndarray, labels: np.ndarray) -> PencilPuzzle:
-    """The puzzle that tokens stand for."""
-    inside = (inputs != ppbench.PAD).reshape(10, 10)
-    height, width = int(inside[:, 0].sum()), int(inside[0].sum())
-    problem, answer = (
-        [[VOCABULARY[token] for token in row] for row in x.reshape(10, 10)[:height, :width]]
-        for x in (inputs, labels)
-    )
-    pid = problem[0][0].pid
-    givens = tuple(tuple(s.state if pid == "sudoku" else s.given for s in row) for row in problem)
-    walls = tuple(tuple(s.walls for s in row) for row in problem) if pid == "heyawake" else None
-    return PencilPuzzle(pid, givens, tuple(tuple(s.state for s in row) for row in answer), walls)

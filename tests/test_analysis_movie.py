@@ -92,6 +92,33 @@ def test_mazes_and_pads_know_what_is_given() -> None:
     ]
 
 
+def test_boards_look_as_on_paper() -> None:
+    """Walls as lines, triangles and bulbs as shapes, in text, picture and page."""
+    task = tasks.load("ppbench")
+    triangles = ppbench.PencilPuzzle("shakashaka", ("...5", "...."), ("54+.", "23++"))
+    rooms = ((9, 3, 11), (12, 6, 14))
+    heyawake = ppbench.PencilPuzzle("heyawake", ("1..", "..."), ("#++", "+++"), rooms)
+    bulb = ppbench.PencilPuzzle("lightup", (".2",), ("#.",))
+    expected = ["◤ ◥ · ■ \n◣ ◢ · · ", "1#  · │ · \n ·  · │ · ", "*?2 "]
+    for puzzle, text in zip((triangles, heyawake, bulb), expected, strict=True):
+        (inputs,), (label,) = ppbench.encode([puzzle], 6)
+        sure = np.full((1, 36), 1.0 if puzzle.pid != "lightup" else 0.5)
+        film = boards.film(task, inputs, label[None], sure, np.zeros(1), label, ignore_label=0)
+        assert boards.text(film, 1).plain == text
+        page = boards.page({"x": film}, "", "")
+        (values,) = re.findall(r'id="data">(.*?)</script>', page, re.S)
+        (shown,) = json.loads(values)["boards"]
+        assert shown["looks"][0] == [f"{x.fill} {x.shape}".strip() for x in film.looks[0]]
+        assert shown["walls"] == [x.walls for x in film.looks[0]]
+        (ax,) = boards.still({"x": film}, "").axes[:1]
+        drawn = [type(patch).__name__ for patch in ax.patches]
+        assert drawn.count("Polygon") == 4 * (puzzle is triangles)
+        assert (
+            drawn.count("Rectangle") == {"shakashaka": 1, "heyawake": 1, "lightup": 1}[puzzle.pid]
+        )
+        assert drawn.count("Circle") == {"shakashaka": 3, "heyawake": 5, "lightup": 1}[puzzle.pid]
+
+
 def test_ppbench_cells() -> None:
     """Givens of a type that takes no answers there, and of one whose numbers are shaded too."""
     task = tasks.load("ppbench")
@@ -252,7 +279,7 @@ def test_page_holds_every_board_and_needs_nothing_else() -> None:
     assert [board["title"] for board in data["boards"]] == ["TRM", "</script> & co"]
     for board in data["boards"]:
         assert board["symbols"] == shown.symbols and board["width"] == 4
-        assert board["box"] == [2, 2]
+        assert board["looks"] is None and board["walls"][5:7] == [0, 8] and board["walls"][10] == 9
         np.testing.assert_array_equal(board["kind"], shown.kind)
         np.testing.assert_allclose(board["percent"], 100 * shown.confidence, atol=0.5)
         assert board["heading"] == ["step 1   Q -1.50   2 wrong", "step 2   Q +2.50   solved"]

@@ -13,17 +13,19 @@ import types
 from pathlib import Path
 from types import ModuleType
 
+import jax
 import numpy as np
 import pytest
 from conftest import load_experiment
 
 import ptrm_jax.__main__ as ptrm_command
-from ptrm_jax import console, files, load, mesh, puzzle_text, read_dataset, save
+from ptrm_jax import ModelConfig, console, files, load, mesh, puzzle_text, read_dataset, save
 from ptrm_jax.checkpoint import read_manifest
 from ptrm_jax.errors import InputError, PtrmError, StorageError
+from ptrm_jax.model import TRM, init_params
 from ptrm_jax.solver import Solution
 from ptrm_jax.sweep import pictures, report
-from ptrm_jax.tasks import maze, sudoku
+from ptrm_jax.tasks import maze, ppbench, sudoku
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--checkpoint", "sudoku6", "--rollouts", "2", "--depth", "2", "--num-puzzles", "3"]
@@ -435,7 +437,7 @@ def test_run_command_passes_bugs_on() -> None:
         (["solve", "S   G   #"], "no bundled model solves puzzles of 9 cells of task 'maze'"),
         (["solve", "S#  G"], "a maze must be square"),
         (["solve", "S# ## G  "], "a maze must have a path from S to G"),
-        (["solve", "https://puzz.link/p?akari/3/3/i"], "no bundled model solves puzzles of 100"),
+        (["solve", "https://puzz.link/p?akari/3/3/i"], "no bundled model solves puzzles of 36"),
         (["solve", "https://puzz.link/p?chess/3/3/i"], "chess"),
         (["solve", "." * 36, "--checkpoint", "nowhere"], "no checkpoint at 'nowhere'"),
         (["solve", "." * 36, "--rollouts", "0"], "rollouts must be a whole number >= 1"),
@@ -457,6 +459,61 @@ def test_bad_input_is_one_error_and_status_2(
     assert out == ""
     assert message in " ".join(err.split())
     assert "Traceback" not in err
+
+
+PENCIL = {
+    "sudoku/4/4/2m1h2h3g": "2 . . .",
+    "akari/4/4/g1n2h1h": ". 1 . .",
+    "nurikabe/4/4/3o1g3i": "3 . . .",
+    "heyawake/4/4/vuo8300k": "0",
+    "tapa/4/4/j5hadk5g3": "  5   .   . 1,2",
+    "shakashaka/4/4/g.g.j.k.g": ". ■ . ■",
+}
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model for boards of up to 6x6 cells that solves nothing."""
+    config = ModelConfig(
+        **{"seq_len": 36, "vocab_size": ppbench.of_side(6).size, "hidden_size": 8},
+        **{"num_layers": 1, "H_cycles": 1, "L_cycles": 1, "variant": "mlp_t", "mlp_width": 8},
+        **{"mlp_t_width": 8, "prefix_len": 0, "puzzle_emb_ndim": 0, "forward_dtype": "float32"},
+    )
+    folder = tmp_path_factory.mktemp("untrained") / "model"
+    save(folder, config, init_params(TRM(config), jax.random.key(0)))
+    return str(folder)
+
+
+def test_pencil_puzzles_of_every_type_are_solved_from_their_urls(
+    untrained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "puzzles.txt"
+    path.write_text("".join(f"https://puzz.link/p?{url}\n" for url in PENCIL))
+    argv = ["solve", str(path), "--checkpoint", untrained, "--rollouts", "1", "--depth", "1"]
+    assert ptrm_command.main(argv) == 0
+    shown = capsys.readouterr().out.split("puzzle\n")[1:]
+    for part, row in zip(shown, PENCIL.values(), strict=True):
+        assert row in part and "the rules are BROKEN" in part
+
+
+def test_pencil_puzzles_that_do_not_fit_are_refused(
+    untrained: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for url, message in (
+        ("akari/8/8/zzz", "a board must fit 6x6 cells; the largest has 8x8"),
+        ("sudoku/9/9/zzzzz", "a board must fit 6x6 cells; the largest has 9x9"),
+        ("yajilin/6/6/zz", "the type one of sudoku"),
+        ("akari/v:/6/6/zz", "has the variant 'v:'"),
+    ):
+        assert (
+            ptrm_command.main(["solve", f"https://puzz.link/p?{url}", "--checkpoint", untrained])
+            == 2
+        )
+        out, err = capsys.readouterr()
+        assert out == "" and message in " ".join(err.split())
+
+
+SMALL = ["--checkpoint", "sudoku6", "--rollouts", "2", "--depth", "2", "--num-puzzles", "3"]
 
 
 def test_sweep_writes_and_prints(

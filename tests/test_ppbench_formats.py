@@ -1,6 +1,7 @@
 """PPBench's puzzles, URLs and JSON lines."""
 
 import base64
+import dataclasses
 import itertools
 import json
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from ppbench_boards import board, decode, rows, tokens
+from ppbench_boards import board, rows, tokens
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import ppbench
@@ -136,6 +137,7 @@ def test_urls_are_read_as_they_are_written(pid, data):
     puzzle = ppbench.from_url(f"?{pid}/{width}/{len(symbols) // width}/{to_body(pid, symbols)}")
     assert puzzle.pid == pid
     assert list(itertools.chain(*puzzle.problem)) == symbols
+    assert ppbench.from_url(ppbench.to_url(puzzle)) == puzzle
 
 
 @settings(max_examples=30, deadline=None)
@@ -154,9 +156,9 @@ def test_walls_and_numbers_of_rooms_are_read_as_they_are_written(shape, seed):
     for room, number in enumerate(numbers):
         column, row = np.argwhere(rooms.T == room)[0]  # the leftmost, then topmost
         expected[row, column] = number
-    assert ppbench.from_url(url) == PencilPuzzle(
-        "heyawake", tuple(map(tuple, expected)), walls=walls
-    )
+    puzzle = PencilPuzzle("heyawake", tuple(map(tuple, expected)), walls=walls)
+    assert ppbench.from_url(url) == puzzle
+    assert ppbench.from_url(ppbench.to_url(puzzle)) == puzzle
 
 
 @pytest.mark.parametrize(
@@ -195,6 +197,7 @@ def test_walls_of_a_url_by_hand():
         ("https://puzz.link/", "must end in"),
         ("https://puzz.link/p?yajilin/8/8/zz", "one of sudoku"),
         ("https://puzz.link/p?tapa/0/8/zz", "must end in"),
+        ("https://puzz.link/p?tapa/v:/2/2/i", "usual rules; this one of tapa has the variant 'v:'"),
         ("?lightup/2/1/...", "at most 2 cells; it describes 3"),
         ("?lightup/2/1/g!", r"lightup/2/1/g!: .* '!' out of place"),
         ("?nurikabe/2/1/-g", "'-' out of place"),
@@ -338,4 +341,24 @@ def test_real_files_are_read(name):
     for puzzle in puzzles[::7]:
         if max(puzzle.height, puzzle.width) <= 10:
             expected = PencilPuzzle(puzzle.pid, puzzle.problem, puzzle.answer, puzzle.walls)
-            assert decode(*tokens(puzzle)) == expected
+            assert ppbench.decode(*tokens(puzzle)) == expected
+
+
+def test_written_files_are_read(tmp_path):
+    puzzles = [
+        board("lightup", ". 2/- .", "# ./. #"),
+        board("heyawake", "1 . ./. . .", "# + +/+ + +", "0 0 1/0 0 1"),
+        board("sudoku", "1 . . ./. . . 2/. 1 . ./. . . .", "1 2 3 4/3 4 1 2/2 1 4 3/4 3 2 1"),
+        board("shakashaka", ". . . 5/. . . .", "5 4 + ./2 3 + +"),
+    ]
+    named = [dataclasses.replace(p, name=p.pid, source="here", unique=False) for p in puzzles]
+    right = [puzzle for puzzle in named if ppbench.is_solved(puzzle)]
+    assert len(right) >= 3
+    ppbench.write_jsonl(tmp_path / "puzzles.jsonl", right)
+    assert ppbench.read_jsonl(tmp_path / "puzzles.jsonl") == right
+    with pytest.raises(InputError, match="has none; leave it out"):
+        ppbench.write_jsonl(tmp_path / "none.jsonl", [dataclasses.replace(named[0], answer=None)])
+    assert not (tmp_path / "none.jsonl").exists()
+    misplaced = board("heyawake", ". 1/. .", rooms="0 0/0 0")
+    with pytest.raises(InputError, match="leftmost, then topmost"):
+        ppbench.to_url(misplaced)

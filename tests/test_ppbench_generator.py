@@ -84,6 +84,30 @@ def test_no_clue_can_be_taken_away():
             assert ppbench.count_solutions(thinner) == 2
 
 
+@needs_sat
+@pytest.mark.parametrize("pid", TYPES)
+def test_a_solution_is_deduced_cell_by_cell(pid):
+    (puzzle,) = ppbench.generate(pid, 4, 1, seed=4)
+    found = ppbench.deduce(puzzle, np.random.default_rng(0))
+    replace(puzzle, moves=found.moves)  # which checks that they lead to the answer
+    again = ppbench.deduce(puzzle, np.random.default_rng(0))
+    assert again == found and 0 <= found.lookaheads + found.guesses <= len(found.moves)
+    assert ppbench.deduce(puzzle, np.random.default_rng(1)).moves != found.moves
+
+
+@needs_sat
+def test_cells_that_follow_come_before_those_that_need_more():
+    """A bulb beside a 1 that has no other place, then what it lights; a sudoku without clues."""
+    forced = board("lightup", ". 1 -", "# . .")
+    found = ppbench.deduce(forced, np.random.default_rng(0))
+    assert found == (((0, "#"),), 0, 0)
+    free = board("sudoku", ". . . ./" * 3 + ". . . .", "1 2 3 4/3 4 1 2/2 1 4 3/4 3 2 1")
+    found = ppbench.deduce(free, np.random.default_rng(0))
+    assert found.guesses > 1 and len(found.moves) == 16
+    with pytest.raises(InputError, match="has none; leave it out"):
+        ppbench.deduce(replace(free, answer=None), np.random.default_rng(0))
+
+
 def test_sudokus_without_solution_have_none():
     assert ppbench.count_solutions(board("sudoku", "1 1 . ./" + ". . . ./" * 2 + ". . . .")) == 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ppbench_boards import decode, tokens
+from ppbench_boards import tokens
 
 from ptrm_jax.tasks import ppbench
 from ptrm_jax.tasks.ppbench import PencilPuzzle
@@ -133,7 +133,9 @@ def test_golden_puzzles_go_through_tokens_and_back(golden):
     assert len(fitting) > 61
     inputs, labels = (np.stack(x) for x in zip(*map(tokens, fitting), strict=True))
     for puzzle, x, y in zip(fitting, inputs, labels, strict=True):
-        assert decode(x, y) == PencilPuzzle(puzzle.pid, puzzle.problem, puzzle.answer, puzzle.walls)
+        assert ppbench.decode(x, y) == PencilPuzzle(
+            puzzle.pid, puzzle.problem, puzzle.answer, puzzle.walls
+        )
     assert ppbench.satisfies_rules(labels, inputs).all()
     assert not ppbench.satisfies_rules(inputs, inputs).any()
 

@@ -69,6 +69,15 @@ def test_images_have_one_key_and_the_device_draws_them_all(
     assert len(set(ppbench.puzzle_keys(inputs, labels).tolist())) == len(inputs)
 
 
+def test_images_of_a_sudoku_with_oblong_boxes_are_sudokus() -> None:
+    inputs, labels = TASK.generate(6, 1, seed=0, split="train", type="sudoku", side=6)
+    assert inputs.shape == (1, 36)
+    augment = jax.jit(jax.vmap(TASK.augment(36), in_axes=(0, None, None)))
+    images, answers = augment(jax.random.split(jax.random.key(0), 32), inputs[0], labels[0])
+    assert ppbench.satisfies_rules(answers, images).all()
+    assert len({np.asarray(image).tobytes() for image in images}) == 4
+
+
 def test_training_data_by_name() -> None:
     data = read_source("generate:ppbench4:4:type=lightup,seed=1", seed=0)
     assert data.task == "ppbench" and data.vocab_size == ppbench.VOCAB_SIZE and len(data) == 4
@@ -93,7 +102,11 @@ def test_a_file_becomes_its_puzzles_of_the_papers_sizes(tmp_path: Path) -> None:
     assert len(data) == 1 and data.strata["type"].tolist() == ["lightup"]
     assert ppbench.satisfies_rules(data.labels, data.puzzles.inputs).all()
     assert TASK.decode(data.labels[0]).split()[:11] == ["#", *["+"] * 10]
-    path.write_text(lightup_line(2, "b"))
+    path.write_text(lightup_line(6, "b") + lightup_line(4, "c") + lightup_line(7, "d"))
+    small = read_dataset(path)
+    assert small.puzzles.inputs.shape == (2, 36) and small.vocab_size == ppbench.of_side(6).size
+    assert ppbench.satisfies_rules(small.labels, small.puzzles.inputs).all()
+    path.write_text(lightup_line(7, "b"))
     with pytest.raises(DataError, match="must hold a solved puzzle of a size that PTRM keeps"):
         read_dataset(path)
     path.write_text("{\n")
@@ -105,6 +118,6 @@ def test_tokens_that_are_no_puzzle_are_refused() -> None:
     for wrong in (np.zeros(100, int), np.full((1, 100), -1), np.full((1, 100), 796)):
         with pytest.raises(ValueError, match="must be"):
             ppbench.puzzle_keys(wrong, wrong)
-    with pytest.raises(ValueError, match="has 100 cells; got 81"):
-        TASK.augment(81)
-    assert TASK.decode(np.array([-1, 0, 800])) == "? _ ?"
+    with pytest.raises(ValueError, match="has n x n cells, n from 1 to 10; got 80"):
+        TASK.augment(80)
+    assert TASK.decode(np.array([-1, 0, 800, 2])) == "? _ ? 1"

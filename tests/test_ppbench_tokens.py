@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ppbench_boards import board, decode, rows, tokens
+from ppbench_boards import board, rows, tokens
 
 from ptrm_jax.errors import InputError
-from ptrm_jax.tasks import ppbench
+from ptrm_jax.tasks import Look, load, ppbench
 from ptrm_jax.tasks.ppbench import PencilPuzzle, symmetry, vocabulary
 from ptrm_jax.tasks.ppbench.puzzle import BOTTOM, LEFT, RIGHT, TOP, TYPES
 
@@ -40,11 +40,52 @@ def test_the_vocabulary_is_the_documented_list():
     assert sum(masks.values()) == 27  # 9 masks with a corner, 3 states
 
 
+def test_each_side_has_a_vocabulary_of_its_own():
+    counts = Counter(symbol.pid for symbol in ppbench.of_side(6).symbols)
+    assert [counts[pid] for pid in TYPES] == [7, 9, 40, 426, 45, 12]
+    assert ppbench.of_cells(36).size == 540
+    sizes = [ppbench.of_side(side).size for side in range(1, 11)]
+    assert sizes == sorted(set(sizes)) and sizes[-1] == ppbench.VOCAB_SIZE
+    assert [ppbench.of_side(side).max_room_number for side in (3, 5, 7, 8)] == [4, 9, 17, 20]
+
+
+@pytest.mark.parametrize("puzzle", PUZZLES, ids=lambda puzzle: puzzle.pid)
+def test_smaller_grids_hold_the_same_puzzles(puzzle):
+    """In their own tokens: the answer is right, its images too, and nothing is lost."""
+    large = np.stack(tokens(puzzle))
+    small = np.concatenate(ppbench.encode([puzzle], 6))
+    np.testing.assert_array_equal(ppbench.resize(large, 6), small)
+    np.testing.assert_array_equal(ppbench.resize(small, 10), large)
+    assert ppbench.decode(*small) == puzzle
+    assert ppbench.draw(small[1], clues=small[0]) == ppbench.draw(large[1], clues=large[0])
+    right = ppbench.satisfies_rules(large[1], large[0])
+    size = {"height": puzzle.height, "width": puzzle.width}
+    for image in range(8):
+        inputs, labels = ppbench.turn(small, image, **size)
+        assert ppbench.satisfies_rules(labels, inputs) == right
+        np.testing.assert_array_equal(
+            ppbench.resize(np.stack([inputs, labels]), 10), ppbench.turn(large, image, **size)
+        )
+
+
+def test_boards_that_do_not_fit_are_refused():
+    wide = ppbench.encode_problem(PencilPuzzle("tapa", ((".",) * 7,)))
+    with pytest.raises(ppbench.VocabularyError, match="must fit 6x6 cells; the largest has 1x7"):
+        ppbench.resize(np.stack([wide, wide]), 6)
+    large = ppbench.encode_problem(board("nurikabe", "37 ."))
+    with pytest.raises(ppbench.VocabularyError, match=r"given '37' .*islands to 36"):
+        ppbench.resize(large, 6)
+    with pytest.raises(ppbench.VocabularyError, match=r"must fit 6x6 cells; .* has 1x7"):
+        ppbench.encode_problem(PencilPuzzle("tapa", ((".",) * 7,)), 6)
+    with pytest.raises(InputError, match="must be 0 to 795"):
+        ppbench.resize(wide - 1, 6)
+
+
 @pytest.mark.parametrize("puzzle", PUZZLES, ids=lambda puzzle: puzzle.pid)
 def test_puzzles_become_tokens_and_again_puzzles(puzzle):
     inputs, labels = tokens(puzzle)
     assert inputs.shape == labels.shape == (100,) and inputs.dtype == labels.dtype == np.int32
-    assert decode(inputs, labels) == puzzle
+    assert ppbench.decode(inputs, labels) == puzzle
     inside = (inputs != ppbench.PAD).reshape(10, 10)
     assert inside[: puzzle.height, : puzzle.width].all()
     assert inside.sum() == puzzle.height * puzzle.width
@@ -80,8 +121,10 @@ def test_puzzles_without_tokens_are_refused(puzzle, says):
     ("call", "says"),
     [
         (lambda x, y: tokens(replace(PUZZLES[0], answer=None)), "has none; leave it out"),
-        (lambda x, y: ppbench.draw(x[:9]), r"tokens must be integer tokens \[100\]"),
-        (lambda x, y: ppbench.draw(x[None]), r"shape \(1, 100\)"),
+        (lambda x, y: ppbench.draw(x[:8]), r"has n x n cells, n from 1 to 10; got 8"),
+        (lambda x, y: ppbench.draw(x[None]), r"integer tokens \[S\].* shape \(1, 100\)"),
+        (lambda x, y: ppbench.draw(x, clues=y[:36]), r"clues must be integer tokens \[100\]"),
+        (lambda x, y: ppbench.encode_answer(PUZZLES[5], 11), "have 1 to 10 rows.*; got side 11"),
         (lambda x, y: ppbench.draw(y, clues=x * 0), "rectangle at the top left"),
     ],
 )
@@ -112,6 +155,38 @@ def test_walls_are_drawn():
         ["+"] * 4,
     ]
     assert ppbench.draw(inputs).splitlines()[0] == "1 .|.|."
+
+
+def test_triangles_are_told_from_black_cells():
+    inputs, labels = tokens(PUZZLES[8])
+    assert ppbench.draw(inputs) == ". . . ■\n. . . ."
+    assert ppbench.draw(labels, clues=inputs) == "◤ ◥ + ■\n◣ ◢ + +"
+
+
+def looks_of(puzzle: PencilPuzzle) -> list[Look]:
+    """Of the cells of the board, row by row."""
+    inputs, labels = np.concatenate(ppbench.encode([puzzle], 6))
+    looks = load("ppbench").looks(labels, inputs)
+    assert len(looks) == 36 and all(look.text == "?" for look in looks[6 * puzzle.height :])
+    return [looks[6 * r + c] for r in range(puzzle.height) for c in range(puzzle.width)]
+
+
+def test_cells_look_as_on_paper():
+    dot, shaded, black = Look(shape="dot"), Look(fill="shaded"), Look(fill="black")
+    expected = {
+        1: [dot, Look(shape="bulb"), dot, Look(shape="bulb"), Look("2", "black"), dot, dot, black],
+        3: [Look("2"), dot, shaded, Look("1")],
+        6: [shaded] * 3 + [Look("1 ?"), dot, dot] + [shaded] * 3,
+        8: [Look(shape="upper left"), Look(shape="upper right"), dot, black],
+    }
+    for number, looks in expected.items():
+        assert looks_of(PUZZLES[number])[: len(looks)] == looks
+    heyawake = looks_of(PUZZLES[4])
+    assert heyawake[0] == Look("1", "shaded", walls=TOP | LEFT)
+    assert heyawake[2] == Look(shape="dot", walls=TOP | LEFT | RIGHT)
+    boxes = [look.walls for look in looks_of(PUZZLES[0])[:4]]
+    assert boxes == [TOP | LEFT, TOP | RIGHT, TOP | LEFT, TOP | RIGHT]
+    assert looks_of(PUZZLES[0])[0].text == "1"
 
 
 # Symmetries
@@ -167,7 +242,7 @@ def test_turned_answers_stay_right(puzzle):
     images = [ppbench.turn(np.stack([inputs, labels]), image, **size) for image in range(8)]
     for image, (x, y) in enumerate(images):
         assert ppbench.satisfies_rules(y, x)
-        turned = decode(x, y)
+        turned = ppbench.decode(x, y)
         is_upright = image % 2 == image // 4
         expected = (puzzle.height, puzzle.width) if is_upright else (puzzle.width, puzzle.height)
         assert (turned.height, turned.width) == expected
@@ -177,7 +252,9 @@ def test_turned_answers_stay_right(puzzle):
 def test_a_board_turned_by_hand():
     inputs, labels = tokens(board("shakashaka", "5 . .", ". 4 +"))
     size = {"height": 1, "width": 3}
-    turned = [decode(*(ppbench.turn(t, g, **size) for t in (inputs, labels))) for g in range(8)]
+    turned = [
+        ppbench.decode(*(ppbench.turn(t, g, **size) for t in (inputs, labels))) for g in range(8)
+    ]
     # A quarter anticlockwise: the right end moves up, and an upper right corner to the upper left.
     images = [". 4 +", "+/5/.", "+ 2 .", "./3/+", "./2/+", ". 3 +", "+/4/.", "+ 5 ."]
     assert [puzzle.answer for puzzle in turned] == [rows(image) for image in images]

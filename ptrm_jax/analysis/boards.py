@@ -24,7 +24,7 @@ from rich.text import Text
 
 from ptrm_jax import charts, metrics
 from ptrm_jax.model import TRM, Params
-from ptrm_jax.tasks import Task
+from ptrm_jax.tasks import Look, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +34,7 @@ KINDS = ("unused", "given", "open", "right", "wrong")
 """Kinds of cells: not part of the puzzle; a clue that was kept; an answer without a known label; an
 answer that is right; one that is wrong, including clues that were not kept."""
 UNUSED, GIVEN, OPEN, RIGHT, WRONG = range(len(KINDS))
+_ABOVE, _RIGHT, _BELOW, _LEFT = 1, 2, 4, 8  # of `Look.walls`
 DOUBT = 0.9
 """Cells with a lower confidence are marked in text."""
 
@@ -48,6 +49,7 @@ class Film(NamedTuple):
       q_logit: [D] float, logits.
       width: cells in a row of the board.
       box: rows and columns of a box, the board being divided into boxes; None if it is not.
+      looks: D lists of S looks on paper; None if the symbols say it all.
     """
 
     symbols: list[list[str]]
@@ -56,6 +58,7 @@ class Film(NamedTuple):
     q_logit: np.ndarray
     width: int
     box: tuple[int, int] | None = None
+    looks: list[list[Look]] | None = None
 
 
 def film(
@@ -92,6 +95,9 @@ def film(
         [str(token) for token in board.tolist()] if task is None else task.symbols(board)
         for board in answers
     ]
+    looks = None
+    if task is not None and task.looks is not None:
+        looks = [task.looks(board, puzzle) for board in answers]
     cells, width = _frame(used)
     return Film(
         [[board[cell] for cell in cells] for board in symbols],
@@ -100,6 +106,7 @@ def film(
         q_logit,
         width,
         task.box(len(puzzle)) if task is not None and len(cells) == len(puzzle) else None,
+        None if looks is None else [[board[cell] for cell in cells] for board in looks],
     )
 
 
@@ -147,6 +154,20 @@ def heading(film: Film, step: int) -> str:
     )
 
 
+def _walls(film: Film, height: int) -> np.ndarray:
+    """Masks of the thick lines around each cell, as `Look.walls`: [height, width] int."""
+    masks = np.zeros(height * film.width, int)
+    if film.looks is not None:  # the same in all boards
+        masks[: len(film.looks[0])] = [look.walls for look in film.looks[0]]
+    walls = masks.reshape(height, film.width)
+    columns, rows = _box_lines(film, height)
+    for column in columns:
+        walls[:, column] |= _LEFT
+    for row in rows:
+        walls[row] |= _ABOVE
+    return walls
+
+
 def _box_lines(film: Film, height: int) -> tuple[list[int], list[int]]:
     """The columns and the rows that begin a box, without the first of each."""
     if film.box is None:
@@ -163,18 +184,22 @@ def text(film: Film, step: int) -> Text:
 
     An ``x`` follows a wrong cell, a ``?`` one whose confidence is below `DOUBT`.
     """
-    size = max((len(symbol) for board in film.symbols for symbol in board), default=1) or 1
-    columns, rows = _box_lines(film, len(film.kind[0]) // film.width)
-    rule = "".join(("┼" if x in columns else "") + "─" * (size + 1) for x in range(film.width))
+    symbols = film.symbols[step - 1]
+    if film.looks is not None:
+        symbols = [_glyph(look) for look in film.looks[step - 1]]
+    size = max((len(symbol) for symbol in symbols), default=1) or 1
+    walls = _walls(film, -(-len(symbols) // film.width))
+    # A column of the text for each line between columns that is thick somewhere; so for rows.
+    columns, rows = ((walls & _LEFT > 0).any(axis=0), (walls & _ABOVE > 0).any(axis=1))
     found = Text()
     for cell, (symbol, kind, sure) in enumerate(
-        zip(film.symbols[step - 1], film.kind[step - 1], film.confidence[step - 1], strict=True)
+        zip(symbols, film.kind[step - 1], film.confidence[step - 1], strict=True)
     ):
         row, column = divmod(cell, film.width)
         if column == 0 and row:
-            found.append(f"\n{rule}\n" if row in rows else "\n")
-        elif column in columns:
-            found.append("│")
+            found.append(f"\n{_rule(walls, row, columns, size)}\n" if rows[row] else "\n")
+        elif columns[column] and column:
+            found.append("│" if walls[row, column] & _LEFT else " ")
         doubtful = kind not in (UNUSED, GIVEN) and sure < DOUBT
         if kind == WRONG:
             style = f"bold underline {charts.COLOURS[1]}"
@@ -185,6 +210,44 @@ def text(film: Film, step: int) -> Text:
         found.append(("" if kind == UNUSED else symbol or ".").rjust(size), style=style)
         found.append("x" if kind == WRONG else "?" if doubtful else " ")
     return found
+
+
+def _rule(walls: np.ndarray, row: int, columns: np.ndarray, size: int) -> str:
+    """The line of text above a row, with the thick lines there."""
+    above = walls[row] & _ABOVE > 0
+    parts = []
+    for column, thick in enumerate(above):
+        if columns[column] and column:
+            meets = (
+                above[column - 1] or thick or ((walls[row - 1 : row + 1, column] & _LEFT) > 0).any()
+            )
+            across = above[column - 1] and thick
+            parts.append("┼" if across else "·" if meets else " ")
+        parts.append(("─" if thick else " ") * (size + 1))
+    return "".join(parts)
+
+
+_GLYPHS = {
+    "dot": "·",
+    "bulb": "*",
+    "upper left": "◤",
+    "upper right": "◥",
+    "lower right": "◢",
+    "lower left": "◣",
+}
+_CORNERS = {
+    "upper left": ((0, 0), (1, 0), (0, 1)),
+    "upper right": ((0, 0), (1, 0), (1, 1)),
+    "lower right": ((1, 0), (1, 1), (0, 1)),
+    "lower left": ((0, 0), (1, 1), (0, 1)),
+}
+"""Corners (x, y) of the triangles in a cell, from its upper left."""
+
+
+def _glyph(look: Look) -> str:
+    """A cell as a short text: its clue, then what is drawn there."""
+    drawn = {"black": "■", "shaded": "#"}.get(look.fill, "") or _GLYPHS.get(look.shape, "")
+    return look.text.replace(" ", ",") + ("" if look.text and look.fill == "black" else drawn)
 
 
 # --- Pictures ------------------------------------------------------------------------------------
@@ -218,16 +281,66 @@ def draw_board(ax: "Axes", film: Film, step: int) -> None:
     ax.set(xticks=[], yticks=[])
     cells = _lines(film.width, height, range(1, film.width), range(1, height))
     ax.add_collection(LineCollection(cells, colors="white", linewidths=0.8))
-    boxes = _lines(film.width, height, *_box_lines(film, height))
-    ax.add_collection(LineCollection(boxes, colors="black", linewidths=1.6))
-    crosses = [
-        [(x - 0.42, y - 0.42 * way), (x + 0.42, y + 0.42 * way)]
-        for y, x in (divmod(int(cell), film.width) for cell in np.flatnonzero(kind == WRONG))
-        for way in (1, -1)
-    ]
-    ax.add_collection(LineCollection(crosses, colors="black", linewidths=0.9, alpha=0.6))
+    thick = _thick_lines(_walls(film, height))
+    ax.add_collection(LineCollection(thick, colors="black", linewidths=1.6))
     dark = grid @ (0.299, 0.587, 0.114) < 0.6
-    _write_symbols(ax, film.symbols[step - 1], kind, dark, film.width, height)
+    symbols = film.symbols[step - 1]
+    if film.looks is not None:
+        looks = film.looks[step - 1]
+        symbols = [look.text for look in looks]
+        dark[: len(looks)] |= [look.fill != "" for look in looks]
+        _draw_looks(ax, looks, kind, film.width)
+    for cell in np.flatnonzero(kind == WRONG).tolist():
+        y, x = divmod(cell, film.width)
+        colour = "white" if film.looks is not None and film.looks[step - 1][cell].fill else "black"
+        ends = [[(x - 0.42, y - 0.42 * way), (x + 0.42, y + 0.42 * way)] for way in (1, -1)]
+        crosses = LineCollection(ends, colors=colour, linewidths=0.9, alpha=0.6, zorder=2)
+        ax.add_collection(crosses)
+    _write_symbols(ax, symbols, kind, dark, film.width, height)
+
+
+def _draw_looks(ax: "Axes", looks: list[Look], kind: np.ndarray, width: int) -> None:
+    """What is drawn in the cells, inside a margin of the colour of the cell."""
+    from matplotlib.patches import Circle, Patch, Polygon, Rectangle
+
+    for cell, look in enumerate(looks):
+        row, column = divmod(cell, width)
+        if kind[cell] == UNUSED:
+            continue
+        shapes: list[Patch] = []
+        if look.fill:
+            corner, size = (column - 0.4, row - 0.4), 0.8
+            shapes.append(Rectangle(corner, size, size, color=_FILLS[look.fill]))
+        if look.shape in _CORNERS:
+            corners = [
+                (column - 0.4 + 0.8 * x, row - 0.4 + 0.8 * y) for x, y in _CORNERS[look.shape]
+            ]
+            shapes.append(Polygon(corners, color="black"))
+        elif look.shape == "bulb":
+            shapes.append(Circle((column, row), 0.3, facecolor="#ffe680", edgecolor="black"))
+        elif look.shape == "dot":
+            shapes.append(Circle((column, row), 0.07, color="black"))
+        for shape in shapes:
+            ax.add_patch(shape)
+
+
+def _thick_lines(walls: np.ndarray) -> list[Any]:
+    """The thick lines on each side of the cells."""
+    ends = {
+        _ABOVE: ((-0.5, -0.5), (0.5, -0.5)),
+        _RIGHT: ((0.5, -0.5), (0.5, 0.5)),
+        _BELOW: ((-0.5, 0.5), (0.5, 0.5)),
+        _LEFT: ((-0.5, -0.5), (-0.5, 0.5)),
+    }
+    return [
+        [(column + x, row + y) for x, y in line]
+        for (row, column), mask in np.ndenumerate(walls)
+        for side, line in ends.items()
+        if mask & side
+    ]
+
+
+_FILLS = {"black": "black", "shaded": "#333333"}
 
 
 def _lines(width: int, height: int, columns: Iterable[int], rows: Iterable[int]) -> list[Any]:
@@ -382,8 +495,15 @@ def page(films: Mapping[str, Film], title: str, caption: str) -> str:
             {
                 "title": name,
                 "width": film.width,
-                "box": film.box,
-                "symbols": film.symbols,
+                "walls": _walls(film, -(-len(film.kind[0]) // film.width)).ravel().tolist(),
+                "symbols": film.symbols
+                if film.looks is None
+                else [[look.text for look in board] for board in film.looks],
+                "looks": None
+                if film.looks is None
+                else [
+                    [f"{look.fill} {look.shape}".strip() for look in board] for board in film.looks
+                ],
                 "kind": film.kind.tolist(),
                 "percent": np.rint(100 * film.confidence).astype(int).tolist(),
                 "heading": [heading(film, s + 1) for s in range(len(film.symbols))],
@@ -412,8 +532,17 @@ h2 { font-size: 1.1rem; }
 .board { display: grid; gap: 1px; width: min(30rem, 90vw); }
 .cell { aspect-ratio: 1; display: flex; align-items: center; justify-content: center;
   position: relative; font-size: .9rem; overflow: hidden; box-sizing: border-box; }
-.box-left { border-left: 2px solid #000; }
-.box-top { border-top: 2px solid #000; }
+.look { position: absolute; inset: 10%; }
+.look.black { background: #000; }
+.look.shaded { background: #333; }
+.look.bulb { border-radius: 50%; background: #ffe680; border: 1px solid #000; }
+.look.dot { inset: 43%; border-radius: 50%; background: #000; }
+.look.upper, .look.lower { background: #000; }
+.look.upper.left { clip-path: polygon(0 0, 100% 0, 0 100%); }
+.look.upper.right { clip-path: polygon(0 0, 100% 0, 100% 100%); }
+.look.lower.right { clip-path: polygon(100% 0, 100% 100%, 0 100%); }
+.look.lower.left { clip-path: polygon(0 0, 100% 100%, 0 100%); }
+.clue { position: relative; }
 .given { background: @given@; font-weight: bold; }
 .wrong::after { content: ""; position: absolute; inset: 0; background:
   linear-gradient(to top right, transparent 48%, #000 48% 52%, transparent 52%),
@@ -450,18 +579,22 @@ function show() {
     board.line.textContent = board.heading[t];
     board.grid.replaceChildren(...board.kind[t].map((k, i) => {
       const cell = document.createElement("div"), kind = data.kinds[k], sure = board.percent[t][i];
-      const column = i % board.width, row = (i - column) / board.width;
-      const [rows, columns] = board.box ?? [Infinity, Infinity];
-      cell.className = `cell ${kind}${column && column % columns === 0 ? " box-left" : ""}${
-        row && row % rows === 0 ? " box-top" : ""}`;
+      cell.className = `cell ${kind}`;
+      ["Top", "Right", "Bottom", "Left"].forEach((side, bit) => {
+        if (board.walls[i] >> bit & 1) cell.style[`border${side}`] = "2px solid #000";
+      });
       if (kind === "unused") return cell;
-      cell.textContent = board.symbols[t][i];
+      const look = document.createElement("span"), clue = document.createElement("span");
+      look.className = `look ${board.looks ? board.looks[t][i] : ""}`;
+      clue.className = "clue"; clue.textContent = board.symbols[t][i];
+      cell.append(look, clue);
       cell.title = kind === "given" ? kind : `${kind}, ${sure} %`;
       if (kind in colours) {
         const shade = Math.round(8 + 0.92 * sure);
         cell.style.background = `color-mix(in srgb, ${colours[kind]} ${shade}%, white)`;
         cell.style.color = shade > 55 ? "white" : "black";
       }
+      if (/black|shaded/.test(look.className)) cell.style.color = "white";
       return cell;
     }));
   }

@@ -12,4 +12,4 @@ from ptrm_jax.tasks.catalog import (
     register as register,
 )
 from ptrm_jax.tasks.datasets import bundled_sets as bundled_sets, read_dataset as read_dataset
-from ptrm_jax.tasks.task import Labelled as Labelled, Task as Task
+from ptrm_jax.tasks.task import Labelled as Labelled, Look as Look, Task as Task

@@ -30,6 +30,23 @@ class Labelled(NamedTuple):
     strata: Mapping[str, np.ndarray]
 
 
+class Look(NamedTuple):
+    """How a cell of a puzzle looks on paper.
+
+    Attributes:
+      text: clue or digit.
+      fill: "", "black" or "shaded".
+      shape: "", "dot", "bulb", or the black corner of a triangle: "upper left", "upper right",
+        "lower right", "lower left".
+      walls: sum of 1, 2, 4 and 8 for thick lines above, right, below and left.
+    """
+
+    text: str = ""
+    fill: str = ""
+    shape: str = ""
+    walls: int = 0
+
+
 Generate = Callable[..., tuple[np.ndarray, np.ndarray]]
 """``generate(size, count, *, seed, split, **options) -> (inputs, labels)``, [count, S] int32."""
 
@@ -125,10 +142,14 @@ class Task:
         marked. Default: token numbers, in a square if S is a square number, without marks.
       symbols: a board of tokens [S] as short texts, one per cell, "" for an empty one. Default:
         token numbers.
+      looks: for a board of tokens [S] and its puzzle [S], how each cell looks on paper. None if its
+        symbol says it all.
       given: for puzzles [..., S], the cells that are part of the puzzle rather than of the answer:
         [..., S] bool. Default: none.
       box: for boards of S cells, rows and columns of a box, drawn with a thicker outline. Default:
         None, no boxes.
+      resize: a board of tokens [S] on a grid of another number of cells; raises InputError if it
+        does not fit. None if boards of different sizes are different puzzles.
       bundled: name of the bundled model for boards of S cells. Default: "", none.
       count_solutions: the number of solutions of a puzzle [S], up to 2; None if not available.
       puzzle_keys: for inputs and labels [B, S], numbers that are equal for puzzles which training
@@ -154,8 +175,10 @@ class Task:
     decode: Callable[[Any], str] = lambda tokens: " ".join(_symbols(tokens))
     draw: Callable[..., str] = _draw
     symbols: Callable[[Any], list[str]] = _symbols
+    looks: Callable[[Any, Any], list[Look]] | None = None
     given: Callable[[Any], np.ndarray] = lambda tokens: np.zeros(np.shape(tokens), bool)
     box: Callable[[int], tuple[int, int] | None] = lambda num_cells: None
+    resize: Callable[[Any, int], np.ndarray] | None = None
     bundled: Callable[[int], str] = lambda num_cells: ""
     count_solutions: Callable[[Any], int] | None = None
     puzzle_keys: Callable[[Any, Any], np.ndarray] = _keys

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from ptrm_jax.errors import InputError
+from ptrm_jax.files import write_text
 from ptrm_jax.reading import file_size, lines, shown
 from ptrm_jax.tasks.ppbench.puzzle import (
     BOTTOM,
@@ -32,6 +33,7 @@ from ptrm_jax.tasks.ppbench.puzzle import (
     PencilPuzzle,
     Rows,
     rooms_of,
+    tapa_clue,
     to_masks,
     to_rows,
 )
@@ -90,6 +92,38 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[PencilPuzzle]:
       OSError: the file cannot be read.
     """
     return _read_lines(path, _parse_written)
+
+
+def write_jsonl(path: str | os.PathLike[str], puzzles: Iterable[PencilPuzzle]) -> None:
+    """Writes what `read_jsonl` reads, whole or not at all.
+
+    Raises:
+      InputError: a puzzle has no answer, or as `to_url`.
+      OSError: the file cannot be written.
+    """
+    lines = []
+    for puzzle in puzzles:
+        if puzzle.answer is None:
+            raise InputError(
+                f"a puzzle must have an answer to be written; {puzzle.name or 'this one'} has "
+                "none; leave it out"
+            )
+        line = {
+            "id": puzzle.name,
+            "pid": puzzle.pid,
+            "width": puzzle.width,
+            "height": puzzle.height,
+            "puzzlink_url": to_url(puzzle),
+            "problem": [" ".join(row) for row in puzzle.problem],
+            "answer": [" ".join(row) for row in puzzle.answer],
+            "unique": puzzle.unique,
+            "source": puzzle.source,
+        }
+        if puzzle.walls is not None:
+            rooms = rooms_of(np.array(puzzle.walls)).tolist()
+            line["rooms"] = [" ".join(map(str, row)) for row in rooms]
+        lines.append(msgspec.json.encode(line).decode() + "\n")
+    write_text(path, "".join(lines))
 
 
 def read_golden() -> list[PencilPuzzle]:
@@ -289,6 +323,12 @@ def from_url(url: str) -> PencilPuzzle:
       InputError: it is not such a URL, the type is none of the six, or the body does not fit.
     """
     address = url.strip()[:_LONGEST_URL].rpartition("?")[2]
+    found = re.fullmatch(r"([a-z]+)/([a-z][^/]*)/[1-9].*", address)
+    if found is not None and _ALIASES.get(found[1], found[1]) in TYPES:
+        raise InputError(
+            f"a URL must be of a puzzle with the usual rules; this one of {found[1]} has the "
+            f"variant {found[2]!r}; leave it out"
+        )
     found = re.fullmatch(r"([a-z]+)/([1-9]\d*)/([1-9]\d*)/(.*?)/?", address)
     pid = found and _ALIASES.get(found[1], found[1])
     if found is None or pid not in TYPES:
@@ -352,6 +392,7 @@ def _tapa_codes() -> dict[str, str]:
 
 
 _TAPA_CODES = _tapa_codes()
+_TAPA_NAMES = {tapa_clue(runs): code for code, runs in _TAPA_CODES.items()}
 
 _HEX = re.compile(r"[0-9a-f]|-[0-9a-f]{2}|\+[0-9a-f]{3}|[.g-z]")
 _FOUR = re.compile("[0-9a-e]|[.g-z]")
@@ -360,6 +401,53 @@ _CODES = {
     "tapa": re.compile("|".join([*_TAPA_CODES, "[0-8]", "[.g-z]"])),
 }
 """By type, the codes of a body; the letters g to z skip 1 to 20 cells."""
+
+
+def to_url(puzzle: PencilPuzzle) -> str:
+    """The puzz.link URL of a puzzle, which `from_url` reads; its answer is not part of it.
+
+    Raises:
+      InputError: a number of heyawake is not in the leftmost, then topmost cell of its room.
+    """
+    symbols = list(itertools.chain(*puzzle.problem))
+    name = "akari" if puzzle.pid == "lightup" else puzzle.pid
+    start = ""
+    if puzzle.walls is not None:
+        masks = np.array(puzzle.walls)
+        for bits in (masks[:, :-1] & RIGHT > 0, masks[:-1] & BOTTOM > 0):
+            fives = np.pad(bits.ravel(), (0, -bits.size % 5)).reshape(-1, 5)
+            start += "".join(_DIGITS[number] for number in (fives @ [16, 8, 4, 2, 1]).tolist())
+        cells = _number_cells(masks)
+        if any(symbols[cell] != OPEN for cell in {*range(len(symbols))}.difference(cells)):
+            raise InputError(
+                "a URL must have the numbers of heyawake in the leftmost, then topmost cells of "
+                "their rooms; this puzzle has not; turn it"
+            )
+        symbols = [symbols[cell] for cell in cells]
+    body = "".join(
+        _DIGITS[15 + length] if empty else _code(puzzle.pid, symbol)
+        for empty, symbol, length in _runs_of_empty(symbols)
+    )
+    return f"https://puzz.link/p?{name}/{puzzle.width}/{puzzle.height}/{start}{body}"
+
+
+def _runs_of_empty(symbols: list[str]) -> Iterable[tuple[bool, str, int]]:
+    """Empty cells in runs of at most 20, other cells one by one: is empty, symbol, length."""
+    for empty, group in itertools.groupby(symbols, lambda symbol: symbol == OPEN):
+        cells = list(group)
+        step = 20 if empty else 1
+        for start in range(0, len(cells), step):
+            yield empty, cells[start], len(cells[start : start + step])
+
+
+def _code(pid: str, symbol: str) -> str:
+    if symbol == "-" or (pid, symbol) == ("shakashaka", "5"):
+        return "."
+    if pid == "tapa":
+        return _TAPA_NAMES.get(symbol, symbol)
+    number = int(symbol)
+    prefix = "" if number < 16 else "-" if number < 256 else "+"
+    return f"{prefix}{number:x}"
 
 
 def _heyawake_from_body(body: str, height: int, width: int) -> PencilPuzzle:
@@ -387,11 +475,16 @@ def _heyawake_from_body(body: str, height: int, width: int) -> PencilPuzzle:
     masks[:, 0] += LEFT
     masks[-1] += BOTTOM
     masks[0] += TOP
-    # The number of a room stands in its leftmost, then topmost cell: the first, column by column.
-    _, first_cells = np.unique(rooms_of(masks).T, return_index=True)
-    columns, rows = np.divmod(first_cells, height)
-    cells = (rows * width + columns).tolist()
+    cells = _number_cells(masks)
     symbols = [OPEN] * (height * width)
     for cell, number in zip(cells, _symbols("heyawake", body[second:], len(cells)), strict=True):
         symbols[cell] = number
     return PencilPuzzle("heyawake", to_rows(symbols, width), walls=to_masks(masks))
+
+
+def _number_cells(masks: np.ndarray) -> list[int]:
+    """The cell of each room that holds its number: the first, column by column."""
+    height, width = masks.shape
+    _, first_cells = np.unique(rooms_of(masks).T, return_index=True)
+    columns, rows = np.divmod(first_cells, height)
+    return (rows * width + columns).tolist()

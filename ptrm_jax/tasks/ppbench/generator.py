@@ -4,15 +4,18 @@ This needs the package python-sat, imported when a function is first called. Sud
 `ptrm_jax.tasks.sudoku`, which has its own solver and generator.
 
 Connectivity is not encoded beforehand: when a model has an area in several parts, a clause that
-excludes this and similar models is added, and the search continues.
+excludes this and similar models is added, and the search continues. `deduce` orders the cells of a
+solution as a solver without search would find them.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -46,6 +49,8 @@ _MAX_REDRAWS = 10_000
 _MAX_SIDE = 6
 
 Cell = tuple[int, int]
+Marks = dict[Cell, dict[str, list[int]]]
+"""By cell and symbol, the literals that are true if the cell has this symbol."""
 
 
 def count_solutions(puzzle: PencilPuzzle, limit: int = 2) -> int:
@@ -122,6 +127,77 @@ def generate(pid: str, size: int, count: int, seed: int) -> list[PencilPuzzle]:
     return list(puzzles.values())
 
 
+class Deduction(NamedTuple):
+    """A solution in the order in which its cells were found.
+
+    Attributes:
+      moves: as `PencilPuzzle.moves`.
+      lookaheads: cells that were found by refuting all their other symbols.
+      guesses: cells that were not found in either way, and were taken from the solution.
+    """
+
+    moves: tuple[tuple[int, str], ...]
+    lookaheads: int
+    guesses: int
+
+
+def deduce(puzzle: PencilPuzzle, rng: np.random.Generator) -> Deduction:
+    """The solution of a puzzle as a trajectory, and how hard it is to find without search.
+
+    Cells that follow from the decided ones by unit propagation come first, in random order. When
+    nothing follows, the next is a random cell all of whose other symbols propagation refutes, a
+    lookahead, or, if there is none, any cell, a guess. Propagation knows the clauses about
+    connectivity that excluding all other solutions took.
+
+    Args:
+      puzzle: solved, with this solution only.
+      rng: of the order.
+
+    Raises:
+      ImportError: python-sat is not installed.
+      InputError: the puzzle has no answer.
+    """
+    if puzzle.answer is None:
+        raise InputError(
+            f"a puzzle must have an answer to be deduced; {puzzle.name or 'this one'} has none; "
+            "leave it out"
+        )
+    formula, marks = _formula(puzzle)
+    answer = [symbol for row in puzzle.answer for symbol in row]
+    right = {cell: marks[divmod(cell, puzzle.width)] for cell in puzzle.open_cells}
+    variables = sorted({abs(lit) for m in right.values() for lits in m.values() for lit in lits})
+    if puzzle.pid != "sudoku":
+        for _ in formula.models(variables):  # adds the clauses about connectivity
+            pass
+    undecided = rng.permutation(puzzle.open_cells).tolist()
+    moves: list[tuple[int, str]] = []
+    # As assumptions, since the solver does not report what follows from its clauses alone.
+    assumed = [lit for clause in formula.clauses if len(clause) == 1 for lit in clause]
+    longer = [clause for clause in formula.clauses if len(clause) > 1]
+    lookaheads = guesses = 0
+    with _pysat().solvers.Glucose4(bootstrap_with=longer) as solver:
+
+        def refuted(cell: int) -> bool:
+            others = (lits for symbol, lits in right[cell].items() if symbol != answer[cell])
+            return not any(solver.propagate(assumed + lits)[0] for lits in others)
+
+        while undecided:
+            _, implied = solver.propagate(assumed)
+            known = {*implied, *assumed}
+            found = [cell for cell in undecided if known.issuperset(right[cell][answer[cell]])]
+            if not found:
+                found = [cell for cell in undecided if refuted(cell)][:1]
+                lookaheads += len(found)
+            if not found:
+                found = undecided[:1]
+                guesses += 1
+            for cell in found:
+                undecided.remove(cell)
+                moves.append((cell, answer[cell]))
+                assumed += right[cell][answer[cell]]
+    return Deduction(tuple(moves), lookaheads, guesses)
+
+
 def _sudokus(size: int, count: int, seed: int) -> list[PencilPuzzle]:
     inputs, labels = sudoku_task.generate(size, count, seed)
     puzzles = []
@@ -167,7 +243,10 @@ def _draw_nurikabe(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
         problem[tuple(rng.choice(cells))] = str(len(cells))
     answer = np.where(problem != OPEN, OPEN, np.where(shaded, "#", "+"))
     puzzle = PencilPuzzle("nurikabe", _rows(problem), _rows(answer))
-    return puzzle if count and count_solutions(puzzle) == 1 else None
+    if not count:
+        return None
+    with _Rivals(puzzle) as rivals:
+        return None if rivals.exist() else puzzle
 
 
 def _draw_heyawake(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
@@ -286,31 +365,87 @@ def _thinned(
       answer: replaces the symbol of the answer in its cell; None keeps it.
     """
     assert puzzle.answer is not None
-    if count_solutions(puzzle) != 1:
-        return None
     clued = [cell for cell, given in np.ndenumerate(np.array(puzzle.problem)) if given != OPEN]
-    for index in rng.permutation(len(clued)).tolist():
-        row, column = clued[index]
-        problem, solution = np.array(puzzle.problem, object), np.array(puzzle.answer, object)
-        problem[row, column] = instead
-        if answer is not None:
-            solution[row, column] = answer
-        thinner = replace(puzzle, problem=_rows(problem), answer=_rows(solution))
-        if count_solutions(thinner) == 1:
-            puzzle = thinner
-    return puzzle
+    kept = dict.fromkeys(clued)
+    with _Rivals(puzzle, clued, answer) as rivals:
+        if rivals.exist(kept):
+            return None
+        for index in rng.permutation(len(clued)).tolist():
+            removed = clued[index]
+            del kept[removed]
+            if rivals.exist(kept):
+                kept[removed] = None
+    problem, solution = np.array(puzzle.problem, object), np.array(puzzle.answer, object)
+    for cell in clued:
+        if cell not in kept:
+            problem[cell] = instead
+            solution[cell] = solution[cell] if answer is None else answer
+    return replace(puzzle, problem=_rows(problem), answer=_rows(solution))
+
+
+class _Rivals:
+    """Other solutions of a solved puzzle than its own, with some of its clues; a context manager.
+
+    One solver answers for all sets of clues, so that what it has learnt is kept.
+
+    Args:
+      puzzle: solved, not a sudoku.
+      optional: cells whose clues may be left out; a black cell, room or open cell remains.
+      instead: the symbol that the puzzle's own solution then has there, if it is another.
+    """
+
+    def __init__(
+        self,
+        puzzle: PencilPuzzle,
+        optional: Collection[Cell] = (),
+        instead: str | None = None,
+    ) -> None:
+        assert puzzle.answer is not None
+        formula, marks = _formula(puzzle, optional)
+        symbols = {cell: puzzle.answer[cell[0]][cell[1]] for cell in marks}
+        symbols |= dict.fromkeys(optional, instead) if instead is not None else {}
+        formula.clauses.append(
+            [
+                -lit
+                for cell, symbol in symbols.items()
+                if symbol != OPEN
+                for lit in marks[cell][symbol]
+            ]
+        )
+        self._formula = formula
+        self._solver = _pysat().solvers.Glucose4(bootstrap_with=formula.clauses)
+
+    def __enter__(self) -> "_Rivals":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._solver.delete()
+
+    def exist(self, kept: Iterable[Cell] = ()) -> bool:
+        """Whether there is one that fits the clues in `kept` and those that are not optional."""
+        switches = [self._formula.switches[cell] for cell in kept]
+        while self._solver.solve(assumptions=switches):
+            cuts = self._formula.cuts(self._solver.get_model())
+            if not cuts:
+                return True
+            self._solver.append_formula(cuts)
+        return False
 
 
 # Clauses.
 
 
 class _Formula:
-    """Clauses over numbered variables, and conditions that add clauses when a model breaks them."""
+    """Clauses over numbered variables, and conditions that add clauses when a model breaks them.
+
+    A clue whose cell is in `switches` holds only if the variable there is true.
+    """
 
     def __init__(self) -> None:
         self.num_variables = 0
         self.clauses: list[list[int]] = []
         self.conditions: list[Callable[[set[int]], list[list[int]]]] = []
+        self.switches: dict[Cell, int] = {}
 
     def variable(self) -> int:
         self.num_variables += 1
@@ -329,6 +464,20 @@ class _Formula:
             self.num_variables = max(self.num_variables, encoded.nv)
             self.clauses += encoded.clauses
 
+    @contextlib.contextmanager
+    def clue(self, cell: Cell) -> Iterator[None]:
+        """Clauses that are added within belong to the clue in this cell."""
+        first = len(self.clauses)
+        yield
+        if cell in self.switches:
+            switch = self.switches[cell]
+            self.clauses[first:] = [[*clause, -switch] for clause in self.clauses[first:]]
+
+    def cuts(self, model: list[int]) -> list[list[int]]:
+        """Clauses that hold in all models and exclude this one, none if it meets the conditions."""
+        true = {literal for literal in model if literal > 0}
+        return [clause for condition in self.conditions for clause in condition(true)]
+
     def models(self, answer: list[int], wished: list[int] | None = None) -> Iterator[set[int]]:
         """Models that differ in the variables `answer`, each as the set of its true variables.
 
@@ -340,9 +489,11 @@ class _Formula:
             if wished:
                 solver.set_phases(wished)
             while solver.solve():
-                true = {literal for literal in solver.get_model() if literal > 0}
-                cuts = [clause for condition in self.conditions for clause in condition(true)]
+                model = solver.get_model()
+                cuts = self.cuts(model)
+                self.clauses += cuts
                 if not cuts:
+                    true = {literal for literal in model if literal > 0}
                     yield true
                     cuts = [[-lit if lit in true else lit for lit in answer]]
                 for clause in cuts:
@@ -386,25 +537,8 @@ def solutions(puzzle: PencilPuzzle, rng: np.random.Generator | None = None) -> I
     Raises:
       ImportError: python-sat is not installed.
     """
-    height, width = puzzle.height, puzzle.width
-    clues = {
-        (row, column): clue_code(puzzle.pid, given)
-        for row, line in enumerate(puzzle.problem)
-        for column, given in enumerate(line)
-    }
-    formula = _Formula()
-    if puzzle.pid == "shakashaka":
-        marks = _shakashaka(formula, clues, height, width)
-    else:
-        shaded = {cell: formula.variable() for cell in clues}
-        build = {
-            "lightup": _lightup,
-            "nurikabe": _nurikabe,
-            "heyawake": _heyawake,
-            "tapa": _tapa,
-        }[puzzle.pid]
-        build(formula, shaded, clues, puzzle)
-        marks = {cell: {"#": [lit], "+": [-lit]} for cell, lit in shaded.items()}
+    formula, marks = _formula(puzzle)
+    width = puzzle.width
     answers = [divmod(cell, width) for cell in puzzle.open_cells]
     variables = sorted(
         {abs(lit) for cell in answers for lits in marks[cell].values() for lit in lits}
@@ -413,7 +547,7 @@ def solutions(puzzle: PencilPuzzle, rng: np.random.Generator | None = None) -> I
     if rng is not None:
         wished = [v if rng.random() < 0.5 else -v for v in variables]
     for true in formula.models(variables, wished):
-        rows = [[OPEN] * width for _ in range(height)]
+        rows = [[OPEN] * width for _ in range(puzzle.height)]
         for row, column in answers:
             rows[row][column] = next(
                 symbol
@@ -421,6 +555,49 @@ def solutions(puzzle: PencilPuzzle, rng: np.random.Generator | None = None) -> I
                 if all(_holds(lit, true) for lit in lits)
             )
         yield _rows(rows)
+
+
+def _formula(puzzle: PencilPuzzle, optional: Collection[Cell] = ()) -> tuple[_Formula, Marks]:
+    """The rules and givens of a puzzle, and the literals of each symbol in each cell.
+
+    Clues in `optional` get a variable that switches them on.
+    """
+    height, width = puzzle.height, puzzle.width
+    clues = {
+        (row, column): clue_code(puzzle.pid, given)
+        for row, line in enumerate(puzzle.problem)
+        for column, given in enumerate(line)
+    }
+    formula = _Formula()
+    if puzzle.pid == "sudoku":
+        return formula, _sudoku(formula, clues, width)
+    if puzzle.pid == "shakashaka":
+        return formula, _shakashaka(formula, clues, height, width, optional)
+    shaded = {cell: formula.variable() for cell in clues}
+    formula.switches = {cell: formula.variable() for cell in optional}
+    build = {
+        "lightup": _lightup,
+        "nurikabe": _nurikabe,
+        "heyawake": _heyawake,
+        "tapa": _tapa,
+    }[puzzle.pid]
+    build(formula, shaded, clues, puzzle)
+    return formula, {cell: {"#": [lit], "+": [-lit]} for cell, lit in shaded.items()}
+
+
+def _sudoku(formula: _Formula, clues: dict[Cell, int], size: int) -> Marks:
+    digits = range(1, size + 1)
+    marks = {cell: {str(digit): [formula.variable()] for digit in digits} for cell in clues}
+    units = [
+        [divmod(cell, size) for cell in u] for u in sudoku_task.board_for(size**2).units.tolist()
+    ]
+    groups = [[lit for (lit,) in symbols.values()] for symbols in marks.values()]
+    groups += [[marks[cell][str(digit)][0] for cell in unit] for unit in units for digit in digits]
+    for group in groups:  # one digit in each cell, one cell for each digit in each unit
+        formula.clauses.append(group)
+        formula.clauses += [[-a, -b] for a, b in itertools.combinations(group, 2)]
+    formula.clauses += [marks[cell][str(clue)] for cell, clue in clues.items() if clue != NO_CLUE]
+    return marks
 
 
 def _lightup(
@@ -432,7 +609,8 @@ def _lightup(
             formula.clauses.append([-bulbs[cell]])
             if clue != NO_NUMBER:
                 around = _beside(cell, puzzle.height, puzzle.width)
-                formula.exactly(clue, [bulbs[other] for other in around])
+                with formula.clue(cell):
+                    formula.exactly(clue, [bulbs[other] for other in around])
             continue
         seen = _seen_from(cell, black)
         formula.clauses.append([bulbs[cell], *(bulbs[other] for other in seen)])
@@ -483,7 +661,8 @@ def _heyawake(
     for cell, clue in clues.items():
         if clue != NO_CLUE:
             room = zip(*np.nonzero(rooms == rooms[cell]), strict=True)
-            formula.exactly(clue, [shaded[int(row), int(column)] for row, column in room])
+            with formula.clue(cell):
+                formula.exactly(clue, [shaded[int(row), int(column)] for row, column in room])
     literals = np.array(list(shaded.values())).reshape(walls.shape)
     for behind, lines in ((walls & RIGHT, literals), (walls.T & BOTTOM, literals.T)):
         for line_walls, line in zip(behind, lines.tolist(), strict=True):
@@ -501,12 +680,13 @@ def _tapa(
     for (row, column), clue in clues.items():
         if clue == NO_CLUE:
             continue
-        formula.clauses.append([-shaded[row, column]])
         ring = [shaded.get((row + down, column + right)) for down, right in RING]
         on_board = tuple(lit is not None for lit in ring)
         literals = [lit for lit in ring if lit is not None]
-        for signs in _tapa_signs(clue, on_board):
-            formula.clauses.append([s * lit for s, lit in zip(signs, literals, strict=True)])
+        with formula.clue((row, column)):
+            formula.clauses.append([-shaded[row, column]])
+            for signs in _tapa_signs(clue, on_board):
+                formula.clauses.append([s * lit for s, lit in zip(signs, literals, strict=True)])
 
 
 @cache
@@ -523,10 +703,14 @@ def _tapa_signs(clue: int, on_board: tuple[bool, ...]) -> list[tuple[int, ...]]:
 
 
 def _shakashaka(
-    formula: _Formula, clues: dict[Cell, int], height: int, width: int
-) -> dict[Cell, dict[str, list[int]]]:
-    """Literals of each symbol in each cell."""
+    formula: _Formula,
+    clues: dict[Cell, int],
+    height: int,
+    width: int,
+    optional: Collection[Cell] = (),
+) -> Marks:
     quarters = _shakashaka_board(formula, height, width)
+    formula.switches = {cell: formula.variable() for cell in optional}
     triangles = {}
     for cell, lits in quarters.items():
         top, right, bottom, left = lits
@@ -542,7 +726,8 @@ def _shakashaka(
     for cell, clue in clues.items():
         if clue >= 0:
             around = _beside(cell, height, width)
-            formula.exactly(clue, [triangles[other] for other in around if other in triangles])
+            with formula.clue(cell):
+                formula.exactly(clue, [triangles[other] for other in around if other in triangles])
     symbols = STATES["shakashaka"]
     return {
         cell: {

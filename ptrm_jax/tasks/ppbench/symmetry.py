@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from ptrm_jax.tasks.ppbench.puzzle import BOTTOM, LEFT, RIGHT, TOP
-from ptrm_jax.tasks.ppbench.vocabulary import NUM_CELLS, SIDE, VOCABULARY, Symbol
+from ptrm_jax.tasks.ppbench.vocabulary import SIDE, Symbol, of_cells, of_side
 
 NUM_IMAGES = 8
+UPRIGHT = (0, 2, 5, 7)
+"""The images that keep rows rows: the board, half a turn, two reflections."""
 
 # The image of a wall and of the black corner of a triangle under a quarter turn anticlockwise, and
 # under a transposition.
@@ -19,21 +21,21 @@ _TRANSPOSE_TRIANGLE = {"5": "5", "4": "2", "3": "3", "2": "4"}
 
 
 @cache
-def dihedral_cells(height: int, width: int) -> np.ndarray:
-    """The source of each cell of the padded grid, for each image: [8, 100] int64.
+def dihedral_cells(height: int, width: int, side: int = SIDE) -> np.ndarray:
+    """The source of each cell of the padded grid, for each image: [8, side x side] int64.
 
     ``tokens[..., dihedral_cells(height, width)[g]]`` moves the cells of image g; image 0 is the
     grid itself. The board is transposed if g >= 4, then turned by g % 4 quarters anticlockwise. An
     image is placed at the top left again, so it may be `width` cells high, and padding stays
     padding. Move cells and rename tokens (`dihedral_tokens`) together, as `turn` does.
     """
-    grid = np.arange(NUM_CELLS).reshape(SIDE, SIDE)
+    grid = np.arange(side**2).reshape(side, side)
     board = grid[:height, :width]
     images = []
     for start in (board, board.T):
         for turns in range(4):
             image = np.rot90(start, turns)
-            target = np.full((SIDE, SIDE), -1)
+            target = np.full((side, side), -1)
             target[: image.shape[0], : image.shape[1]] = image
             target[target < 0] = np.setdiff1d(grid, board)
             images.append(target.ravel())
@@ -43,9 +45,9 @@ def dihedral_cells(height: int, width: int) -> np.ndarray:
 
 
 @cache
-def dihedral_tokens() -> np.ndarray:
-    """The image of each token, with walls and triangles turned: [8, VOCAB_SIZE] int32."""
-    token_of = {symbol: token for token, symbol in enumerate(VOCABULARY)}
+def dihedral_tokens(side: int = SIDE) -> np.ndarray:
+    """The image of each token of a side, with walls and triangles turned: [8, V] int32."""
+    vocabulary = of_side(side)
 
     def renamed(walls: dict[int, int], triangles: dict[str, str]) -> np.ndarray:
         def rename(symbol: Symbol) -> Symbol:
@@ -55,12 +57,13 @@ def dihedral_tokens() -> np.ndarray:
                 state = triangles.get(state, state)
             return symbol._replace(state=state, walls=mask)
 
-        return np.array([token_of[rename(symbol)] for symbol in VOCABULARY], np.int32)
+        images = [vocabulary.token_of[rename(symbol)] for symbol in vocabulary.symbols]
+        return np.array(images, np.int32)
 
     turned = renamed(_TURN_WALL, _TURN_TRIANGLE)
     transposed = renamed(_TRANSPOSE_WALL, _TRANSPOSE_TRIANGLE)
     images = []
-    for start in (np.arange(len(VOCABULARY), dtype=np.int32), transposed):
+    for start in (np.arange(vocabulary.size, dtype=np.int32), transposed):
         image = start
         for _ in range(4):
             images.append(image)
@@ -70,17 +73,25 @@ def dihedral_tokens() -> np.ndarray:
     return tokens
 
 
-def turn(tokens: Any, image: int, *, height: int = SIDE, width: int = SIDE) -> np.ndarray:
-    """One of the eight images of puzzles or answers: [..., 100] int32.
+def turn(
+    tokens: Any, image: int, *, height: int | None = None, width: int | None = None
+) -> np.ndarray:
+    """One of the eight images of puzzles or answers: [..., S] int32.
 
     The image of an answer solves the same image of its puzzle. The number of a room of heyawake
-    moves with its cell.
+    moves with its cell. Of a 6x6 sudoku, whose boxes are 2x3, only the images `UPRIGHT` are
+    sudokus.
 
     Args:
-      tokens: [..., 100] integer, valid tokens.
+      tokens: [..., S] integer, S = n x n, valid tokens.
       image: 0 to 7; see `dihedral_cells`.
-      height: rows of the boards before the turn.
-      width: columns of the boards before the turn.
+      height: rows of the boards before the turn; by default n.
+      width: columns of the boards before the turn; by default n.
+
+    Raises:
+      InputError: S is not a square.
     """
-    cells = dihedral_cells(height, width)[image]
-    return dihedral_tokens()[image][np.asarray(tokens)[..., cells]]
+    tokens = np.asarray(tokens)
+    side = of_cells(tokens.shape[-1]).side
+    cells = dihedral_cells(height or side, width or side, side)[image]
+    return dihedral_tokens(side)[image][tokens[..., cells]]

@@ -8,8 +8,8 @@ from ptrm_jax.registry import Registry
 from ptrm_jax.training.config import TrainConfig
 
 NAMES = (
-    *("arc_agi_1", "arc_agi_2", "maze11", "maze_hard", "sudoku6", "sudoku9", "sudoku_extreme"),
-    "sudoku_extreme_attention",
+    *("arc_agi_1", "arc_agi_2", "maze11", "maze_hard", "pencil6", "sudoku6", "sudoku9"),
+    *("sudoku_extreme", "sudoku_extreme_attention"),
 )
 """Names of all presets."""
 
