@@ -7,9 +7,11 @@ rest of `LoopSettings`.
 import dataclasses
 import json
 import math
+import operator
 from typing import Any, Literal, TypeVar, get_args
 
 import jax.numpy as jnp
+import numpy as np
 
 from ptrm_jax.errors import InputError
 
@@ -42,7 +44,22 @@ def check_choice(name: str, value: object, choices: Any) -> None:
 def check_int(name: str, value: object, minimum: int) -> None:
     """Raises InputError unless `value` is a Python int of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise InputError(f"{name} must be a whole number >= {minimum}; got {value!r}")
+        is_numpy = isinstance(value, np.integer) and value >= minimum
+        remedy = f"; pass int({name})" if is_numpy else ""
+        raise InputError(f"{name} must be a whole number >= {minimum}; got {value!r}{remedy}")
+
+
+def whole_number(name: str, value: object, minimum: int) -> int:
+    """A Python int of at least `minimum`; numpy's integers are converted.
+
+    Raises:
+      InputError: it is not a whole number, or less.
+    """
+    if isinstance(value, np.integer):
+        value = operator.index(value)
+    check_int(name, value, minimum)
+    assert isinstance(value, int)
+    return value
 
 
 def check_step_size(value: object) -> None:
@@ -158,7 +175,8 @@ class ModelConfig:
             name, value = field.name, getattr(self, field.name)
             try:
                 if field.type is int:
-                    check_int(name, value, int(name not in _MAY_BE_ZERO))
+                    number = whole_number(name, value, int(name not in _MAY_BE_ZERO))
+                    object.__setattr__(self, name, number)
                 elif field.type is not float:
                     check_choice(name, value, field.type)
                 elif not _is_positive(value):
@@ -314,7 +332,8 @@ class Langevin:
     gradient: bool = True
 
     def __post_init__(self) -> None:
-        check_int("num_updates", self.num_updates, 1)
+        number = whole_number("num_updates", self.num_updates, 1)
+        object.__setattr__(self, "num_updates", number)
         check_step_size(self.step_size)
         if not isinstance(self.gradient, bool):
             raise InputError(f"gradient must be True or False; got {self.gradient!r}")
@@ -388,8 +407,8 @@ class LoopSettings:
     lane_tile: int = DEFAULT_LANE_TILE
 
     def __post_init__(self) -> None:
-        check_int("depth", self.depth, 1)
-        check_int("lane_tile", self.lane_tile, 1)
+        for name in ("depth", "lane_tile"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
         check_choice("read", self.read, Read)

@@ -74,12 +74,25 @@ class Dataset:
             strata={name: kinds[rows] for name, kinds in self.strata.items()},
         )
 
-    def check_fits(self, config: ModelConfig) -> None:
-        """Raises DataError unless the model can read these puzzles."""
+    def check_fits(self, config: ModelConfig, *, in_training: bool = False) -> None:
+        """Raises DataError unless the model can read these puzzles.
+
+        Args:
+          config: its architecture.
+          in_training: it is a setting of a run, rather than that of a checkpoint.
+        """
+        sizes = self.puzzles.inputs.shape[1], self.vocab_size
+        if in_training and (sizes[0] != config.seq_len or sizes[1] > config.vocab_size):
+            raise DataError(
+                f"{self.name} does not fit the model to train: it has puzzles of {sizes[0]} tokens "
+                f"out of {sizes[1]}, the model reads {config.seq_len} out of {config.vocab_size}; "
+                f"pass --model.seq-len {sizes[0]} --model.vocab-size {sizes[1]}, or other data"
+            )
+        model = "the model to train" if in_training else "this checkpoint"
         try:
             check_puzzles(config, self.puzzles)
         except ValueError as error:
-            raise DataError(f"{self.name} does not fit this checkpoint: {error}") from error
+            raise DataError(f"{self.name} does not fit {model}: {error}") from error
         if self.vocab_size > config.vocab_size:
             raise DataError(
                 f"{self.name} has {self.vocab_size} tokens, the checkpoint {config.vocab_size}; "

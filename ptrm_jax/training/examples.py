@@ -100,7 +100,7 @@ def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
     held_out = [read_dataset(source) for source in config.exclude]
     held_out += [] if evaluation is None else [evaluation]
     for dataset in (*sources, *held_out):
-        dataset.check_fits(config.model)
+        dataset.check_fits(config.model, in_training=True)
         if dataset.ignore_label != sources[0].ignore_label:
             raise DataError(
                 f"all data must ignore one label; {sources[0].name} ignores "
