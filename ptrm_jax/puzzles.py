@@ -39,7 +39,7 @@ class Puzzles(_Fields[ArrayT]):
         return int(self.inputs.shape[0])
 
     @classmethod
-    def _make(cls, iterable: Iterable[Any]) -> "Puzzles[Any]":
+    def _make(cls, iterable: Iterable[Any]) -> "Puzzles[Any]":  # type: ignore[override]
         return cls(*iterable)  # a named tuple's own compares `len` with the number of fields
 
     def take(self, rows: slice | np.ndarray) -> "Puzzles[ArrayT]":
