@@ -157,12 +157,13 @@ def read_upstream(
     )
     if not len(inputs):
         raise DataError(f"{folder} holds no puzzles")
+    ignore_label, labels = _ignored(metadata["ignore_label_id"], labels)
     for what, array, limit in (
         ("inputs", inputs, vocab_size),
-        ("labels", labels, vocab_size),
+        ("labels", labels if ignore_label is None else labels[labels != ignore_label], vocab_size),
         ("puzzle_identifiers", identifiers, metadata["num_puzzle_identifiers"]),
     ):
-        if not (0 <= array.min() and array.max() < limit):
+        if array.size and not (0 <= array.min() and array.max() < limit):
             raise DataError(
                 f"{folder}: {what} must lie in 0..{limit - 1} by dataset.json; they span "
                 f"{array.min()}..{array.max()}"
@@ -175,12 +176,26 @@ def read_upstream(
         name or os.fspath(path),
         make_puzzles(inputs, identifiers),
         labels,
-        metadata["ignore_label_id"],
+        ignore_label,
         vocab_size,
     )
     return dataclasses.replace(
         dataset, puzzle_of=_runs(sets, puzzle_of), group_of=_runs(sets, group_of)
     )
+
+
+_ALWAYS_IGNORED = -100
+"""Upstream's `IGNORE_LABEL_ID` (`models/losses.py`), to which it maps `ignore_label_id`."""
+
+
+def _ignored(ignore_label: int | None, labels: np.ndarray) -> tuple[int | None, np.ndarray]:
+    """The one label of positions that do not count, and labels in which it is the only such."""
+    always = labels == _ALWAYS_IGNORED
+    if not always.any():
+        return ignore_label, labels
+    if ignore_label is None:
+        return _ALWAYS_IGNORED, labels
+    return ignore_label, np.where(always, np.int64(ignore_label), labels.astype(np.int64))
 
 
 def _runs(*numbers: np.ndarray) -> np.ndarray:
@@ -195,7 +210,7 @@ def _read_metadata(path: epath.Path) -> dict[str, Any]:
             f"{path} is missing; it belongs beside the .npy files of an upstream folder"
         )
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_bytes())  # of any encoding that JSON may have
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}") from error
     if not isinstance(metadata, dict):

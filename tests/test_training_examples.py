@@ -418,6 +418,18 @@ def test_folders_with_other_metadata_are_refused(
         read_examples(sudoku_config(4, source), dataset)
 
 
+def test_labels_that_are_no_tokens_have_no_symmetries(tmp_path: Path) -> None:
+    """-100 in an upstream folder: read without a task, refused with one."""
+    dataset = read_source(SMALL, seed=0)
+    labels = np.where(dataset.labels == dataset.puzzles.inputs, -100, dataset.labels)
+    sizes = {"vocab_size": 6, "ignore_label": -100}
+    source = write_folder(tmp_path, dataset.puzzles.inputs, labels, **sizes)
+    plain = make_config(16, 6, (source,), task="none")
+    np.testing.assert_array_equal(read_examples(plain, None).labels, labels)
+    with pytest.raises(DataError, match=r"need labels that are tokens; .* are -100 .*--task none"):
+        read_examples(sudoku_config(4, source), None)
+
+
 def test_a_run_without_a_puzzle_is_refused() -> None:
     everything = read_source("generate:sudoku6:6", seed=0)
     with pytest.raises(DataError, match="nothing is left to train on"):
