@@ -459,7 +459,7 @@ def _shards(path: Path) -> list[str]:
     if not path.name.endswith(_INDEX):
         return []
     try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = json.loads(path.read_bytes())["weight_map"]
         shards = sorted(set(weight_map.values()))
         if not all(re.fullmatch(r"\w[\w.-]*", shard) for shard in shards):
             raise ValueError("a shard must be a file name")
@@ -644,7 +644,7 @@ def read_dataset(path: Path) -> dict[str, Any]:
       ConversionError: it is not a JSON object.
     """
     try:
-        dataset = json.loads(path.read_text(encoding="utf-8-sig"))
+        dataset = json.loads(path.read_bytes())
     except ValueError as error:
         raise ConversionError(f"{path.name} is not readable JSON: {error}") from error
     if not isinstance(dataset, dict):

@@ -8,6 +8,7 @@ Face hub. Puzzles of other types than the six are skipped in both.
 """
 
 import base64
+import codecs
 import importlib.util
 import itertools
 import math
@@ -147,6 +148,7 @@ def _read_lines(
     puzzles = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             try:
                 puzzle = parse(line) if line.strip() else None
                 if puzzle is None:
@@ -280,12 +282,16 @@ def _split(rows: list[str]) -> Rows:
 
 
 def from_url(url: str) -> PencilPuzzle:
-    """The puzzle of a puzz.link URL, ``...?<type>/<width>/<height>/<body>``.
+    """The puzzle of a puzz.link URL, ``...?<type>/<width>/<height>/<body>``, of any host of pzpr.
+
+    The editor's address (``<type>_edit``) is read too, and pzpr's optional flags before the width,
+    which tell how a puzzle is drawn, are skipped.
 
     Raises:
       InputError: it is not such a URL, the type is none of the six, or the body does not fit.
     """
-    found = re.fullmatch(r"(?:.*\?)?([a-z]+)/([1-9]\d*)/([1-9]\d*)/(.*?)/?", url.strip())
+    address = r"(?:.*\?)?([a-z]+)(?:_edit|_play)?/(?:[^/\d][^/]*/)?([1-9]\d*)/([1-9]\d*)/(.*?)/?"
+    found = re.fullmatch(address, url.strip())
     pid = found and _ALIASES.get(found[1], found[1])
     if found is None or pid not in TYPES:
         raise InputError(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,12 +46,12 @@ def _vocab_size(num_cells: int) -> int:
 
 
 def _reads(path: str | os.PathLike[str]) -> bool:
-    return os.path.splitext(path)[1] == ".jsonl"
+    return os.path.splitext(path)[1].lower() == ".jsonl"
 
 
 def _read(path: str | os.PathLike[str]) -> Labelled:
     """The puzzles of a file that have an answer and a size that the paper keeps."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         line = file.readline()
     try:
         encoded = "solution_enc" in json.loads(line)
@@ -186,7 +187,7 @@ def _split_of(
 
 TASK = Task(
     name="ppbench",
-    is_text=lambda text: text.startswith(("http://", "https://")),
+    is_text=lambda text: re.match(r"https?://|[\w.-]+/\S*\?[a-z]", text) is not None,
     encode=lambda text: encode_problem(from_url(text)),
     bundled=lambda num_cells: "ppbench",
     vocab_size=_vocab_size,
