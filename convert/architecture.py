@@ -18,6 +18,7 @@ CONFIG = "all_config.yaml"
 _IGNORED = set(
     "name loss halt_max_steps halt_exploration_prob no_ACT_continue H_layers batch_size".split()
 )
+_POSITIONS = ("rope", "learned", "none", None)
 _SIBLINGS = {
     "hrm": "Hierarchical Reasoning Model",
     "hierarchical": "Hierarchical Reasoning Model",
@@ -43,6 +44,7 @@ class _Evidence:
     def __init__(self) -> None:
         self.votes: dict[str, dict[str, Any]] = {}
         self.problems: list[str] = []
+        self.unknown: set[str] = set()  # fields with a value that is refused
 
     def add(
         self, field: str, value: Any, source: str, parse: Callable[[Any], Any] = lambda x: x
@@ -129,7 +131,7 @@ def infer_config(
         evidence.default("num_heads", 1, "mlp_t has no heads")
 
     problems = evidence.problems + evidence.contradictions()
-    missing = [field for field in _FIELDS if field not in evidence.votes]
+    missing = [f for f in _FIELDS if f not in evidence.votes and f not in evidence.unknown]
     if missing:
         fields = [
             f"{field} ({flag(field) if field in _HAVE_FLAGS else 'no tensor'})" for field in missing
@@ -193,11 +195,6 @@ def _add_arch(evidence: _Evidence, arch: Mapping[str, Any]) -> None:
     def source(key: str) -> str:
         return f"{CONFIG} ({key})" if key in arch else f"upstream's default ({key})"
 
-    positions = "none"  # upstream: anything else means none
-    if arch.get("pos_encodings") == "learned":
-        positions = "learned"
-    elif arch.get("pos_encodings") == "rope" and evidence.get("variant") != "mlp_t":
-        positions = "rope"
     same_name = "H_cycles L_cycles hidden_size num_heads seq_len vocab_size num_puzzle_identifiers"
     parsers: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
         **{key: (key, _whole_number, None) for key in same_name.split()},
@@ -214,7 +211,22 @@ def _add_arch(evidence: _Evidence, arch: Mapping[str, Any]) -> None:
         if value is not None and not superseded:
             evidence.add(field, value, source(key), parse)
     if "pos_encodings" in arch:
-        evidence.add("positions", positions, source("pos_encodings"))
+        positions = arch["pos_encodings"]
+        if positions not in _POSITIONS:
+            # Upstream takes anything else for none, but forks give other encodings its class name.
+            evidence.unknown.add("positions")
+            evidence.problems.append(
+                f"{CONFIG} has an unknown value of pos_encodings, {positions!r}, which may change "
+                f"the computation; TRM knows {', '.join(filter(None, _POSITIONS))}"
+            )
+        elif positions == "rope" and evidence.get("variant") == "mlp_t":
+            evidence.add("positions", "none", source("pos_encodings"))  # nothing rotates
+        else:
+            evidence.add("positions", positions or "none", source("pos_encodings"))
+    if arch.get("causal", False) is not False:
+        evidence.problems.append(
+            f"{CONFIG} has causal {arch['causal']!r}; TRM's attention is not causal"
+        )
 
     rows, h = arch.get("puzzle_emb_len", 16), evidence.get("hidden_size")
     ndim = evidence.get("puzzle_emb_ndim")
@@ -228,7 +240,7 @@ def _add_arch(evidence: _Evidence, arch: Mapping[str, Any]) -> None:
             if size and not (field == "mlp_t_width" and evidence.get("variant") != "mlp_t"):
                 evidence.add(field, arch["expansion"], source("expansion"), _width_of(size))
 
-    handled = parsers.keys() | {"pos_encodings", "puzzle_emb_len", "expansion"}
+    handled = parsers.keys() | {"pos_encodings", "puzzle_emb_len", "expansion", "causal"}
     if unknown := sorted(str(key)[:99] for key in arch.keys() - handled - _IGNORED):
         evidence.problems.append(
             f"{CONFIG} has unknown arch settings, which may change the computation: "

@@ -47,7 +47,8 @@ class Arguments:
     """Converts an upstream (PyTorch) TRM checkpoint, and verifies that both compute the same."""
 
     checkpoint: Annotated[tyro.conf.Positional[str], arg(metavar="CHECKPOINT")]
-    """Run folder, step_<n>, .pt, .pth, .safetensors, or hf://owner/name[@revision][/file]."""
+    """Run folder, step_<n>, .pt, .pth, .bin, .ckpt, .safetensors, or a model on the Hugging Face
+    hub: hf://owner/name[@revision][/file], owner/name[/file], or its https address."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Directory to write."""
     config: Annotated[Path | None, _optional(metavar="FILE")] = None
@@ -99,6 +100,11 @@ def summary(directory: Path) -> str:
     lines = [
         ("read", f"{source['source']} ({source['kind']}), sha256 {source['source_sha256']}"),
         ("weights", f"{num_parameters:,} parameters in {num_tensors} tensors; {source['ema']}"),
+        *(
+            [("names", f"without the prefix {prefix!r}")]
+            if (prefix := source.get("prefix"))
+            else []
+        ),
         (
             "model",
             f"{config['variant']}, positions {config['positions']}, {config['num_layers']} layers, "

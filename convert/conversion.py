@@ -18,7 +18,7 @@ from convert.architecture import infer_config
 from convert.mapping import ConversionError, State, port
 from ptrm_jax import checkpoint
 from ptrm_jax.config import Precision
-from ptrm_jax.files import check_writable, file_digest
+from ptrm_jax.files import check_writable
 from ptrm_jax.model import TRM, Params
 
 
@@ -37,7 +37,7 @@ def convert(
     """Converts an upstream checkpoint to one of ours, atomically.
 
     Args:
-      source: run folder, file, or `hf://owner/name[@revision][/file]`.
+      source: run folder, file, or `hf://owner/name[@revision][/file]`; see `find_checkpoint`.
       out: directory to write.
       config: `all_config.yaml`; by default beside the weights.
       dataset: `dataset.json`; by default beside the weights or in data/ there.
@@ -72,21 +72,22 @@ def convert(
         )
     if Path(out).exists() and not overwrite:
         raise checkpoint.CheckpointError(
-            f"{out} exists; choose another directory or pass overwrite"
+            f"{out} exists; choose another directory or pass --overwrite"
         )
 
     check_writable(Path(out).absolute().parent)
 
     found = files.find_checkpoint(source, config=config, dataset=dataset)
-    digest = file_digest(found.file)
-    state = files.read_state(found.file, entry=entry)
-    settings = files.read_config(found.config) if found.config else None
+    digest = files.weights_digest(found.file)
+    weights = files.read_weights(found.file, entry=entry)
+    state = weights.state
+    settings = _settings(found.config, required=config is not None) or weights.config
     metadata = files.read_dataset(found.dataset) if found.dataset else None
     model_config, origins = infer_config(state, settings, metadata, fields)
     params = port(state, model_config)
     model = TRM(model_config, Precision(compute_dtype=model_config.forward_dtype))
 
-    record = _compare(model, params, state, parity)
+    record = _compare(model, params, state, settings, parity)
     if record["passed"] is False and not allow_parity_failure:
         raise ConversionError(
             f"the converted model does not agree with {parity}: {_failures(record)}; nothing was "
@@ -97,8 +98,9 @@ def convert(
         "kind": found.kind,
         "source_sha256": digest,
         "optimiser_steps": found.step,
-        "entry": entry,
-        "ema": _ema_note(settings),
+        "entry": weights.entry or None,
+        "prefix": weights.prefix,
+        "ema": weights.note or _ema_note(settings),
         "dtypes": dict(Counter(str(tensor.dtype) for tensor in state.values())),
         "dtype_note": "stored as float32; bfloat16 and float16 exactly, float64 rounded",
         "config_from": origins,
@@ -111,7 +113,21 @@ def convert(
     )
 
 
-def _compare(model: TRM, params: Params, state: State, parity: str) -> dict[str, Any]:
+def _settings(path: Path | None, *, required: bool) -> dict[str, Any] | None:
+    """What a file says of the architecture; None if it says nothing and need not."""
+    if path is None:
+        return None
+    try:
+        return files.read_config(path)
+    except ConversionError:
+        if required or path.name == files.CONFIG_NAMES[0]:
+            raise
+        return None  # a config.json or .yaml may be of something else
+
+
+def _compare(
+    model: TRM, params: Params, state: State, settings: Mapping[str, Any] | None, parity: str
+) -> dict[str, Any]:
     """Record of all comparisons: `{"passed": bool or None, "checks": [...]}`."""
     if parity == "none":
         return {"passed": None, "checks": [], "note": "not compared with anything"}
@@ -123,6 +139,7 @@ def _compare(model: TRM, params: Params, state: State, parity: str) -> dict[str,
                 model.clone(precision=dataclasses.replace(model.precision, compute_dtype=dtype)),
                 params,
                 state,
+                arch=settings and settings["arch"],
             )
             for dtype in dtypes
         ]
@@ -156,9 +173,10 @@ def describe_worst(check: Mapping[str, Any]) -> str:
 
 
 def _ema_note(settings: Mapping[str, Any] | None) -> str:
-    if settings is None or "ema" not in settings:
+    ema = None if settings is None else settings.get("ema")
+    if not isinstance(ema, bool):
         return "unknown: no all_config.yaml says"
-    if settings["ema"]:
+    if ema:
         return "trained with ema: the saved weights are the averaged ones; do not average again"
     return "trained without ema"
 

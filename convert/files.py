@@ -8,17 +8,26 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from convert.mapping import ConversionError, canonical_name, check_architecture
+from convert.mapping import (
+    BUFFERS,
+    H_INIT,
+    LAYERS,
+    ConversionError,
+    canonical_name,
+    check_architecture,
+    unwrapped,
+)
+from ptrm_jax.files import file_digest
 from ptrm_jax.reading import (
     MEBIBYTE,
-    check_inside,
     file_size,
     read_bytes,
     read_json,
@@ -28,13 +37,20 @@ from ptrm_jax.reading import (
 
 # --- Finding the files ---------------------------------------------------------------------------
 
-CONFIG_NAME = "all_config.yaml"
+CONFIG_NAMES = ("all_config.yaml", "config.yaml", "config.yml", "config.json")
+"""Files with the architecture, upstream's own first."""
 DATASET_PLACES = tuple(
     f"{folder}dataset.json" for folder in ("", "data/test/", "data/train/", "data/")
 )
+_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+_INDEX = ".index.json"
+# `step_<n>` as upstream names it, and longer names with that in it; none of its other suffixes
+# (`step_<n>_all_preds.0` are predictions).
 _STEP = re.compile(r"step_(\d+)")
-_DEEPEST = 16
-_WEIGHTS = (".pt", ".pth", ".safetensors")
+_STEP_NAME = re.compile(r"(?:.*[_-])?step[_=-]?(\d+)(?:[_-].*)?")
+_SHARD = re.compile(r".*-\d+-of-\d+\.(?:bin|safetensors)")
+_OF_A_TRAINER = re.compile(r"(?:training_args|optimizer|scheduler|scaler|rng_state).*")
+_DEEPEST = 3  # folders below a run folder that are searched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +58,7 @@ class Source:
     """Local files of one checkpoint.
 
     Attributes:
-      file: the weights.
+      file: the weights, or the index of their shards.
       kind: "run folder", "file" or "hub".
       name: its name in records, without local folders.
       step: number of optimiser steps, if the file name contains it.
@@ -67,31 +83,31 @@ def find_checkpoint(
     """Finds the files of a checkpoint: the weights, and the settings beside them.
 
     Args:
-      source: a file; a run folder, for its highest `step_<n>` or its only .pt, .pth or
-        .safetensors file; or `hf://owner/name[@revision][/file]` on the Hugging Face hub.
-      config: path of `all_config.yaml`; by default beside the weights.
+      source: a file; a folder, for its highest `step_<n>` or its only file of weights (.pt, .pth,
+        .bin, .ckpt, .safetensors, the index of their shards, or a name such as
+        `maze_step_<n>`); or one of these on the Hugging Face hub: `hf://owner/name[@revision]`
+        with `/file` or `/folder`, the same without `hf://`, or its https address.
+      config: path of `all_config.yaml`; by default beside the weights, or above them.
       dataset: path of `dataset.json`; by default beside the weights or in data/test, data/train
         or data there.
 
     Raises:
-      ConversionError: no checkpoint, or several; `config` or `dataset` does not exist.
+      ConversionError: no checkpoint, or several, which are listed; `config` or `dataset` does not
+        exist.
     """
     text = os.fspath(source)
-    if text.startswith("hf://"):
-        found = _find_on_hub(text)
+    path = Path(source)
+    if path.is_dir():
+        names = [found.relative_to(path).as_posix() for found in _walk(path, _DEEPEST)]
+        file = _choose(names, text)
+        name = f"{path.resolve().name}/{file}"
+        found = _source(path / file, "run folder", name, file, names, path.joinpath)
+    elif path.is_file():
+        places = (*CONFIG_NAMES, *DATASET_PLACES)
+        names = [place for place in places if (path.parent / place).is_file()]
+        found = _source(path, "file", path.name, path.name, names, path.parent.joinpath)
     else:
-        path = Path(source)
-        if path.is_dir():
-            files = [entry.name for entry in path.iterdir() if entry.is_file()]
-            path, kind = path / _choose(files, text), "run folder"
-        elif path.is_file():
-            kind = "file"
-        else:
-            raise ConversionError(f"no checkpoint at {text}: no such file or folder")
-        folder = path.parent
-        name = path.name if kind == "file" else f"{folder.resolve().name}/{path.name}"
-        places = [place for place in (CONFIG_NAME, *DATASET_PLACES) if (folder / place).is_file()]
-        found = _source(path, kind, name, places, folder.joinpath)
+        found = _find_on_hub(text)
     for field, stated in (("config", config), ("dataset", dataset)):
         if stated is not None and not Path(stated).is_file():
             raise ConversionError(f"--{field} {os.fspath(stated)}: no such file")
@@ -102,74 +118,132 @@ def find_checkpoint(
     )
 
 
+def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    """The files of a folder and of those below it that are not hidden."""
+    for path in folder.iterdir():
+        if path.is_file():
+            yield path
+        elif depth and path.is_dir() and not path.name.startswith("."):
+            yield from _walk(path, depth - 1)
+
+
 def _source(
-    file: Path, kind: str, name: str, places: Collection[str], fetch: Callable[[str], Path]
+    path: Path,
+    kind: str,
+    name: str,
+    file: str,
+    names: Collection[str],
+    fetch: Callable[[str], Path],
 ) -> Source:
-    step = _STEP.fullmatch(file.stem)
-    dataset = next((place for place in DATASET_PLACES if place in places), None)
+    """The source whose weights are at `path`; `file` and `names` are below what was searched."""
+    step = _step_of(PurePosixPath(file).name)
+
+    def beside(places: Sequence[str]) -> Path | None:
+        for folder in PurePosixPath(file).parents:  # its own first
+            for place in places:
+                if (wanted := (folder / place).as_posix()) in names:
+                    return fetch(wanted)
+        return None
+
     return Source(
-        file=file,
+        file=path,
         kind=kind,
         name=name,
-        step=int(step[1]) if step else None,
-        config=fetch(CONFIG_NAME) if CONFIG_NAME in places else None,
-        dataset=fetch(dataset) if dataset else None,
+        step=step,
+        config=beside(CONFIG_NAMES),
+        dataset=beside(DATASET_PLACES),
     )
 
 
+def _step_of(name: str) -> int | None:
+    stem = name
+    for suffix in _WEIGHTS:
+        stem = stem.removesuffix(suffix)
+    match = _STEP_NAME.fullmatch(stem)
+    return int(match[1]) if match and ("." not in stem) and "all_preds" not in stem else None
+
+
+def _is_weights(name: str) -> bool:
+    if _SHARD.fullmatch(name) or _OF_A_TRAINER.fullmatch(name):
+        return False
+    whole = name.endswith(_WEIGHTS) or _step_of(name) is not None
+    return whole or name.endswith(tuple(suffix + _INDEX for suffix in _WEIGHTS))
+
+
 def _choose(names: Collection[str], source: str) -> str:
-    """The highest step among file names, or else the only file of weights."""
-    steps = {name: int(m[1]) for name in names if (m := _STEP.fullmatch(PurePosixPath(name).name))}
-    if steps and len({PurePosixPath(name).parent for name in steps}) == 1:
+    """The highest `step_<n>` among file names, or else the only file of weights.
+
+    Names in folders count if there are none above them.
+    """
+    weights = [name for name in names if _is_weights(PurePosixPath(name).name)]
+    depth = min((name.count("/") for name in weights), default=0)
+    choices = sorted(name for name in weights if name.count("/") == depth)
+    steps = {
+        name: int(m[1]) for name in choices if (m := _STEP.fullmatch(PurePosixPath(name).name))
+    }
+    if steps and len({PurePosixPath(name).parent for name in choices}) == 1:
         return max(steps, key=steps.__getitem__)
-    choices = sorted(steps) or sorted(name for name in names if name.endswith(_WEIGHTS))
     if len(choices) == 1:
         return choices[0]
     if choices:
-        raise ConversionError(f"{source} has several checkpoints; pass one of {', '.join(choices)}")
+        listed = ", ".join(f"{source.rstrip('/')}/{name}" for name in choices)
+        raise ConversionError(f"{source} has several checkpoints; pass one of {listed}")
     raise ConversionError(
         f"{source} has no checkpoint: no step_<n> and no {', '.join(_WEIGHTS)} file"
     )
 
 
+_PART = r"[\w.-]+"
+_ON_HUB = re.compile(rf"(?:hf://)?({_PART}/{_PART})(?:@([^/]+))?(?:/(.+?))?/?")
+_ADDRESS = re.compile(
+    rf"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/({_PART}/{_PART})"
+    r"(?:/(?:tree|blob|resolve|raw)/([^/?#]+)(?:/([^?#]+?))?)?/?(?:[?#].*)?"
+)
+
+
 def _find_on_hub(source: str) -> Source:
-    match = re.fullmatch(r"hf://([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?", source)
-    if match is None:
-        raise ConversionError(f"{source} must have the form hf://owner/name[@revision][/file]")
-    repo, revision, file = match.groups()
-    try:
-        check_inside(file or "any")
-    except ValueError as error:
-        raise ConversionError(f"{source}: {error}") from None
+    match = _ADDRESS.fullmatch(source) or _ON_HUB.fullmatch(source)
+    if match is None or {".", "..", ""} & set(f"{match[1]}/{match[3] or 'file'}".split("/")):
+        if "://" not in source:
+            raise ConversionError(f"no checkpoint at {source}: no such file or folder")
+        raise ConversionError(
+            f"{source} must have the form hf://owner/name[@revision][/file], or be the https "
+            "address of a model on huggingface.co"
+        )
+    repo, revision, inside = match.groups()
+    local = "" if "://" in source else "no such file or folder, and "
     try:
         import huggingface_hub as hub
     except ImportError as error:
         raise ConversionError(
-            f"{source} needs huggingface_hub: pip install 'ptrm-jax[hub]', or download the files "
-            "and pass their folder"
+            f"no checkpoint at {source}: {local}a name on the hub needs huggingface_hub: pip "
+            "install 'ptrm-jax[hub]', or download the files and pass their folder"
         ) from error
 
     def fetch(name: str) -> Path:
         return Path(hub.hf_hub_download(repo, name, revision=revision))
 
+    address = f"hf://{repo}" + (f"@{revision}" if revision else "")
     try:
         names = hub.HfApi().list_repo_files(repo, revision=revision)
-        file = file or _choose(names, source)
-        folder = PurePosixPath(file).parent
-        places = [p for p in (CONFIG_NAME, *DATASET_PLACES) if str(folder / p) in names]
-        return _source(
-            fetch(file),
-            "hub",
-            f"hf://{repo}@{revision or 'main'}/{file}",
-            places,
-            lambda place: fetch(str(folder / place)),
-        )
+        file = inside
+        if inside not in names:
+            within = [name for name in names if not inside or name.startswith(f"{inside}/")]
+            if not within:
+                raise ConversionError(f"{address} has no file or folder {inside}")
+            file = _choose(within, address)
+        path = fetch(file)
+        for shard in _shards(path):
+            fetch((PurePosixPath(file).parent / shard).as_posix())
+        name = f"hf://{repo}@{revision or 'main'}/{file}"
+        return _source(path, "hub", name, file, names, fetch)
     except ConversionError:
         raise
     except Exception as error:  # of huggingface_hub, requests or httpx, depending on the version
         raise ConversionError(
-            f"{source} cannot be read from the hub: {_first_line(error)}; check the name and the "
-            "connection, or download the files and pass their folder"
+            f"no checkpoint at {source}: {local}it cannot be read from the hub: "
+            f"{_first_line(error)}; check the name and the connection, or download the files and "
+            "pass their folder"
         ) from error
 
 
@@ -180,77 +254,202 @@ def _first_line(error: BaseException) -> str:
 # --- Reading the files ---------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """The tensors of a checkpoint file, and what they are.
+
+    Attributes:
+      state: canonical name to array, in the file's dtypes.
+      entry: path of the state within the file; "" if it is the whole file.
+      prefix: what was removed in front of the names, beside the wrappers inside them.
+      note: whether they are raw or averaged weights, if the file says; "" if not.
+      config: settings with a section `arch` that the file contains, or None.
+    """
+
+    state: dict[str, np.ndarray]
+    entry: str
+    prefix: str
+    note: str
+    config: Mapping[str, Any] | None
+
+
 def read_state(path: str | os.PathLike[str], *, entry: str | None = None) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint file by canonical name; see `read_weights`."""
+    return read_weights(path, entry=entry).state
+
+
+def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> Weights:
     """Reads the tensors of a checkpoint file.
 
-    `.safetensors` files are read without PyTorch, others with `torch.load`, restricted to tensors
-    and plain containers.
+    `.safetensors` files are read without PyTorch, others with `torch.load`, restricted to tensors,
+    plain containers and numpy's numbers. Averaged weights, which an entry's name tells ("ema",
+    "shadow", "averaged"), are preferred to raw ones beside them; where they lack the buffers, which
+    are not averaged, these come from the raw state.
 
     Args:
-      path: the file.
+      path: the file, or the index of its shards.
       entry: path of the state within the file, e.g. "ema" or "trainer.model_state_dict"; needed
         only if the file has several.
-
-    Returns:
-      Canonical name to array, in the file's dtypes.
 
     Raises:
       ConversionError: the file is damaged, would run code, has no state or several, or has two
         tensors of the same canonical name.
     """
     path = Path(path)
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
-    content = read(path)
+    content = _read_content(path)
     states = dict(_states(content))
-    if entry is None and len(states) > 1:
-        # An optimiser's state has tensors too, but not with a network's names.
-        named = {at: state for at, state in states.items() if _looks_like_trm(state)}
-        states = named or states
-    if entry is not None and entry in states:
-        tensors = states[entry]
-    elif entry is None and len(states) == 1:
-        (tensors,) = states.values()
-    elif not states:
+    # An optimiser's state has tensors too, but not with a network's names.
+    networks = {at: state for at, state in states.items() if _looks_like_trm(state)}
+    if not states:
         raise ConversionError(f"{path.name} has no tensors: it is not a checkpoint")
+    choices = networks or states
+    averaged = [at for at in choices if _is_average(at)]
+    raw = [at for at in choices if at not in averaged]
+    if entry is not None:
+        chosen = entry
+    elif len(choices) == 1:
+        (chosen,) = choices
     else:
+        chosen = averaged[0] if len(averaged) == 1 and len(raw) == 1 else ""
+    if chosen not in states or (entry is None and len(choices) > 1 and chosen not in averaged):
         reason = f"has no entry {entry!r}" if entry is not None else "has several states"
-        entries = ", ".join(repr(at) for at in states)
+        entries = ", ".join(repr(at) for at in choices)
         raise ConversionError(f"{path.name} {reason}; pass --entry, one of {entries}")
-    counts = Counter(map(canonical_name, tensors))
+    tensors = states[chosen].canonical()
+    counts = Counter(name for name, _ in tensors)
     if repeated := [name for name, count in counts.items() if count > 1]:
         raise ConversionError(
             f"{path.name} has several tensors, with different prefixes, named "
             + ", ".join(repeated)
         )
-    arrays = {canonical_name(name): _to_numpy(name, tensor) for name, tensor in tensors.items()}
+    state = dict(tensors)
+    note = ""
+    if chosen in averaged:
+        note = f"averaged weights, entry {chosen!r}"
+        buffers = dict(states[raw[0]].canonical()) if len(raw) == 1 else {}
+        filled = [name for name in BUFFERS if name in buffers and name not in state]
+        if filled:
+            state |= {name: buffers[name] for name in filled}
+            note += f", with {', '.join(filled)} from {raw[0]!r}"
+        note += "; do not average again"
+    elif averaged:
+        at = ", ".join(map(repr, averaged))
+        note = f"raw weights, entry {chosen!r}; the averaged ones are in {at}"
+    elif unnamed := next(_unnamed_averages(content), None):
+        note = f"raw weights; the file has averaged ones without names in {unnamed!r}"
+    arrays = {name: _to_numpy(name, tensor) for name, tensor in state.items()}
     # Tied weights share their storage; what shares more can be of any size.
-    if sum(array.nbytes for array in arrays.values()) > 4 * path.stat().st_size + MEBIBYTE:
+    size = sum(file_size(part) for part in (path, *(path.parent / x for x in _shards(path))))
+    if sum(array.nbytes for array in arrays.values()) > 4 * size + MEBIBYTE:
         raise ConversionError(f"{path.name} is refused: its tensors are larger than the file")
-    return arrays
+    return Weights(
+        arrays,
+        chosen,
+        states[chosen].written_prefix(),
+        note,
+        next(_configs(content), None),
+    )
 
 
-def _states(
-    content: Any, at: str = "", seen: set[int] | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Dotted path and tensors of every mapping, within nested mappings, that has tensors.
+class _State(NamedTuple):
+    """Tensors by their names in the file, and what stands before those of the network.
 
-    A mapping that is in several places, or in itself, is visited once.
+    Counters of wrappers, such as n_averaged, stand beside what they wrap, and are left out.
     """
-    seen = set() if seen is None else seen
-    if not isinstance(content, Mapping) or id(content) in seen or at.count(".") > _DEEPEST:
-        return
-    seen.add(id(content))
-    tensors = {k: v for k, v in content.items() if isinstance(k, str) and hasattr(v, "dtype")}
-    if tensors:
-        yield at, tensors
-    for key, value in content.items():
+
+    tensors: dict[str, Any]
+    prefix: str
+
+    @classmethod
+    def make(cls, named: Mapping[str, Any], prefix: str) -> "_State":
+        of_network = {name for name in named if unwrapped(name).startswith(prefix)}
+        return cls({n: x for n, x in named.items() if n in of_network or x.ndim}, prefix)
+
+    def canonical(self) -> list[tuple[str, Any]]:
+        """Canonical name and tensor of each."""
+        return [
+            (canonical_name(unwrapped(name).removeprefix(self.prefix)), tensor)
+            for name, tensor in self.tensors.items()
+        ]
+
+    def written_prefix(self) -> str:
+        """What stands before the network's names in the file."""
+        for name in self.tensors:
+            for anchor in (H_INIT, LAYERS.partition(".")[0]):
+                if unwrapped(name).startswith(f"{self.prefix}{anchor}"):
+                    return name[: name.index(anchor)]
+        return ""
+
+
+_DEEPEST_STATE = 16  # levels of mappings that are searched
+
+
+def _nested(content: Any) -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of all that nested mappings hold, each mapping once."""
+    waiting, seen = [("", content, 0)], set()
+    while waiting:
+        at, value, depth = waiting.pop()
         if isinstance(value, Mapping):
-            yield from _states(value, f"{at}.{str(key)[:99]}".lstrip("."), seen)
+            if id(value) in seen or depth > _DEEPEST_STATE:
+                continue
+            seen.add(id(value))
+            inner = [(f"{at}.{str(k)[:99]}".lstrip("."), v, depth + 1) for k, v in value.items()]
+            waiting += reversed(inner)
+        yield at, value
 
 
-def _looks_like_trm(state: Mapping[str, Any]) -> bool:
+def _states(content: Any) -> Iterator[tuple[str, _State]]:
+    """Dotted path and tensors of every state within nested mappings.
+
+    A state is a mapping with tensors, or the names in it with one of several prefixes before the
+    layers of a network, as in `net.` and `ema_net.`.
+    """
+    for at, value in _nested(content):
+        if not isinstance(value, Mapping):
+            continue
+        named = {k: v for k, v in value.items() if isinstance(k, str) and hasattr(v, "dtype")}
+        found = {name: unwrapped(name).partition(LAYERS) for name in named}
+        prefixes = {prefix for prefix, layers, _ in found.values() if layers}
+        prefixes = {prefix for prefix in prefixes if prefix == "" or prefix.endswith(".")}
+        if len(prefixes) > 1:
+            for prefix in sorted(prefixes):
+                mine = {
+                    name: tensor
+                    for name, tensor in named.items()
+                    if prefix == _longest(prefixes, unwrapped(name))
+                }
+                yield f"{at}.{prefix}".strip("."), _State.make(mine, prefix)
+        elif named:
+            yield at, _State.make(named, next(iter(prefixes), ""))
+
+
+def _longest(prefixes: Collection[str], name: str) -> str | None:
+    return max((p for p in prefixes if name.startswith(p)), key=len, default=None)
+
+
+def _is_average(at: str) -> bool:
+    return re.search(r"(?:^|[._-])(?:ema|shadow|averaged?|swa)(?:$|[._-])", at.lower()) is not None
+
+
+def _unnamed_averages(content: Any) -> Iterator[str]:
+    """Paths of lists of tensors that are averaged weights without names."""
+    for at, value in _nested(content):
+        if isinstance(value, (list, tuple)) and value and hasattr(value[0], "dtype"):
+            if _is_average(at.replace("_params", "")):
+                yield at
+
+
+def _configs(content: Any) -> Iterator[Mapping[str, Any]]:
+    """Nested mappings with the section `arch` of an `all_config.yaml`."""
+    for _, value in _nested(content):
+        if isinstance(value, Mapping) and isinstance(arch := value.get("arch"), Mapping):
+            if "H_cycles" in arch:
+                yield value
+
+
+def _looks_like_trm(state: _State) -> bool:
     try:
-        check_architecture({canonical_name(name): value for name, value in state.items()})
+        check_architecture(dict(state.canonical()))
     except ConversionError:
         return False
     return True
@@ -258,6 +457,38 @@ def _looks_like_trm(state: Mapping[str, Any]) -> bool:
 
 _LARGEST = 64 * 2**30
 """Bytes of a file of weights; there is no larger TRM."""
+
+
+def _read_content(path: Path) -> Any:
+    if path.name.endswith(_INDEX):
+        tensors: dict[str, Any] = {}
+        for shard in _shards(path):
+            if not (path.parent / shard).is_file():
+                raise ConversionError(f"{path.name} names {shard}, which is missing beside it")
+            tensors |= _read_content(path.parent / shard)
+        return tensors
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+
+
+def _shards(path: Path) -> list[str]:
+    """Names of the shards of an index, beside it; none for another file."""
+    if not path.name.endswith(_INDEX):
+        return []
+    try:
+        weight_map = read_json(path)["weight_map"]
+        shards = sorted(set(weight_map.values()))
+        if not all(re.fullmatch(r"\w[\w.-]*", shard) for shard in shards):
+            raise ValueError("a shard must be a file name")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConversionError(f"{path.name} is not an index of shards: {error!r}") from error
+    return shards
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 of a file; of an index, that of the digests of itself and its shards."""
+    digests = [file_digest(path), *(file_digest(path.parent / shard) for shard in _shards(path))]
+    return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
+
 
 _SAFETENSORS_DTYPES: Mapping[str, Any] = {
     f"{letter}{bits}": np.dtype(f"{kind}{bits}")
@@ -292,6 +523,15 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_torch(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        raise ConversionError(f"{path.name} is a pointer of Git LFS; fetch the file: git lfs pull")
+    if start and not start.startswith((b"PK", b"\x80")):
+        raise ConversionError(
+            f"{path.name} is not a PyTorch file; pass a run folder, a step_<n>, or a file "
+            f"{', '.join(_WEIGHTS)}"
+        )
     try:
         import torch
     except ImportError as error:
@@ -304,7 +544,7 @@ def _read_torch(path: Path) -> Any:
 
     _check_archive(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_globals()):
             warnings.simplefilter("ignore")  # about unusual pickle protocols, which raise as well
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -313,7 +553,8 @@ def _read_torch(path: Path) -> Any:
         raise ConversionError(
             f"{path.name} is refused: it contains more than tensors{what}, and unpickling that can "
             "execute arbitrary code; nothing was executed; obtain a plain state_dict or a "
-            ".safetensors file"
+            '.safetensors file, or, if you trust it, re-save its state: python -c "import torch; '
+            f"torch.save(torch.load('{path.name}', weights_only=False)['model'], 'plain.pt')\""
         ) from error
     except Exception as error:  # RuntimeError, EOFError, KeyError and others, from damaged bytes
         raise ConversionError(
@@ -346,6 +587,42 @@ def _check_archive(path: Path) -> None:
         )
 
 
+def _numpy_globals() -> list[Any]:
+    """What a random state or a score of numpy in a checkpoint is made of: arrays of numbers."""
+    import pickle
+
+    def dtype(*args: Any) -> np.dtype:
+        made = np.dtype(*args)
+        if made.kind not in "biufc":
+            raise pickle.UnpicklingError(f"Unsupported numpy dtype {made}")
+        return made
+
+    def scalar(kind: np.dtype, data: bytes) -> Any:
+        if not isinstance(data, bytes) or len(data) != kind.itemsize:
+            raise pickle.UnpicklingError("Unsupported numpy scalar")
+        return np.frombuffer(data, kind)[0]
+
+    def reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
+        if shape != (0,):
+            raise pickle.UnpicklingError("Unsupported numpy array")
+        return np.empty(0, np.int8)  # `__setstate__` gives it its dtype, shape and data
+
+    modules = [f"numpy.{core}.multiarray" for core in ("core", "_core")]
+    functions = [
+        (function, f"{module}.{name}")
+        for module in modules
+        for name, function in (("_reconstruct", reconstruct), ("scalar", scalar))
+    ]
+    # The types of dtypes may be completed, not made: an object dtype is of none of them.
+    kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdFD"}
+    return [
+        (dtype, "numpy.dtype"),
+        (np.ndarray, "numpy.ndarray"),
+        *functions,
+        *((kind, f"numpy.dtypes.{kind.__name__}") for kind in kinds),
+    ]
+
+
 def _to_numpy(name: str, tensor: Any) -> np.ndarray:
     if isinstance(tensor, np.ndarray):
         return tensor
@@ -365,18 +642,42 @@ def _to_numpy(name: str, tensor: Any) -> np.ndarray:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Reads an `all_config.yaml`.
+    """Reads an `all_config.yaml`, or upstream's own file of an architecture, which is its `arch`.
 
     Raises:
-      ConversionError: it is not YAML, or has no `arch` section.
+      ConversionError: it is not YAML, has no architecture, or a reference in it leads nowhere.
     """
     try:
         config = read_yaml(path)
     except ValueError as error:
         raise ConversionError(str(error)) from error
+    if isinstance(config, dict) and "arch" not in config and "H_cycles" in config:
+        config = {"arch": config}
     if not isinstance(config, dict) or not isinstance(config.get("arch"), dict):
-        raise ConversionError(f"{path.name} must have a section `arch`, as upstream writes")
-    return config
+        raise ConversionError(
+            f"{path.name} must have a section `arch`, as upstream writes; pass another --config"
+        )
+    return config | {"arch": _resolved(config, path.name)}
+
+
+def _resolved(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """`arch` with Hydra's references, such as ${.hidden_size} or ${arch.hidden_size}, followed."""
+    arch = config["arch"]
+
+    def follow(value: Any) -> Any:
+        for _ in range(len(arch) + 1):
+            match = isinstance(value, str) and re.fullmatch(r"\$\{(\.?)([\w.]+)\}", value)
+            if not match:
+                return value
+            found: Any = arch if match[1] else config
+            for part in match[2].split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            if found is None:
+                break
+            value = found
+        raise ConversionError(f"{name}: the reference {value} leads nowhere; write the value")
+
+    return {key: follow(value) for key, value in arch.items()}
 
 
 def read_dataset(path: Path) -> dict[str, Any]:

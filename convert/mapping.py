@@ -21,8 +21,12 @@ from ptrm_jax.model import Params
 
 State = Mapping[str, np.ndarray]
 
-# torch.compile, DistributedDataParallel, the loss head, and the model around the network.
-PREFIXES = ("_orig_mod.", "module.", "model.", "inner.")
+# The loss head, and the model around the network.
+PREFIXES = ("model.", "inner.")
+# torch.compile, data-parallel, FSDP, activation checkpointing, DeepSpeed; anywhere in a name.
+WRAPPERS = frozenset(
+    "_orig_mod module _fsdp_wrapped_module _checkpoint_wrapped_module _forward_module".split()
+)
 
 H_INIT, L_INIT = "H_init", "L_init"
 EMBED_TOKENS = "embed_tokens.embedding_weight"
@@ -34,6 +38,8 @@ LAYERS = "L_level.layers."
 QKV, OUT = "self_attn.qkv_proj", "self_attn.o_proj"
 MLP_T_UP, MLP_T_DOWN = "mlp_t.gate_up_proj", "mlp_t.down_proj"
 MLP_UP, MLP_DOWN = "mlp.gate_up_proj", "mlp.down_proj"
+BUFFERS = (H_INIT, L_INIT, PUZZLE_EMB)
+"""Tensors that are not parameters in PyTorch, so that averages of parameters lack them."""
 
 
 class ConversionError(InputError):
@@ -45,8 +51,14 @@ def layer_weight(i: int, part: str) -> str:
     return f"{LAYERS}{i}.{part}.weight"
 
 
+def unwrapped(name: str) -> str:
+    """`name` without the levels that wrappers of modules add."""
+    return ".".join(level for level in name.split(".") if level not in WRAPPERS)
+
+
 def canonical_name(name: str) -> str:
-    """`name` without leading `PREFIXES`, of any number and in any order."""
+    """`unwrapped`, and without leading `PREFIXES`, of any number and in any order."""
+    name = unwrapped(name)
     while prefix := next((p for p in PREFIXES if name.startswith(p)), ""):
         name = name.removeprefix(prefix)
     return name

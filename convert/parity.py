@@ -350,6 +350,7 @@ def parity_against_torch(
     params: Params,
     state: State,
     *,
+    arch: Mapping[str, Any] | None = None,
     num_puzzles: int = 4,
     steps: int = 4,
     seed: int = 0,
@@ -364,6 +365,8 @@ def parity_against_torch(
       model: the network.
       params: its parameters.
       state: canonical upstream name to array, the source of the parameters.
+      arch: what `all_config.yaml` says the checkpoint is, which PyTorch then computes; None for
+        what the model is.
       num_puzzles: random puzzles.
       steps: supervision steps.
       seed: of the puzzles.
@@ -373,20 +376,22 @@ def parity_against_torch(
 
     Raises:
       ImportError: PyTorch is not installed.
+      ConversionError: `arch` has positions that no TRM has.
     """
     import torch
 
-    from convert.torch_trm import TorchTRM
+    from convert.torch_trm import TorchTRM, as_stated
 
     cfg = model.config
+    stated = as_stated(cfg, arch or {})
     rng = np.random.default_rng(seed)
     puzzles = make_puzzles(
         rng.integers(0, cfg.vocab_size, (num_puzzles, cfg.seq_len), dtype=np.int32),
         rng.integers(0, cfg.num_puzzle_identifiers, num_puzzles, dtype=np.int32),
     )
     params = jax.tree.map(jnp.asarray, params)
-    oracle = TorchTRM(cfg, state, getattr(torch, model.precision.compute_dtype))
-    exact = TorchTRM(cfg, state, torch.float64)
+    oracle = TorchTRM(stated, state, getattr(torch, model.precision.compute_dtype))
+    exact = TorchTRM(stated, state, torch.float64)
     inputs, ids = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.puzzle_identifiers)
 
     record = _Record(model, "torch")

@@ -7,7 +7,10 @@ tensor names and layouts, so that it shares nothing with the port. Loss and halt
 Source: TRM, arXiv 2510.04871; upstream `models/recursive_reasoning/trm.py`, `models/layers.py`.
 """
 
+import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +20,26 @@ from convert import mapping
 from ptrm_jax.config import ModelConfig
 
 Tensor = torch.Tensor
+
+
+def as_stated(config: ModelConfig, arch: Mapping[str, Any]) -> ModelConfig:
+    """The architecture with what `arch` of all_config.yaml says that no tensor shows.
+
+    Read apart from `convert.architecture`, so that the comparison is with what the checkpoint says
+    it is, rather than with what was made of it.
+
+    Raises:
+      ConversionError: its `pos_encodings` are none of TRM's.
+    """
+    same = ("H_cycles", "L_cycles", "num_heads", "rms_norm_eps", "rope_theta")
+    said = {name: arch[name] for name in same if arch.get(name) is not None}
+    said |= {name: float(said[name]) for name in same[3:] if name in said}
+    positions = arch.get("pos_encodings")
+    if positions is not None and config.variant == "attention":
+        if positions not in ("rope", "learned", "none"):
+            raise mapping.ConversionError(f"TRM has no positions {positions!r}")
+        said["positions"] = positions
+    return dataclasses.replace(config, **said)
 
 
 class TorchTRM:

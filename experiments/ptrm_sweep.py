@@ -187,6 +187,11 @@ def _merge(arguments: Merge, command: str) -> int:
 
 def _report(result: sweep.Result, folder: str, verbose: bool, command: str) -> int:
     output = console.output()
+    if result.is_blind:
+        output.print("\n".join(scores.headline(result.config, result.provenance)))
+        output.print("no answer is known: nothing to score\n")
+        output.print(f"{paper.report(result, epath.Path(folder))}written to {folder}")
+        return 0
     scored = scores.compute(result)
     output.print(report.table(scored) if verbose else report.short_table(scored))
     with writing(folder, "all units are kept; make room and rerun the same command"):

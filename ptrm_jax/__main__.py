@@ -48,7 +48,7 @@ class Solve:
 
     puzzle: Annotated[Positional[str], arg(metavar="PUZZLE")]
     """A Sudoku (row by row, . for a blank), a maze (row by row, "S #G"), or a puzz.link URL;
-    or a file: .csv, .jsonl, or one puzzle per line."""
+    or a file: .csv, .jsonl, or text with a puzzle on each line or over several."""
     checkpoint: Annotated[str | None, arg(metavar="NAME|DIR", help_behavior_hint="")] = None
     """A bundled checkpoint's name or a directory; default: the bundled one for this size."""
     rollouts: int = 8
@@ -89,7 +89,10 @@ class Solve:
         )
 
     def load(self) -> _Problem:
-        task, inputs = puzzle_text.read(self.puzzle)
+        num_cells = None
+        if self.checkpoint is not None:
+            num_cells = read_manifest(self.checkpoint)["config"]["seq_len"]
+        task, inputs = puzzle_text.read(self.puzzle, num_cells=num_cells)
         name = self.checkpoint or _bundled_for(task, inputs.shape[1])
         config = ModelConfig.from_dict(read_manifest(name)["config"])
         if task.resize is not None:

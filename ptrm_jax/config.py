@@ -7,9 +7,11 @@ rest of `LoopSettings`.
 import dataclasses
 import json
 import math
+import operator
 from typing import Any, Literal, TypeVar, get_args
 
 import jax.numpy as jnp
+import numpy as np
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.reading import shown
@@ -43,9 +45,24 @@ def check_choice(name: str, value: object, choices: Any) -> None:
 def check_int(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
     """Raises InputError unless `value` is a Python int of at least `minimum`, at most `maximum`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise InputError(f"{name} must be a whole number >= {minimum}; got {shown(value)}")
+        is_numpy = isinstance(value, np.integer) and value >= minimum
+        remedy = f"; pass int({name})" if is_numpy else ""
+        raise InputError(f"{name} must be a whole number >= {minimum}; got {shown(value)}{remedy}")
     if maximum is not None and value > maximum:
         raise InputError(f"{name} must be at most {maximum:,}; got {shown(value)}")
+
+
+def whole_number(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
+    """A Python int of at least `minimum`, at most `maximum`; numpy's integers are converted.
+
+    Raises:
+      InputError: it is not a whole number, or out of range.
+    """
+    if isinstance(value, np.integer):
+        value = operator.index(value)
+    check_int(name, value, minimum, maximum)
+    assert isinstance(value, int)
+    return value
 
 
 def check_step_size(value: object) -> None:
@@ -163,7 +180,8 @@ class ModelConfig:
             name, value = field.name, getattr(self, field.name)
             try:
                 if field.type is int:
-                    check_int(name, value, int(name not in _MAY_BE_ZERO), _MOST.get(name, 2**20))
+                    least, most = int(name not in _MAY_BE_ZERO), _MOST.get(name, 2**20)
+                    object.__setattr__(self, name, whole_number(name, value, least, most))
                 elif field.type is not float:
                     check_choice(name, value, field.type)
                 elif not _is_positive(value):
@@ -319,7 +337,8 @@ class Langevin:
     gradient: bool = True
 
     def __post_init__(self) -> None:
-        check_int("num_updates", self.num_updates, 1)
+        number = whole_number("num_updates", self.num_updates, 1)
+        object.__setattr__(self, "num_updates", number)
         check_step_size(self.step_size)
         if not isinstance(self.gradient, bool):
             raise InputError(f"gradient must be True or False; got {self.gradient!r}")
@@ -393,8 +412,8 @@ class LoopSettings:
     lane_tile: int = DEFAULT_LANE_TILE
 
     def __post_init__(self) -> None:
-        check_int("depth", self.depth, 1)
-        check_int("lane_tile", self.lane_tile, 1)
+        for name in ("depth", "lane_tile"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
         check_choice("read", self.read, Read)

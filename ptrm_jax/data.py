@@ -74,12 +74,25 @@ class Dataset:
             strata={name: kinds[rows] for name, kinds in self.strata.items()},
         )
 
-    def check_fits(self, config: ModelConfig) -> None:
-        """Raises DataError unless the model can read these puzzles."""
+    def check_fits(self, config: ModelConfig, *, in_training: bool = False) -> None:
+        """Raises DataError unless the model can read these puzzles.
+
+        Args:
+          config: its architecture.
+          in_training: it is a setting of a run, rather than that of a checkpoint.
+        """
+        sizes = self.puzzles.inputs.shape[1], self.vocab_size
+        if in_training and (sizes[0] != config.seq_len or sizes[1] > config.vocab_size):
+            raise DataError(
+                f"{self.name} does not fit the model to train: it has puzzles of {sizes[0]} tokens "
+                f"out of {sizes[1]}, the model reads {config.seq_len} out of {config.vocab_size}; "
+                f"pass --model.seq-len {sizes[0]} --model.vocab-size {sizes[1]}, or other data"
+            )
+        model = "the model to train" if in_training else "this checkpoint"
         try:
             check_puzzles(config, self.puzzles)
         except ValueError as error:
-            raise DataError(f"{self.name} does not fit this checkpoint: {error}") from error
+            raise DataError(f"{self.name} does not fit {model}: {error}") from error
         if self.vocab_size > config.vocab_size:
             raise DataError(
                 f"{self.name} has {self.vocab_size} tokens, the checkpoint {config.vocab_size}; "
@@ -144,12 +157,13 @@ def read_upstream(
     )
     if not len(inputs):
         raise DataError(f"{folder} holds no puzzles")
+    ignore_label, labels = _ignored(metadata["ignore_label_id"], labels)
     for what, array, limit in (
         ("inputs", inputs, vocab_size),
-        ("labels", labels, vocab_size),
+        ("labels", labels if ignore_label is None else labels[labels != ignore_label], vocab_size),
         ("puzzle_identifiers", identifiers, metadata["num_puzzle_identifiers"]),
     ):
-        if not (0 <= array.min() and array.max() < limit):
+        if array.size and not (0 <= array.min() and array.max() < limit):
             raise DataError(
                 f"{folder}: {what} must lie in 0..{limit - 1} by dataset.json; they span "
                 f"{array.min()}..{array.max()}"
@@ -162,12 +176,26 @@ def read_upstream(
         name or os.fspath(path),
         make_puzzles(inputs, identifiers),
         labels,
-        metadata["ignore_label_id"],
+        ignore_label,
         vocab_size,
     )
     return dataclasses.replace(
         dataset, puzzle_of=_runs(sets, puzzle_of), group_of=_runs(sets, group_of)
     )
+
+
+_ALWAYS_IGNORED = -100
+"""Upstream's `IGNORE_LABEL_ID` (`models/losses.py`), to which it maps `ignore_label_id`."""
+
+
+def _ignored(ignore_label: int | None, labels: np.ndarray) -> tuple[int | None, np.ndarray]:
+    """The one label of positions that do not count, and labels in which it is the only such."""
+    always = labels == _ALWAYS_IGNORED
+    if not always.any():
+        return ignore_label, labels
+    if ignore_label is None:
+        return _ALWAYS_IGNORED, labels
+    return ignore_label, np.where(always, np.int64(ignore_label), labels.astype(np.int64))
 
 
 def _runs(*numbers: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ from ptrm_jax.solver import (
     Selection,
     Solution,
     best_q,
+    check_selection,
     check_solve,
     choose,
     make_lanes,
@@ -254,7 +255,7 @@ def solve(
     *,
     num_rollouts: int = 100,
     sigma: float = 0.3,
-    select: Selection = best_q,
+    select: Selection | str = best_q,
     rollouts: jax.Array | np.ndarray | None = None,
     devices: Sequence[jax.Device] | None = None,
     backend: Backend = "pmap",
@@ -281,6 +282,7 @@ def solve(
     loop = LoopSettings(**settings)
     rollouts = check_solve(model, params, key, puzzles, sigma, num_rollouts, rollouts)
     num_puzzles = len(puzzles.index)
+    select = check_selection(select, num_puzzles, len(rollouts), model.config.seq_len)
     run = _run_lanes(model, loop, devices, backend)
     arrays = jax.tree.map(lambda field: jnp.asarray(field, jnp.int32), puzzles)
     results = run(

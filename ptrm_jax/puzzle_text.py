@@ -4,6 +4,8 @@ Shape letters: B puzzles, K rollouts, D supervision steps, S tokens (cells), L p
 channels.
 """
 
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,42 +16,67 @@ from ptrm_jax import metrics, tasks
 from ptrm_jax.analysis import boards
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
-from ptrm_jax.reading import read_text
 from ptrm_jax.solver import AnytimeSolution, Solution, Trajectory
-from ptrm_jax.tasks import Task
+from ptrm_jax.tasks import Task, ppbench
+from ptrm_jax.tasks.sudoku.boards import BOARDS
+from ptrm_jax.tasks.text import Lines, encode_all, read_lines
 
 _LONGEST_FILE_NAME = 255
+_FILE_NAME = re.compile(r"[^\n?]*(?:[/\\][^\n?]*|\.[A-Za-z]\w{0,6})")
 
 
-def read(text: str) -> tuple[Task, np.ndarray]:
+def read(text: str, *, num_cells: int | None = None) -> tuple[Task, np.ndarray]:
     """Reads a puzzle, or a file of puzzles.
 
     Args:
-      text: a puzzle on one line; or the path of a file that a task reads (.csv, .jsonl), or that
-        has one puzzle per line.
+      text: a puzzle; or the path of a file that a task reads (.csv, .jsonl), or of a text of
+        puzzles, each on one line or on several.
+      num_cells: S of the model that is to solve them, if it is known. A puzz.link Sudoku is read
+        as a Sudoku, unless the model reads boards of PPBench.
 
     Returns:
       The task, and tokens [B, S] int32.
 
     Raises:
-      InputError: malformed puzzles, an empty file, or puzzles of several sizes.
+      InputError: no such file, malformed puzzles, an empty file, or puzzles of several sizes. For a
+        file the message begins ``path:line:``.
     """
-    path, lines = Path(text), [text]
-    if len(text) <= _LONGEST_FILE_NAME and path.is_file():
+    path, name, lines = Path(text), "", text.splitlines()
+    if len(text) <= _LONGEST_FILE_NAME and path.exists():
+        if not path.is_file():
+            raise InputError(f"{path} must be a file of puzzles; it is a folder")
         task = tasks.of_file(path)
         if task is not None:
             return task, task.read(path).inputs
-        lines = [line for line in read_text(path).splitlines() if line.strip()]
-        if not lines:
-            raise InputError(f"{path} must hold one puzzle per line; it is empty")
-    task = tasks.of_text(lines[0])
-    boards = [task.encode(line) for line in lines]
-    largest = max(len(board) for board in boards)
-    if task.resize is not None:
-        boards = [task.resize(board, largest) for board in boards]
-    elif any(len(board) != largest for board in boards):
-        raise InputError(f"{path} must hold puzzles of one size; use one file per size")
-    return task, np.stack(boards)
+        name, lines = text, read_lines(path)
+        if not any(line.strip() for line in lines):
+            raise InputError(f"{path} must hold puzzles, such as one per line; it is empty")
+    task = tasks.of_text("\n".join(lines).strip("\n"))
+    if not name and task.name == "sudoku" and _FILE_NAME.fullmatch(text):
+        raise InputError(f"no such file: {text}")
+    puzzles = task.lines(lines)
+    if not puzzles:
+        raise InputError(f"{text} must hold puzzles; it has only comments")
+    if boards := _linked_sudokus(task, puzzles, num_cells):
+        return tasks.load("sudoku"), np.stack(boards)
+    return task, np.stack(encode_all(puzzles, task.encode, name, task.resize))
+
+
+def _linked_sudokus(task: Task, puzzles: Lines, num_cells: int | None) -> list[np.ndarray]:
+    """puzz.link Sudokus as boards of the task sudoku; none if these are others."""
+    if task.name != "ppbench":
+        return []
+    boards = []
+    for _, text in puzzles:
+        try:
+            puzzle = ppbench.from_url(text)
+        except InputError:
+            return []  # `encode` says what is wrong
+        size = puzzle.height * puzzle.width
+        if puzzle.pid != "sudoku" or size not in BOARDS or num_cells not in (None, size):
+            return []
+        boards.append(tasks.load("sudoku").encode("".join(itertools.chain(*puzzle.problem))))
+    return boards if len({len(board) for board in boards}) == 1 else []
 
 
 def solution_text(

@@ -1,5 +1,7 @@
 """`Puzzles`, the input of the solver, and its check on the host."""
 
+import math
+from collections.abc import Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -15,8 +17,14 @@ ArrayT = TypeVar("ArrayT", bound=Array)
 `Solution[np.ndarray]`."""
 
 
-class Puzzles(NamedTuple, Generic[ArrayT]):
-    """A batch of puzzles, without labels.
+class _Fields(NamedTuple, Generic[ArrayT]):
+    inputs: ArrayT
+    puzzle_identifiers: ArrayT
+    index: ArrayT  # type: ignore[assignment]  # a tuple's method
+
+
+class Puzzles(_Fields[ArrayT]):
+    """A batch of puzzles, without labels; `len` is their number.
 
     Attributes:
       inputs: [B, S] integer tokens.
@@ -25,23 +33,43 @@ class Puzzles(NamedTuple, Generic[ArrayT]):
         every order, batch and shard. It is not the identifier, which many puzzles may share.
     """
 
-    inputs: ArrayT
-    puzzle_identifiers: ArrayT
-    index: ArrayT  # type: ignore[assignment]  # a tuple's method
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return int(self.inputs.shape[0])
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> "Puzzles[Any]":  # type: ignore[override]
+        return cls(*iterable)  # a named tuple's own compares `len` with the number of fields
 
     def take(self, rows: slice | np.ndarray) -> "Puzzles[ArrayT]":
         """The puzzles at `rows` of the batch, a slice or an index array."""
         return jax.tree.map(lambda field: field[rows], self)
 
 
-def make_puzzles(inputs: Array, puzzle_identifiers: Array | None = None) -> Puzzles[Any]:
+def make_puzzles(inputs: Any, puzzle_identifiers: Array | None = None) -> Puzzles[Any]:
     """Puzzles in data-set order: identifiers 0 unless given, index 0..B-1.
 
     Args:
-      inputs: [B, S] integer tokens.
+      inputs: [B, S] integer tokens, or [B, rows, columns], whose rows are joined.
       puzzle_identifiers: [B] integer, or None.
+
+    Raises:
+      InputError: `inputs` has fewer axes, or rows of several lengths.
     """
-    num_puzzles = len(inputs)
+    if not hasattr(inputs, "dtype"):
+        try:
+            inputs = np.asarray(inputs)
+        except ValueError as error:
+            raise InputError(f"inputs must be an array of tokens [B, S]: {error}") from None
+    if inputs.ndim < 2:
+        raise InputError(
+            "inputs must be tokens [B, S], a row per puzzle, or [B, rows, columns]; got shape "
+            f"{list(inputs.shape)}; add an axis, inputs[None], for one puzzle"
+        )
+    num_puzzles, *cells = inputs.shape
+    if len(cells) > 1:
+        inputs = inputs.reshape(num_puzzles, math.prod(cells))
     if puzzle_identifiers is None:
         puzzle_identifiers = np.zeros(num_puzzles, np.int32)
     return Puzzles(inputs, puzzle_identifiers, np.arange(num_puzzles, dtype=np.int32))
@@ -54,6 +82,12 @@ def check_puzzles(config: ModelConfig, puzzles: Puzzles) -> None:
       InputError: wrong shape or dtype, an empty batch, a token outside the vocabulary, an
         identifier outside the puzzle embedding, a negative index.
     """
+    if not isinstance(puzzles, Puzzles):
+        shape = f" of shape {list(np.shape(puzzles))}" if hasattr(puzzles, "dtype") else ""
+        remedy = "its .puzzles" if hasattr(puzzles, "puzzles") else "make_puzzles(inputs)"
+        raise InputError(
+            f"puzzles must be Puzzles; got a {type(puzzles).__name__}{shape}; pass {remedy}"
+        )
     for name in Puzzles._fields:
         if not hasattr(getattr(puzzles, name), "dtype"):
             raise InputError(

@@ -6,6 +6,7 @@ or never end. Every error is an `InputError` whose message begins with the path;
 into their own.
 """
 
+import codecs
 import contextlib
 import errno
 import io
@@ -78,14 +79,22 @@ def read_bytes(path: str | os.PathLike[str], most: int = MAX_TEXT) -> bytes:
         return file.read(size)  # not `most`, which Python would allocate
 
 
+def encoding_of(start: bytes) -> str:
+    """The encoding that the first bytes of a text state by a byte-order mark; UTF-8 without one."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig"
+
+
 def read_text(path: str | os.PathLike[str], most: int = MAX_TEXT) -> str:
-    """The text of a file as `read_bytes` reads it, in UTF-8, with or without a byte-order mark.
+    """The text of a file as `read_bytes` reads it, in the encoding of `encoding_of`.
 
     Raises:
-      InputError, OSError: as `read_bytes`; or it is not UTF-8.
+      InputError, OSError: as `read_bytes`; or it is not text.
     """
+    data = read_bytes(path, most)
     try:
-        return read_bytes(path, most).decode("utf-8-sig")
+        return data.decode(encoding_of(data))
     except UnicodeDecodeError as error:
         raise InputError(f"{os.fspath(path)} is not text in UTF-8: {error}") from None
 

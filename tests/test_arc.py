@@ -283,7 +283,7 @@ CHALLENGES = [
         r"Expected `array`, got `int` - at `\$.train\[0\].output\[1\]",
     ),
     (edited("train", output=None), r"Expected `array`, got `null` - at `\$.train\[0\].output"),
-    (edited("test", output=None), FIFTH + r"test\[0\].output"),
+    (edited("test", output=3), FIFTH.replace("array", "array | null") + r"test\[0\].output"),
     (edited("test", input=[[0], [10]]), r"`int` <= 9 - at `\$.test\[0\].input\[1\]\[0\]"),
     (edited("test", input=[[-1]]), "Expected `int` >= 0"),
     (edited("test", input=[[1.0]]), "Expected `int`, got `float`"),
@@ -293,9 +293,7 @@ CHALLENGES = [
     (edited("test", input=[[0] * 31]), r"length <= 30 - at `\$.test\[0\].input\[0\]`"),
     (lambda c: c["fifth"]["train"][0].pop("output"), "missing required field `output`"),
     (lambda c: c["fifth"]["test"][0].pop("input"), "missing required field `input`"),
-    (edited("test", x=1), r"unknown field `x` - at `\$.test\[0\]`"),
     (lambda c: c["fifth"].pop("test"), "fifth: Object missing required field `test`"),
-    (lambda c: c["fifth"].update(name="x"), "fifth: Object contains unknown field `name`"),
     (lambda c: c["fifth"].update(test=[]), r"length >= 1 - at `\$.test`"),
     (lambda c: c["fifth"].update(train={}), FIFTH + "train"),
     (lambda c: c["fifth"].update(train=[1]), FIFTH + r"train\[0\]"),
@@ -331,9 +329,9 @@ def test_malformed_files_are_refused(
 def test_missing_files_and_files_that_are_not_json_are_refused(tmp_path: Path) -> None:
     write_invented(tmp_path)
     path = tmp_path / "arc-agi_exam_challenges.json"
-    with pytest.raises(InputError, match=r"'test'.* the folder has arc-agi_exam_challenges.json, "):
+    with pytest.raises(InputError, match=r"'test'.* has arc-agi_exam_challenges.json, "):
         arc.read_challenges(tmp_path, ["test"])
-    with pytest.raises(InputError, match="the folder has no challenges"):
+    with pytest.raises(InputError, match="nowhere has no challenges"):
         arc.read_challenges(tmp_path / "nowhere", ["exam"])
     for subsets in ([], "exam"):
         with pytest.raises(InputError, match="subsets must be a list of at least one"):

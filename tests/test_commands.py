@@ -82,8 +82,11 @@ def test_reads_a_puzzle_or_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("\n \n", "must hold one puzzle per line; it is empty"),
-        (f"{'.' * 36}\n{'.' * 81}", "must hold puzzles of one size; use one file per size"),
+        ("\n \n", "must hold puzzles, such as one per line; it is empty"),
+        (
+            f"{'.' * 36}\n{'.' * 81}",
+            ":2: a file must hold puzzles of one size; .*; use one file per size",
+        ),
     ],
 )
 def test_refuses_files(tmp_path: Path, content: str, message: str) -> None:

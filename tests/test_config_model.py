@@ -25,7 +25,8 @@ from ptrm_jax import (
     initial_carry,
     make_puzzles,
 )
-from ptrm_jax.config import swiglu_width
+from ptrm_jax.config import Langevin, LoopSettings, check_int, swiglu_width
+from ptrm_jax.errors import InputError
 from ptrm_jax.model import (
     Attention,
     Linear,
@@ -183,6 +184,17 @@ def test_config_is_frozen() -> None:
         config.seq_len = 4  # type: ignore[misc]
     with pytest.raises(ValueError, match="seq_len"):
         dataclasses.replace(config, seq_len=0)
+
+
+def test_integers_of_numpy_become_pythons_or_are_answered_with_the_remedy() -> None:
+    config = ModelConfig(**MLP_T | {"seq_len": np.int64(16)})
+    loop = LoopSettings(depth=np.int32(3), langevin=Langevin(np.uint8(2), 0.1))
+    assert loop.langevin is not None
+    for value in (config.seq_len, loop.depth, loop.langevin.num_updates):
+        assert type(value) is int
+    json.dumps(config.to_dict())
+    with pytest.raises(InputError, match=r">= 1; got np.int64\(3\); pass int\(rollouts"):
+        check_int("rollouts", np.int64(3), 1)
 
 
 @pytest.mark.parametrize(

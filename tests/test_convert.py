@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from convert import (
     ConversionError,
     architecture,
     convert,
+    files,
     find_checkpoint,
     infer_config,
     mapping,
@@ -35,6 +37,7 @@ from convert import (
     to_upstream,
 )
 from convert.cli import main, summary
+from convert.files import read_weights, weights_digest
 from convert.torch_trm import TorchTRM
 from ptrm_jax import checkpoint
 from ptrm_jax.config import ModelConfig, Precision
@@ -336,14 +339,35 @@ def test_other_float_dtypes_become_float32(dtype):
 
 @pytest.mark.parametrize(
     "prefix",
-    ["", *"model. _orig_mod. inner. _orig_mod.model.inner. module._orig_mod.inner.model.".split()],
+    [
+        "",
+        *"model. _orig_mod. inner. _orig_mod.model.inner. module._orig_mod.inner.model.".split(),
+        *"_forward_module.model. _fsdp_wrapped_module.inner. _orig._mod. ema_model. x.".split(),
+    ],
 )
 def test_every_prefix(tmp_path, prefix):
+    """Any that all names share is removed, and said."""
     tensors = {
         f"{prefix}{mapping.canonical_name(name)}": tensor
         for name, tensor in raw_tensors(WIDE).items()
     }
     torch.save(tensors, tmp_path / "step_7")
+    weights = read_weights(tmp_path / "step_7")
+    tensors_equal(weights.state, read_once(WIDE))
+    assert weights.prefix == prefix
+
+
+def test_wrappers_inside_names(tmp_path):
+    """As FSDP and checkpointing of activations add them."""
+    torch.save(
+        {
+            name.replace(
+                "layers.0.", "_fsdp_wrapped_module.layers.0._checkpoint_wrapped_module."
+            ): x
+            for name, x in raw_tensors(WIDE).items()
+        },
+        tmp_path / "step_7",
+    )
     tensors_equal(read_state(tmp_path / "step_7"), read_once(WIDE))
 
 
@@ -362,14 +386,123 @@ def test_wrapped_states(tmp_path, wrap, legacy):
     assert read_state(tmp_path / "m.pt").keys() == read_once(WIDE).keys()
 
 
+def plus_one(tensors):
+    return {name: tensor + 1 for name, tensor in tensors.items()}
+
+
+def parameters(tensors):
+    """Without the buffers, which averages of parameters lack."""
+    names = {name: mapping.canonical_name(name) for name in tensors}
+    return {name: tensors[name] for name in tensors if names[name] not in mapping.BUFFERS}
+
+
 def test_several_states_need_an_entry(tmp_path):
     tensors = raw_tensors(WIDE)
-    averaged = {name: tensor + 1 for name, tensor in tensors.items()}
-    torch.save({"model": tensors, "ema": averaged}, tmp_path / "m.pt")
-    refused(lambda: read_state(tmp_path / "m.pt"), "several states", "--entry", "'model', 'ema'")
-    refused(lambda: read_state(tmp_path / "m.pt", entry="best"), "no entry 'best'", "'ema'")
-    state = read_state(tmp_path / "m.pt", entry="ema")
+    torch.save({"model": tensors, "best": plus_one(tensors)}, tmp_path / "m.pt")
+    refused(lambda: read_state(tmp_path / "m.pt"), "several states", "--entry", "'model', 'best'")
+    refused(lambda: read_state(tmp_path / "m.pt", entry="ema"), "no entry 'ema'", "'best'")
+    state = read_state(tmp_path / "m.pt", entry="best")
     np.testing.assert_array_equal(state["H_init"], read_once(WIDE)["H_init"] + 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "entry", "base"),
+    [
+        (lambda t: {"model": t, "ema": plus_one(t)}, "ema", None),
+        (
+            lambda t: {"model": t, "ema": {"decay": 0.9, "shadow": parameters(plus_one(t))}},
+            "ema.shadow",
+            "model",
+        ),
+        (
+            lambda t: {
+                "state_dict": {f"net.{n}": x for n, x in t.items()}
+                | {f"ema_net.module.{n}": x for n, x in parameters(plus_one(t)).items()}
+                | {"ema_net.n_averaged": torch.tensor(3)}
+            },
+            "state_dict.ema_net.model.inner",
+            "state_dict.net.model.inner",
+        ),
+    ],
+)
+def test_averages_are_preferred_and_laid_over_the_buffers(tmp_path, content, entry, base):
+    torch.save(content(raw_tensors(WIDE)), tmp_path / "m.pt")
+    weights, raw = read_weights(tmp_path / "m.pt"), read_once(WIDE)
+    assert weights.entry == entry and weights.state.keys() == raw.keys()
+    for name, tensor in weights.state.items():
+        is_buffer = base is not None and name in mapping.BUFFERS
+        np.testing.assert_array_equal(tensor, raw[name] + (0 if is_buffer else 1))
+    assert weights.note.startswith(f"averaged weights, entry {entry!r}")
+    assert weights.note.endswith("; do not average again")
+    assert (f"with H_init, L_init, puzzle_emb.weights from {base!r}" in weights.note) == bool(base)
+    if base:
+        again = read_weights(tmp_path / "m.pt", entry=base)
+        tensors_equal(again.state, raw)
+        assert again.note == f"raw weights, entry {base!r}; the averaged ones are in {entry!r}"
+
+
+def test_provenance_tells_raw_from_averaged(tmp_path, capsys):
+    """Whatever `ema: true` in all_config.yaml suggests."""
+    folder = run_folder(tmp_path, WIDE, without=["step_*"])
+    tensors = raw_tensors(WIDE)
+    torch.save({"model": tensors, "ema": {"shadow": parameters(tensors)}}, folder / "last.ckpt")
+    for entry, says in (("model", "raw weights, entry 'model'"), (None, "averaged weights, entry")):
+        flags = [] if entry is None else ["--entry", entry]
+        out = tmp_path / str(entry)
+        assert main([str(folder), "--out", str(out), "--parity", "none", *flags]) == 0
+        assert checkpoint.read_manifest(out)["provenance"]["ema"].startswith(says)
+        printed = capsys.readouterr().out
+        assert says in printed and "names    without the prefix 'model.inner.'" in printed
+
+
+def test_averages_without_names_are_mentioned(tmp_path):
+    tensors = raw_tensors(WIDE)
+    content = {"model": tensors, "ema": {"shadow_params": list(tensors.values())}}
+    torch.save(content, tmp_path / "m.pt")
+    assert (
+        "averaged ones without names in 'ema.shadow_params'" in read_weights(tmp_path / "m.pt").note
+    )
+
+
+def test_settings_within_the_file_are_read(tmp_path):
+    """As a fork saves them; they may say that it is another model."""
+    folder = run_folder(tmp_path, WIDE, without=["step_*", "*.yaml"])
+    content = {"model": raw_tensors(WIDE), "config": settings_of(WIDE)}
+    torch.save(content, folder / "eqr.pth")
+    convert(folder, tmp_path / "out", parity="none")
+    assert checkpoint.load(tmp_path / "out")[0].config == config_of(WIDE)
+    content["config"]["arch"]["damping"] = 0.95
+    torch.save(content, folder / "eqr.pth")
+    refused(lambda: convert(folder, tmp_path / "out2", parity="none"), "damping")
+
+
+def test_random_states_and_scores_of_numpy_are_read(tmp_path):
+    """As trainers save them beside the weights."""
+    content = {
+        "model": raw_tensors(WIDE),
+        "rng": {"numpy": np.random.RandomState(0).get_state(), "python": (3, (1, 2), None)},
+        "best": np.float64(0.5),
+        "scores": np.arange(3, dtype=np.float32),
+    }
+    for legacy in (False, True):
+        torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=not legacy)
+        tensors_equal(read_state(tmp_path / "m.pt"), read_once(WIDE))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([{1: 2}], object),
+        np.array(["text"]),
+        np.zeros(2, [("a", "f4")]),
+        np.random.default_rng(0),
+        Path("x"),
+    ],
+)
+def test_nothing_else_of_numpy_is_read(tmp_path, value):
+    torch.save({"model": raw_tensors(WIDE), "more": value}, tmp_path / "m.pt")
+    message = refused(lambda: read_state(tmp_path / "m.pt"), "m.pt is refused", "if you trust it")
+    assert "weights_only=False)['model'], 'plain.pt')" in message
 
 
 def test_a_name_twice_is_refused(tmp_path):
@@ -442,7 +575,9 @@ def test_damaged_files_are_refused(tmp_path, name, keep):
 
 def test_files_without_a_state(tmp_path):
     (tmp_path / "text.pt").write_text("hello")
-    refused(lambda: read_state(tmp_path / "text.pt"), "text.pt")
+    refused(lambda: read_state(tmp_path / "text.pt"), "text.pt is not a PyTorch file")
+    (tmp_path / "lfs").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    refused(lambda: read_state(tmp_path / "lfs"), "git lfs pull")
     torch.save([1, 2], tmp_path / "list.pt")
     refused(lambda: read_state(tmp_path / "list.pt"), "list.pt has no tensors")
     torch.save({"H_init": torch.eye(2).to_sparse()}, tmp_path / "sparse.pt")
@@ -460,7 +595,7 @@ def test_finding_checkpoints(tmp_path):
     refused(lambda: find_checkpoint(tmp_path / "absent"), "no such file")
     for name in ("b.pt", "a.safetensors"):
         (folder / name).touch()
-    refused(lambda: find_checkpoint(folder), "several", "a.safetensors, b.pt")
+    refused(lambda: find_checkpoint(folder), "several", f"{folder}/a.safetensors, {folder}/b.pt")
     for name in ("step_9", "step_80", "step_80_all_preds.0", "step_x"):
         (folder / name).touch()
     found = find_checkpoint(folder)
@@ -477,37 +612,181 @@ def test_finding_checkpoints(tmp_path):
     assert other.dataset == folder / "step_9"
 
 
-def test_the_hub(tmp_path, monkeypatch):
-    """A stand-in for huggingface_hub: which files are asked for, and what failure looks like."""
-    repo = {"runs/step_5", "runs/step_60", "runs/all_config.yaml", "README.md"}
-    online = True
+NAMES = {
+    "maze_hard_step_32550": 32550,
+    "step_39060_sudoku_epoch_60k": 39060,
+    "epoch=3-step=1000.ckpt": 1000,
+    "pytorch_model.bin": None,
+    "last.ckpt": None,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_use(tmp_path, name):
+    """The only candidate is taken, wherever it is; settings beside it or above it."""
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    for other in ("config.yaml", "optimizer.pt", "step_80_all_preds.0", "README.md", "trm.py"):
+        (folder / other).touch()
+    (folder / "checkpoints" / name).touch()
+    found = find_checkpoint(folder)
+    assert (found.name, found.step) == (f"run/checkpoints/{name}", NAMES[name])
+    assert found.config == folder / "config.yaml"
+    (folder / "step_7").touch()  # above it
+    assert find_checkpoint(folder).step == 7
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_shards(tmp_path, kind):
+    """Weights in several files, listed by an index."""
+    folder = run_folder(tmp_path, WIDE, without=["step_*"])
+    tensors = raw_tensors(WIDE)
+    save = safetensors.torch.save_file if kind == "safetensors" else torch.save
+    weight_map = {}
+    for i, names in enumerate(np.array_split(sorted(tensors), 2), start=1):
+        shard = f"model-0000{i}-of-00002.{kind}"
+        save({str(name): tensors[name].contiguous() for name in names}, folder / shard)
+        weight_map |= dict.fromkeys(map(str, names), shard)
+    index = folder / f"model.{kind}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    found = find_checkpoint(folder)
+    assert found.file == index
+    tensors_equal(read_state(index), read_once(WIDE))
+    digest = weights_digest(index)
+    (folder / "model-00002-of-00002.bin").touch()
+    (folder / shard).write_bytes(b"")
+    assert weights_digest(index) != digest
+    (folder / shard).unlink()
+    refused(lambda: read_state(index), f"{shard}, which is missing")
+    index.write_text(json.dumps({"weight_map": {"H_init": "../../outside.bin"}}))
+    refused(lambda: read_state(index), "not an index of shards")
+
+
+PUBLIC = {
+    "alphaXiv/trm-model-sudoku": (
+        "README.md step_32550_sudoku_epoch50k step_39060_sudoku_epoch_60k "
+        "step_39060_sudoku_60k_epoch_attn_type"
+    ),
+    "alphaXiv/trm-model-maze": "README.md maze_hard_step_32550",
+    "alphaXiv/trm-model-arc-agi-1": "step_259320_arc_ag1_attn_type_h3l4 step_259320_arc_attn_h3l6",
+    "Sanjin2024/TinyRecursiveModels-Sudoku-Extreme-att": "all_config.yaml step_21700 trm.py",
+    "Sanjin2024/TinyRecursiveModels-Sudoku-Extreme-mlp": "all_config.yaml step_16275 trm.py",
+    "Sanjin2024/TinyRecursiveModel-Maze-Hard": "all_config.yaml step_9765 losses.py",
+    "Sanjin2024/TinyRecursiveModels-ARC-AGI-1": "all_config.yaml step_155718",
+    "Sanjin2024/TinyRecursiveModels-ARC-AGI-2": "all_config.yaml step_217602 step_72477",
+    "arcprize/trm_arc_prize_verification": (
+        "README.md arc_v1_public/all_config.yaml arc_v1_public/step_518071 arc_v1_public/trm.py "
+        "arc_v2_public/all_config.yaml arc_v2_public/step_723914"
+    ),
+    "Trelis/TRM-ARC-AGI-II": (
+        "all_config.yaml losses.py step_72391 step_723914 trm.py "
+        "evaluator_ARC_step_723914/submission.json"
+    ),
+    "MaximeILL/GAR_ckpts": (
+        "sudoku_mlp/all_config.yaml sudoku_mlp/step_65100 ppbench_att/all_config.yaml "
+        "ppbench_att/step_50000"
+    ),
+    "Kaleemullah/trm-cgar-sudoku": "README.md config.yaml pytorch_model.bin",
+}
+"""A stand-in for the public checkpoints: their names on the hub and, as far as they are known,
+those of their files."""
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in for huggingface_hub that has them; it counts what is downloaded."""
+    downloaded = []
 
     class HfApi:
         def list_repo_files(self, name, revision):
-            if not online:
+            if name not in PUBLIC:
                 raise ConnectionError("no route to host\nmore")
-            return sorted(repo)
+            return PUBLIC[name].split()
 
     def hf_hub_download(name, file, revision):
-        assert file in repo
-        path = tmp_path / str(revision) / name / file
+        assert file in PUBLIC[name].split()
+        path = tmp_path / "hub" / str(revision) / name / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+        downloaded.append(file)
         return str(path)
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    refused(lambda: find_checkpoint("hf://a/b"), "pip install 'ptrm-jax[hub]'")
     module = types.SimpleNamespace(HfApi=HfApi, hf_hub_download=hf_hub_download)
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
-    found = find_checkpoint("hf://a/b")
-    assert (found.name, found.step, found.kind) == ("hf://a/b@main/runs/step_60", 60, "hub")
+    return downloaded
+
+
+def public_names():
+    """The names in the manual's table."""
+    text = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text()
+    rows = re.findall(r"^\| `([\w.-]+/[^`]+)` \|", text, re.MULTILINE)
+    assert len(rows) >= len(PUBLIC)
+    return rows
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_public_checkpoints_resolve_by_name(hub, name):
+    """All of the manual's list; several in one repository have a row each."""
+    owner, repository, *inside = name.split("/")
+    found = find_checkpoint(name)
+    assert found.kind == "hub" and found.name.startswith(f"hf://{owner}/{repository}@main/")
+    assert "/".join(inside) in found.name
+    has_config = any("config.yaml" in file for file in PUBLIC[f"{owner}/{repository}"].split())
+    assert (found.config is not None) == has_config
+    assert len(hub) == 1 + has_config
+
+
+def test_the_manual_lists_all_public_checkpoints():
+    assert {"/".join(name.split("/")[:2]) for name in public_names()} == set(PUBLIC)
+
+
+def test_several_public_checkpoints_are_listed(hub):
+    message = refused(lambda: find_checkpoint("arcprize/trm_arc_prize_verification"), "several")
+    listed = message.partition("pass one of ")[2].split(", ")
+    assert [find_checkpoint(name).step for name in listed] == [518071, 723914]
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("hf://Trelis/TRM-ARC-AGI-II", "@main/step_723914"),
+        ("hf://Trelis/TRM-ARC-AGI-II@v2/step_72391", "@v2/step_72391"),
+        ("https://huggingface.co/Trelis/TRM-ARC-AGI-II", "@main/step_723914"),
+        ("https://huggingface.co/Trelis/TRM-ARC-AGI-II/tree/main", "@main/step_723914"),
+        ("https://huggingface.co/Trelis/TRM-ARC-AGI-II/blob/main/step_72391", "@main/step_72391"),
+        (
+            "https://hf.co/Trelis/TRM-ARC-AGI-II/resolve/v2/step_72391?download=true",
+            "@v2/step_72391",
+        ),
+        ("Trelis/TRM-ARC-AGI-II/step_72391", "@main/step_72391"),
+    ],
+)
+def test_addresses_on_the_hub(hub, address, name):
+    found = find_checkpoint(address)
+    assert found.name == f"hf://Trelis/TRM-ARC-AGI-II{name}"
     assert found.config.name == "all_config.yaml" and found.dataset is None
-    found = find_checkpoint("hf://a/b@v2/runs/step_5")
-    assert (found.name, found.step) == ("hf://a/b@v2/runs/step_5", 5)
-    assert "v2" in found.file.parts
-    refused(lambda: find_checkpoint("hf://a"), "hf://owner/name")
-    online = False
-    refused(lambda: find_checkpoint("hf://a/b"), "no route to host", "connection")
+
+
+@pytest.mark.parametrize(
+    ("address", "needles"),
+    [
+        ("hf://a", ["hf://owner/name"]),
+        ("https://example.com/a/b", ["huggingface.co"]),
+        ("hf://Trelis/TRM-ARC-AGI-II/../x", ["must have the form"]),
+        ("hf://Trelis/TRM-ARC-AGI-II//x", ["must have the form"]),
+        ("hf://Trelis/TRM-ARC-AGI-II/step_1", ["no file or folder step_1"]),
+        ("hf://a/b", ["no route to host", "connection"]),
+        ("a/b", ["no such file or folder", "no route to host"]),
+    ],
+)
+def test_addresses_that_lead_nowhere(hub, address, needles):
+    refused(lambda: find_checkpoint(address), *needles)
+    assert hub == []
+
+
+def test_the_hub_needs_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    refused(lambda: find_checkpoint("hf://a/b"), "pip install 'ptrm-jax[hub]'")
 
 
 # --- The architecture ----------------------------------------------------------------------------
@@ -552,8 +831,8 @@ def test_upstreams_defaults_and_positions():
     assert config.rms_norm_eps == 1e-6  # YAML reads 1e-6, without a dot, as text
     assert origins["prefix_len"] == "upstream's default (puzzle_emb_len)"
     assert "dataset.json" in origins["seq_len"]
-    anything, _ = infer("attention_rope", arch={"pos_encodings": "sinusoidal"})
-    assert anything.positions == "none"
+    for value in ("none", None):
+        assert infer("attention_rope", arch={"pos_encodings": value})[0].positions == "none"
     ignored, _ = infer("mlp_t_none", arch={"pos_encodings": "rope"})
     assert ignored.positions == "none"  # nothing rotates without attention
 
@@ -599,11 +878,53 @@ def test_every_contradiction_in_one_message():
         ("mlp_t_none", {"forward_dtype": "float16"}, "forward_dtype must be a supported dtype"),
         ("attention_rope", {"num_heads": 5}, "num_heads (5) must divide hidden_size (64)"),
         ("attention_rope", {"puzzle_emb_len": True}, "prefix_len must be a whole number"),
-        ("mlp_t_none", {"causal": True, "stochastic_depth": 1}, "causal, stochastic_depth"),
+        ("mlp_t_none", {"stochastic_depth": 1, "gate": 2}, "gate, stochastic_depth"),
+        ("attention_rope", {"causal": True}, "attention is not causal"),
+        ("attention_rope", {"pos_encodings": "rope2d"}, "unknown value of pos_encodings, 'rope2d'"),
+        ("attention_learned", {"pos_encodings": "absolute"}, "unknown value of pos_encodings"),
+        ("mlp_t_none", {"pos_encodings": "rope2d"}, "unknown value of pos_encodings"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(case, arch, needle):
     refused(lambda: infer(case, arch=arch), needle)
+
+
+def test_what_is_as_upstream_may_be_said():
+    assert infer("attention_rope", arch={"causal": False})[0] == config_of("attention_rope")
+
+
+def test_parity_is_with_what_the_checkpoint_says_it_is():
+    """Not with what was made of it: wrong positions and cycles fail."""
+    case = "attention_rope"
+    wrong = dataclasses.replace(config_of(case), positions="none")
+    model = TRM(wrong, Precision())
+    arch = settings_of(case)["arch"]
+    run = functools.partial(
+        parity_against_torch, model, params_of(case), read_once(case), num_puzzles=1, steps=1
+    )
+    assert run()["passed"] and not run(arch=arch)["passed"]
+    refused(lambda: run(arch=arch | {"pos_encodings": "rope2d"}), "no positions 'rope2d'")
+
+
+def test_upstreams_file_of_an_architecture(tmp_path):
+    """Flat, with references, instead of the all_config.yaml that training writes."""
+    arch = settings_of(WIDE)["arch"] | {"hidden_size": 64, "num_heads": "${..heads}"}
+    folder = run_folder(tmp_path, WIDE, without=["*.yaml"])
+    path = folder / "config.yaml"
+    flat = arch | {"num_heads": 4, "puzzle_emb_ndim": 100, "H_layers": "${.H_cycles}"}
+    path.write_text(yaml.safe_dump(flat | {"rope_theta": "${.theta}", "theta": 10000.0}))
+    assert files.read_config(path)["arch"]["H_layers"] == arch["H_cycles"]
+    assert files.read_config(path)["arch"]["rope_theta"] == 10000.0
+    nested = {"arch": arch | {"num_heads": "${heads}"}, "heads": 4}
+    path.write_text(yaml.safe_dump(nested))
+    assert files.read_config(path)["arch"]["num_heads"] == 4
+    convert(folder, tmp_path / "out", parity="none")
+    assert checkpoint.load(tmp_path / "out")[0].config == config_of(WIDE)
+    for reference in ("${.nothing}", "${a.b}", "${.num_heads}"):
+        path.write_text(yaml.safe_dump(nested | {"arch": arch | {"num_heads": reference}}))
+        refused(lambda: files.read_config(path), "leads nowhere")
+    path.write_text("title: something else")
+    refused(lambda: convert(folder, tmp_path / "out2", parity="none"), "--h-cycles")
 
 
 UNDETERMINED = dict(
@@ -744,7 +1065,7 @@ def test_an_existing_checkpoint_is_kept_unless_told_otherwise(tmp_path, capsys):
     before = (out / "manifest.json").read_text()
     command = [str(case), "--out", str(out), "--parity", "none"]
     assert main(command) == 2
-    assert "exists" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     assert (out / "manifest.json").read_text() == before
     (out / "parity.json").unlink()
     assert main([*command, "--overwrite"]) == 0

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import pickle
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from ptrm_jax import DataError, ModelConfig, Puzzles, data, make_puzzles, read_dataset
+from ptrm_jax.data import make_dataset
 from ptrm_jax.errors import InputError
 from ptrm_jax.puzzles import check_puzzles
 from ptrm_jax.tasks import bundled_sets, sudoku
@@ -489,6 +491,54 @@ def test_make_puzzles_counts_the_rows() -> None:
     np.testing.assert_array_equal(puzzles.index, [0, 1, 2])
     assert puzzles.index.dtype == puzzles.puzzle_identifiers.dtype == np.int32
     np.testing.assert_array_equal(make_puzzles(inputs, np.array([3, 1, 2]))[1], [3, 1, 2])
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, jnp.asarray, np.ndarray.tolist])
+def test_make_puzzles_takes_boards_as_rows_and_columns(wrap: Callable[..., Any]) -> None:
+    boards = np.arange(24, dtype=np.int32).reshape(2, 3, 4)
+    puzzles = make_puzzles(wrap(boards))
+    np.testing.assert_array_equal(puzzles.inputs, boards.reshape(2, 12))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        (np.zeros(4, np.int32), r"got shape \[4\]; add an axis, inputs\[None\]"),
+        (3, r"got shape \[\]"),
+        ([[1, 2], [3]], "array of tokens"),
+    ],
+)
+def test_make_puzzles_refuses_with_the_remedy(inputs: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        make_puzzles(inputs)
+
+
+def test_the_length_of_puzzles_is_their_number() -> None:
+    """And they are still a named tuple, to Python and to JAX."""
+    puzzles = good_puzzles().take(np.array([0, 1, 0, 1]))
+    assert len(puzzles) == 4 and len(list(puzzles)) == 3
+    assert len(puzzles._replace(inputs=puzzles.inputs[:1])) == 1
+    doubled, scanned = jax.jit(
+        lambda p: (jax.tree.map(lambda x: 2 * x, p), jax.lax.scan(lambda c, x: (c, x), 0, p)[1])
+    )(puzzles)
+    for got, factor in ((doubled, 2), (scanned, 1)):
+        assert type(got) is Puzzles and len(got) == 4
+        jax.tree.map(lambda x, y, n=factor: np.testing.assert_array_equal(x, n * y), got, puzzles)
+    assert len(pickle.loads(pickle.dumps(puzzles))) == 4
+
+
+@pytest.mark.parametrize(
+    ("puzzles", "says"),
+    [
+        (np.zeros((2, 4), np.int32), r"ndarray of shape \[2, 4\]; pass make_puzzles\(inputs\)"),
+        (make_dataset("d", np.zeros((2, 4)), np.zeros((2, 4)), 7), r"Dataset; pass its \.puzzles"),
+        ("1.3.", "got a str"),
+        ((1, 2, 3), "got a tuple"),
+    ],
+)
+def test_what_is_not_puzzles_is_refused_with_the_remedy(puzzles: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        check_puzzles(CONFIG, puzzles)
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, jnp.asarray])

@@ -121,7 +121,7 @@ def test_draw_marks_what_an_answer_may_not_change():
     [
         (lambda: maze.encode(""), "at least one cell"),
         (lambda: maze.encode("S \n G\n#"), r"lengths \[1, 2\]; keep the spaces"),
-        (lambda: maze.encode("S#\nx "), "'x' at line 2, column 1"),
+        (lambda: maze.encode("S#\nxG"), "'x' at line 2, column 1"),
         (lambda: maze.decode([[1]]), r"tokens .* shape \(1, 1\)"),
         (lambda: maze.decode([1.0]), "float64"),
         (lambda: maze.draw([1] * 6), "6 cells and width is None"),

@@ -18,6 +18,7 @@ from ptrm_jax.sweep import SweepConfig, pictures
 from ptrm_jax.tasks import arc, maze, ppbench
 from ptrm_jax.tasks.arc import vote as arc_vote
 
+CASES = Path(__file__).parent / "data" / "cases"
 PAPER = {
     "arc-agi-2": (25, 16, 0.2),
     "maze-hard": (100, 16, 1.0),
@@ -222,3 +223,33 @@ def test_arc_votes_and_submits(
     assert command.main([*argv, "--num-puzzles", "9", "--new"]) == 0
     assert "2 tasks, 2 test inputs with known outputs, 1 without" in capsys.readouterr().out
     assert (tmp_path / "run-002" / "submission.json").exists()
+
+
+def test_a_blind_set_is_answered(
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From tasks in files of their own, none of whose test outputs is known, to a submission."""
+    source, folder = CASES / "arc" / "github", str(tmp_path / "data")
+    options = ["--subsets", "training", "evaluation", "--test-subsets", "evaluation"]
+    made = ["arc-folder", str(source), folder, *options, "--augmentations", "3"]
+    assert ptrm_main(made) == 0
+    model = tiny_model(tmp_path / "model", arc.SEQ_LEN, arc.VOCAB_SIZE, 9)
+    argv = ["arc-agi-2", "--checkpoint", model, "--data", folder, "--rollouts", "2"]
+    argv += ["--depth", "1", "--devices", "1", "--output", str(tmp_path / "run")]
+    for _ in range(2):  # run, and again from its folder
+        assert command.main(argv) == 0
+        printed = capsys.readouterr().out
+        assert "no answer is known: nothing to score" in printed
+        assert (
+            "for each of 1 test inputs of 1 tasks, by best-Q@2 at sigma 0.2; 0 have no" in printed
+        )
+    answers = json.loads((tmp_path / "run" / "submission.json").read_text())
+    assert answers.keys() == {"aa"} and len(answers["aa"]) == 1
+    for attempt in ("attempt_1", "attempt_2"):
+        grid = np.array(answers["aa"][0][attempt])
+        assert grid.ndim == 2 and set(grid.ravel()) <= set(range(10))
+    rows, result = arc.read_set(folder), sweep.read(tmp_path / "run")
+    (run,) = result.runs
+    assert result.is_blind and run.measured.tokens.shape == (len(rows), 2, 1, 900)
+    ballot = arc_vote.vote(rows, run.measured.tokens[:, :, 0], run.measured.q_logit[:, :, 0])
+    assert answers == json.loads(json.dumps(arc_vote.submission(ballot)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ptrm_jax import best_q, metrics, mode
-from ptrm_jax.solver import LaneResults, choose
+from ptrm_jax.errors import InputError
+from ptrm_jax.solver import LaneResults, check_selection, choose
 
 NAN, INF = float("nan"), float("inf")
 A, B, C = [1, 1], [1, 2], [2, 2]
@@ -89,3 +90,69 @@ def test_choose_gathers_the_chosen_rollout() -> None:
     np.testing.assert_array_equal(solution.q_logit, [7.0, 0.0])
     np.testing.assert_array_equal(solution.step, [2, 1])
     assert solution.rollout_answers.shape == (2, 3, 2)
+
+
+# --- Selections of a user's own ------------------------------------------------------------------
+
+
+def results_of(*q_logits: float) -> LaneResults:
+    """Rollouts of two puzzles."""
+    num_lanes = len(q_logits)
+    return LaneResults(
+        answers=jnp.arange(2 * num_lanes, dtype=jnp.int32).reshape(num_lanes, 2),
+        q_logits=jnp.array(q_logits, jnp.float32),
+        finite=jnp.ones(num_lanes, bool),
+        step=jnp.ones(num_lanes, jnp.int32),
+        trajectory=None,
+    )
+
+
+def test_selections_have_names() -> None:
+    results = results_of(1.0, 2.0, 4.0, 3.0)
+    for name, function in (("best_q", best_q), ("mode", mode)):
+        np.testing.assert_array_equal(
+            choose(results, 2, name).rollout, choose(results, 2, function).rollout
+        )
+
+
+@pytest.mark.parametrize("rollout", [2, 7, -2, 2**31 - 1])
+def test_a_rollout_out_of_range_is_refused(rollout: int) -> None:
+    """Where a value can be seen; under jit the number stays beside an answer of 0."""
+    results = results_of(1.0, 2.0, 4.0, 3.0)
+
+    def select(*rollouts: jax.Array) -> jax.Array:
+        return jnp.array([1, rollout], jnp.int32)
+
+    with pytest.raises(InputError, match=rf"in 0\.\.1, or -1 .*returned {rollout} for puzzle 1"):
+        choose(results, 2, select)
+    solution = jax.jit(lambda: choose(results, 2, select))()
+    np.testing.assert_array_equal(solution.rollout, [1, rollout])
+    np.testing.assert_array_equal(solution.answer, [[2, 3], [0, 0]])
+    np.testing.assert_array_equal(solution.q_logit, [2.0, -np.inf])
+
+
+class Unhashable:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, *rollouts: jax.Array) -> jax.Array:
+        return best_q(*rollouts)
+
+
+@pytest.mark.parametrize(
+    ("select", "message"),
+    [
+        ("majority", "'best_q', 'mode' or a function .*got 'majority'"),
+        (None, "got None"),
+        (jnp.zeros(2, jnp.int32), "or a function"),
+        (Unhashable(), "must be hashable.*Unhashable"),
+        (lambda a, q, f: jnp.argmax(q), r"integers of shape \[2\].*returned int32 \[\]"),
+        (lambda a, q, f: jnp.zeros((2, 3), jnp.int32), r"returned int32 \[2, 3\]"),
+        (lambda a, q, f: q[:, 0], r"returned float32 \[2\]"),
+        (lambda a, q, f: [0, 0], "returned list"),
+        (lambda a, q, f: np.asarray(q).argmax(axis=1), "must be traceable by JAX"),
+        (lambda a, q, f: a[0] if q[0, 0] > 0 else a[1], "must be traceable by JAX"),
+    ],
+)
+def test_what_is_no_selection_is_refused_before_anything_runs(select: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_selection(select, 2, 3, 4)

@@ -1,6 +1,7 @@
 """Algorithm 1: it computes its definition, and nothing else changes a bit of a result."""
 
 import functools
+import importlib
 import math
 
 import jax
@@ -19,11 +20,13 @@ from ptrm_jax import (
     deep_recursion,
     initial_carry,
     load,
+    mesh,
     read_dataset,
     solve,
     step,
 )
 from ptrm_jax.config import LoopSettings
+from ptrm_jax.errors import InputError
 from ptrm_jax.solver import (
     LaneResults,
     Lanes,
@@ -520,6 +523,26 @@ def test_own_selection_chooses_and_is_traced_once_per_shape() -> None:
     assert traces == [(5, 2, 9)]
     run(puzzles.take(slice(4)), sigma=0.1)
     assert traces == [(5, 2, 9), (4, 2, 9)]
+
+
+def test_a_new_selection_does_not_compile_the_network_again() -> None:
+    *_, puzzles, _ = reference("mlp_t")
+    programs = importlib.import_module("ptrm_jax.solver.solve")._rollouts._cache_size
+    sizes = []
+    for _ in range(2):
+        solve_one_step(puzzles, select=lambda a, q, f: jnp.zeros(len(q), jnp.int32))
+        sizes.append(programs())
+    assert sizes[0] == sizes[1] > 0
+
+
+def test_a_rollout_out_of_range_is_refused_on_any_device() -> None:
+    model, params, puzzles, _ = reference("mlp_t")
+    for run in (solve, mesh.solve):
+        with pytest.raises(InputError, match=r"rollouts in 0\.\.1, or -1 .* returned 2"):
+            run(
+                model, params, KEY, puzzles, num_rollouts=2, depth=1, sigma=0.1,
+                select=lambda a, q, f: jnp.full(len(q), 2, jnp.int32),
+            )  # fmt: skip
 
 
 def test_save_keeps_what_it_names() -> None:

@@ -383,9 +383,13 @@ MAZES, SUDOKUS, SMALL = "generate:maze9:4", "generate:sudoku9:4", "generate:sudo
             None,
             f"{SUDOKUS} is not data of task 'maze'",
         ),
-        (sudoku_config(6, SMALL), None, rf"{SMALL} does not fit .* shape \[B, 36\]"),
+        (sudoku_config(6, SMALL), None, f"{SMALL} does not fit .*seq-len 16 --model.vocab-size 6"),
         (sudoku_config(6, "generate:sudoku6:4"), SMALL, f"{SMALL} does not fit"),
-        (make_config(81, 6, (SUDOKUS,), task="sudoku"), None, r"must lie in 0..5 .tokens of the"),
+        (
+            make_config(81, 6, (SUDOKUS,), task="sudoku"),
+            None,
+            "--model.seq-len 81 --model.vocab-size 11",
+        ),
         (sudoku_config(6, "generate:sudoku6:0"), None, "at least one puzzle"),
     ],
 )
@@ -400,7 +404,7 @@ def test_data_that_do_not_fit_are_refused(
     ("metadata", "message"),
     [
         # Even though the tokens that occur would fit.
-        ({"vocab_size": 9}, "has 9 tokens, the checkpoint 6"),
+        ({"vocab_size": 9}, "16 tokens out of 9, the model reads 16 out of 6"),
         # One loss applies to all labels.
         ({"vocab_size": 6, "ignore_label": None}, r"ignores None and generate:sudoku4:4 0$"),
     ],
@@ -412,6 +416,18 @@ def test_folders_with_other_metadata_are_refused(
     source = write_folder(tmp_path, dataset.puzzles.inputs, dataset.labels, **metadata)
     with pytest.raises(DataError, match=message):
         read_examples(sudoku_config(4, source), dataset)
+
+
+def test_labels_that_are_no_tokens_have_no_symmetries(tmp_path: Path) -> None:
+    """-100 in an upstream folder: read without a task, refused with one."""
+    dataset = read_source(SMALL, seed=0)
+    labels = np.where(dataset.labels == dataset.puzzles.inputs, -100, dataset.labels)
+    sizes = {"vocab_size": 6, "ignore_label": -100}
+    source = write_folder(tmp_path, dataset.puzzles.inputs, labels, **sizes)
+    plain = make_config(16, 6, (source,), task="none")
+    np.testing.assert_array_equal(read_examples(plain, None).labels, labels)
+    with pytest.raises(DataError, match=r"need labels that are tokens; .* are -100 .*--task none"):
+        read_examples(sudoku_config(4, source), None)
 
 
 def test_a_run_without_a_puzzle_is_refused() -> None:

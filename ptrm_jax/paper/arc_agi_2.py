@@ -9,7 +9,8 @@ the puzzle embedding, so identifiers must be those of the training. Paper: TRM p
 
 PTRM takes the best Q of the K rollouts of each augmentation, and augmentations vote. Beside that
 stand TRM's own vote at equal depth and at equal compute, and two other votes of the rollouts.
-Writes `arc_scores.json`, and `submission.json` of the first sigma and seed in Kaggle's format.
+Writes `arc_scores.json`, and `submission.json` of the first sigma and seed in Kaggle's format; of a
+set none of whose outputs is known, the submission alone.
 
 A row takes 400 rollout-steps of 239 GFLOP for PTRM and as many for TRM at equal compute; ARC-AGI-2
 has 172 test inputs with about 1,000 augmentations each: 3.3e19 FLOP, on one H100 at an assumed 400
@@ -67,6 +68,8 @@ def report(result: Result, directory: epath.Path) -> str:
       DataError: the folder of the data has gone or is no folder of ARC-AGI.
     """
     rows = _solved_rows(result)
+    if result.is_blind:
+        return _blind(rows, result, directory)
     ks = arc_vote.PASS_KS
     lines = ["pass@k of the vote over augmentations, %", ""]
     lines.append(f"{'':<34}" + "".join(f"{f'pass@{k}':>20}" for k in ks))
@@ -100,6 +103,20 @@ def report(result: Result, directory: epath.Path) -> str:
         directory / "arc_scores.json", json.dumps(signed({"scores": scores}), indent=1) + "\n"
     )
     return "\n".join(lines) + "\n"
+
+
+def _blind(rows: arc.ArcSet, result: Result, directory: epath.Path) -> str:
+    """The submission for a set none of whose outputs is known."""
+    run, depth = result.runs[0], result.config.depth
+    answers, q, finite = kept_answers(result, run, depth)
+    ballot = arc_vote.vote(rows, answers, q, finite=finite)
+    arc_vote.write_submission(directory / "submission.json", ballot)
+    inputs = [candidates for of_task in ballot.candidates for candidates in of_task]
+    return (
+        f"submission.json has two attempts for each of {len(inputs)} test inputs of "
+        f"{len(ballot.challenges)} tasks, by best-Q@{result.config.rollouts} at sigma "
+        f"{run.sigma:g}; {inputs.count(())} have no row in this sample\n"
+    )
 
 
 def _rows(config: SweepConfig) -> arc.ArcSet:

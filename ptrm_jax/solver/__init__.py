@@ -30,7 +30,12 @@ from ptrm_jax.solver.results import (
     Solution as Solution,
     Trajectory as Trajectory,
 )
-from ptrm_jax.solver.selection import Selection as Selection, best_q as best_q, mode as mode
+from ptrm_jax.solver.selection import (
+    Selection as Selection,
+    best_q as best_q,
+    check_selection as check_selection,
+    mode as mode,
+)
 from ptrm_jax.solver.solve import (
     choose as choose,
     deep_recursion as deep_recursion,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ptrm_jax.config import check_int
+from ptrm_jax.config import check_int, whole_number
 from ptrm_jax.errors import InputError, mismatches
 from ptrm_jax.model import TRM, Carry, Params, param_shapes, path_name
 from ptrm_jax.puzzles import Array, Puzzles, check_puzzles
@@ -58,8 +58,7 @@ def check_solve(
     check_params(model, params)
     check_puzzles(model.config, puzzles)
     if rollouts is None:
-        check_int(name, num_rollouts, 1)
-        return np.arange(num_rollouts, dtype=np.int32)
+        return np.arange(whole_number(name, num_rollouts, 1), dtype=np.int32)
     if jnp.ndim(rollouts) != 1 or jnp.size(rollouts) == 0:
         raise InputError(f"rollouts must have shape [K], K >= 1; got {list(jnp.shape(rollouts))}")
     check_at_least("rollouts", rollouts, 0)

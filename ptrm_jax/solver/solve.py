@@ -27,7 +27,7 @@ from ptrm_jax.config import (
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Carry, Heads, Params
 from ptrm_jax.puzzles import Array, Puzzles
-from ptrm_jax.solver import checks
+from ptrm_jax.solver import checks, selection
 from ptrm_jax.solver.langevin import langevin_steps
 from ptrm_jax.solver.noise import Noise, perturb
 from ptrm_jax.solver.results import LaneResults, Solution, Trajectory
@@ -127,23 +127,39 @@ def read_heads(heads: Heads) -> tuple[jax.Array, jax.Array, jax.Array]:
     return answers, q_logits, finite
 
 
-def choose(results: LaneResults, num_puzzles: int, select: Selection = best_q) -> Solution:
+def choose(results: LaneResults, num_puzzles: int, select: Selection | str = best_q) -> Solution:
     """Chooses one rollout per puzzle: puzzle-major results of N = B * K lanes, folded to [B, K].
+
+    Raises:
+      InputError: `select` is no selection, or chooses what is no rollout.
 
     Source: PTRM Figure 4, last line, for `select=best_q`.
     """
-    folded = jax.tree.map(lambda x: x.reshape(num_puzzles, -1, *x.shape[1:]), results)
+    return _choose(_fold(results, num_puzzles), selection.named(select))
+
+
+def _fold(results: LaneResults, num_puzzles: int) -> LaneResults:
+    """Results of puzzle-major lanes, their leading axes [B, K] instead of [N]."""
+    return jax.tree.map(lambda x: x.reshape(num_puzzles, -1, *x.shape[1:]), results)
+
+
+def _choose(folded: LaneResults, select: Selection) -> Solution:
     answers, q_logits, finite, step, trajectory = folded
-    rollout = select(answers, q_logits, finite)
-    # A user's selection may return a rollout that is not finite.
-    chosen = jnp.maximum(rollout, 0)[:, None]
-    valid = (rollout >= 0) & jnp.take_along_axis(finite, chosen, axis=1)[:, 0]
+    if select in selection.BY_NAME.values():
+        rollout = select(answers, q_logits, finite)
+    else:
+        rollout = selection.apply(select, answers, q_logits, finite)
+    selection.check_range(rollout, q_logits.shape[1])
+    # A user's selection may return a rollout that is not finite, and under jit one out of range.
+    in_range = (rollout >= 0) & (rollout < q_logits.shape[1])
+    chosen = jnp.where(in_range, rollout, 0)[:, None]
+    valid = in_range & jnp.take_along_axis(finite, chosen, axis=1)[:, 0]
     answer = jnp.take_along_axis(answers, chosen[:, :, None], axis=1)[:, 0]
     q_logit = jnp.take_along_axis(q_logits, chosen, axis=1)[:, 0]
     return Solution(
         answer=jnp.where(valid[:, None], answer, 0),
         q_logit=jnp.where(valid, q_logit, -jnp.inf),
-        rollout=jnp.where(valid, rollout, -1),
+        rollout=jnp.where(in_range & ~valid, -1, rollout),  # out of range stays, to be refused
         step=jnp.where(valid, jnp.take_along_axis(step, chosen, axis=1)[:, 0], 0),
         rollout_answers=answers,
         rollout_q_logits=q_logits,
@@ -218,7 +234,7 @@ def solve(
     noise_when: NoiseWhen = "every",
     langevin: Langevin | None = None,
     read: Read = "last",
-    select: Selection = best_q,
+    select: Selection | str = best_q,
     save: Save = Save(),  # noqa: B008 (frozen)
     rollouts: Array | None = None,
     lane_tile: int = DEFAULT_LANE_TILE,
@@ -244,7 +260,8 @@ def solve(
         trajectory holds z before the updates.
       read: the step at which a rollout is read: the "last" (the paper's algorithm), or the "best",
         its step of highest finite Q, ties to the earliest. Memory does not grow with depth.
-      select: choice among the K; see `ptrm_jax.solver.selection`.
+      select: choice among the K: "best_q", "mode" or a function, which is static; see
+        `ptrm_jax.solver.selection`.
       save: what to keep of every step.
       rollouts: rarely needed: [K] rollout ids to run instead of 0..K-1, so that K can be computed
         in pieces; overrides `num_rollouts`.
@@ -256,7 +273,9 @@ def solve(
 
     Raises:
       InputError: before anything is compiled, for any argument out of range, puzzles that do not
-        fit the model, parameters that are not the model's, or an untyped key.
+        fit the model, parameters that are not the model's, or an untyped key; after the rollouts,
+        if a selection of your own chooses one out of range. Under a jit of your own nothing can be
+        raised: there `rollout` keeps such a number, and the answer is 0, Q -inf.
 
     Source: PTRM, arXiv 2605.19943, Algorithm in Figure 4; defaults of Section 5; Langevin dynamics
     of Appendix C.
@@ -271,8 +290,17 @@ def solve(
         lane_tile=lane_tile,
     )
     rollouts = checks.check_solve(model, params, key, puzzles, sigma, num_rollouts, rollouts)
+    chosen = selection.check_selection(
+        select, puzzles.inputs.shape[0], len(rollouts), model.config.seq_len
+    )
     sigma = jnp.asarray(sigma, jnp.float32)
-    return _solve(model, params, key, puzzles, rollouts, sigma, settings, select)
+    arguments = (model, params, key, puzzles, rollouts, sigma, settings)
+    if chosen in selection.BY_NAME.values():
+        return _solve(*arguments, chosen)
+    # Apart from the network, which then need not be compiled again for every new function.
+    solution = _choose_jit(_rollouts(*arguments), chosen)
+    selection.check_range(solution.rollout, len(rollouts))
+    return solution
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings", "select"))
@@ -286,10 +314,26 @@ def _solve(
     settings: LoopSettings,
     select: Selection,
 ) -> Solution:
+    return _choose(_rollouts(model, params, key, puzzles, rollouts, sigma, settings), select)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "settings"))
+def _rollouts(
+    model: TRM,
+    params: Params,
+    key: jax.Array,
+    puzzles: Puzzles,
+    rollouts: jax.Array,
+    sigma: jax.Array,
+    settings: LoopSettings,
+) -> LaneResults:
+    """Results with the leading axes [B, K]."""
     num_puzzles = puzzles.index.shape[0]
     lanes = make_lanes(num_puzzles, rollouts)
-    results = run_lanes(model, params, key, puzzles, lanes, sigma, settings)
-    return choose(results, num_puzzles, select)
+    return _fold(run_lanes(model, params, key, puzzles, lanes, sigma, settings), num_puzzles)
+
+
+_choose_jit = jax.jit(_choose, static_argnames="select")
 
 
 # --- Single steps --------------------------------------------------------------------------------

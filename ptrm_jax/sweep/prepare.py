@@ -190,7 +190,8 @@ def _choose_puzzles(config: SweepConfig, whole: Dataset) -> Dataset:
             f"task must be that of the data; {chosen.name} is of {chosen.task!r}; got "
             f"{config.task!r}; pass other data"
         )
-    if not metrics.valid_rows(chosen.labels, chosen.ignore_label).any():
+    known = metrics.valid_rows(chosen.labels, chosen.ignore_label).any()
+    if not known and not config.unlabelled:
         raise DataError(
             f"{chosen.name} must have a label for at least one of the puzzles to solve; it has "
             "none for these; pass other data or more of them"

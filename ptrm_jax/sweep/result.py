@@ -67,6 +67,11 @@ class Outcome:
     task: str | None = None
     strata: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether no puzzle has a known answer, so that there is nothing to score."""
+        return not len(self.deterministic.rollouts.correct)
+
     def runs_of(self, sigma: float) -> list[Run]:
         """The runs of one sigma, one for each seed."""
         return [run for run in self.runs if run.sigma == sigma]

@@ -59,7 +59,7 @@ def of_name(name: str) -> Task | None:
 
 
 def of_text(text: str) -> Task:
-    """The task of a puzzle written on one line; Sudoku if no other claims it."""
+    """The task of a text of puzzles; Sudoku if no other claims it."""
     return next(task for task in _all() if task.is_text(text))
 
 

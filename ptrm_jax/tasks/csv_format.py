@@ -1,15 +1,16 @@
-"""Files with one puzzle per row: CSV in UTF-8 with the columns ``source,question,answer,rating``.
+"""Files with one puzzle per row: CSV with the columns question and answer, source and rating.
 
-B is the number of puzzles, S the number of cells.
+Columns are found by name, in any order, others are ignored. Files are written with the columns
+``source,question,answer,rating``. B is the number of puzzles, S the number of cells.
 """
 
 import csv
 import dataclasses
 import io
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,19 @@ from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
 from ptrm_jax.reading import file_size, lines as lines_of
 from ptrm_jax.tasks.task import integers
+from ptrm_jax.tasks.text import file_encoding
 
 CSV_COLUMNS = ("source", "question", "answer", "rating")
 UNKNOWN_RATING = -1.0
+
+_OTHER_NAMES = {
+    "question": "puzzle quiz problem input unsolved given board".split(),
+    "answer": "solution output label solved target result".split(),
+    "rating": ["difficulty"],
+    "source": [],
+}
+_SMALLEST_UNNAMED = 36
+"""Cells of the smallest board that is recognised without a header."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +60,9 @@ class CsvFormat:
         Every answer is checked to be right, but not to be the only right one.
 
         Raises:
-          InputError: the file has no rows or other columns, a row is malformed or differs in size
-            from the first, or an answer is wrong. The message begins ``path:line:``.
+          InputError: the file has no rows or no columns of questions and answers, a row is
+            malformed or differs in size from the first, or an answer is wrong. The message begins
+            ``path:line:``.
           OSError: the file cannot be read.
         """
         file_size(path)
@@ -59,12 +71,14 @@ class CsvFormat:
         inputs: list[np.ndarray] = []
         labels: list[np.ndarray] = []
         ratings: list[float] = []
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding=file_encoding(path)) as file:
             reader = csv.reader(lines_of(file, path), strict=True)
             try:
-                _check_header(next(reader, []))
-                for row in reader:
-                    source, question, answer, rating = self._parse(row)
+                first = next(reader, [])
+                named = _named_columns(first)
+                columns = self._unnamed_columns(first) if named is None else named
+                for row in itertools.chain([first] if named is None else [], reader):
+                    source, question, answer, rating = self._parse(row, columns, len(first))
                     num_cells = len(inputs[0]) if inputs else len(question)
                     if not len(question) == len(answer) == num_cells:
                         raise InputError(
@@ -158,15 +172,36 @@ class CsvFormat:
             writer.writerow([source, self.decode(puzzle), self.decode(answer), number])
         write_text(path, text.getvalue())
 
-    def _parse(self, row: list[str]) -> tuple[str, np.ndarray, np.ndarray, float]:
-        if len(row) != len(CSV_COLUMNS):
+    def _unnamed_columns(self, row: list[str]) -> dict[str, int]:
+        """Places of the question and the answer of a file without a header, from its first row."""
+        boards = []
+        for place, field in enumerate(row):
+            try:
+                if len(self.encode(field)) >= _SMALLEST_UNNAMED:
+                    boards.append(place)
+            except ValueError:
+                continue
+        if len(boards) != 2:
             raise InputError(
-                f"a row must have the {len(CSV_COLUMNS)} fields {','.join(CSV_COLUMNS)}; it has "
-                f"{len(row)}; add or remove fields"
+                "a puzzle file must begin with the columns question and answer (or quizzes and "
+                "solutions, puzzle and solution), in any order, such as "
+                f"{','.join(CSV_COLUMNS)}; its header is {','.join(row)[:200]!r}; add the header "
+                "or pass another path"
             )
-        source, question, answer, rating = row
+        return {"question": boards[0], "answer": boards[1]}
+
+    def _parse(
+        self, row: list[str], columns: dict[str, int], num_fields: int
+    ) -> tuple[str, np.ndarray, np.ndarray, float]:
+        if len(row) != num_fields:
+            raise InputError(
+                f"a row must have {num_fields} fields, as the first; it has {len(row)}; add or "
+                "remove fields"
+            )
+        fields = {name: row[place] for name, place in columns.items()}
+        rating = fields.get("rating", "").strip()
         try:
-            number = float(rating)
+            number = float(rating) if rating else UNKNOWN_RATING
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
@@ -175,29 +210,45 @@ class CsvFormat:
                 f"{UNKNOWN_RATING:g} if it is unknown"
             )
         boards = []
-        for column, text in (("question", question), ("answer", answer)):
+        for column in ("question", "answer"):
             try:
-                boards.append(self.encode(text))
+                boards.append(self.encode(fields[column]))
             except ValueError as error:
                 raise InputError(f"{column}: {error}") from None
-        return source, boards[0], boards[1], number
+        return fields.get("source", ""), boards[0], boards[1], number
+
+
+def _named_columns(header: list[str]) -> dict[str, int] | None:
+    """Place of each column by name; None without both question and answer.
+
+    Raises:
+      InputError: a column is there twice.
+    """
+    names = [name.strip().lower() for name in header]
+    columns: dict[str, int] = {}
+    for column, others in _OTHER_NAMES.items():
+        allowed = {word + plural for word in (column, *others) for plural in ("", "s", "zes")}
+        found = [place for place, name in enumerate(names) if name in allowed]
+        if names.count(column) == 1:
+            found = [names.index(column)]  # its own name is preferred
+        if len(found) > 1 and column in ("question", "answer"):
+            raise InputError(
+                f"a puzzle file must have one column for the {column}; "
+                f"{' and '.join(names[place] for place in found)} could be; rename one"
+            )
+        if len(found) == 1:
+            columns[column] = found[0]
+    return columns if {"question", "answer"} <= columns.keys() else None
 
 
 def first_question(path: str | os.PathLike[str]) -> str | None:
     """The first question of a ``.csv`` file, not decoded; None if there is none."""
-    if os.path.splitext(path)[1] != ".csv":
+    if os.path.splitext(path)[1].lower() != ".csv":
         return None
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+    with open(path, newline="", encoding=file_encoding(path), errors="replace") as file:
         try:
-            _, (_, question, *_) = islice(csv.reader(lines_of(file, path)), 2)
-        except (csv.Error, ValueError):  # fewer than two rows or fields
+            first, *rest = itertools.islice(csv.reader(lines_of(file, path)), 2)
+            columns = _named_columns(first)
+            return max(first, key=len) if columns is None else rest[0][columns["question"]]
+        except (csv.Error, ValueError, IndexError):  # too few rows or fields
             return None
-    return question
-
-
-def _check_header(header: list[str]) -> None:
-    if tuple(header) != CSV_COLUMNS:
-        raise InputError(
-            f"a puzzle file must begin with the columns {','.join(CSV_COLUMNS)}; its header is "
-            f"{','.join(header)!r}; add the header or pass another path"
-        )

@@ -12,6 +12,7 @@ tokens as int32. Messages call the cell in row 2, column 7 ``r2c7``.
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from ptrm_jax.tasks import symmetry
 from ptrm_jax.tasks.csv_format import CsvFormat, first_question
 from ptrm_jax.tasks.symmetry import Augment, dihedral_cells
 from ptrm_jax.tasks.task import Labelled, Task, bands, image_key, in_test_split, integers
+from ptrm_jax.tasks.text import Lines
 
 PAD = 0
 WALL = 1
@@ -43,12 +45,13 @@ def encode(text: str) -> np.ndarray:
 
     Args:
       text: S characters out of ``# SGo``, row by row, with or without line breaks. Spaces are
-        cells, also at the ends of lines.
+        cells, also at the ends of lines. ``.`` or ``_`` for free cells, a full block for walls, and
+        other letters for S and G are understood where they leave no doubt.
 
     Raises:
       InputError: a foreign character, lines of different lengths, or no cell at all.
     """
-    lines = text.splitlines()
+    lines = _usual(text).splitlines()
     if len({len(line) for line in lines}) != 1 or not lines[0]:
         raise InputError(
             f"a maze must have at least one cell and lines of one length; text has {len(lines)} "
@@ -63,6 +66,57 @@ def encode(text: str) -> np.ndarray:
                     f"line {number}, column {column}; remove or replace it"
                 )
     return np.array([_TOKEN_OF[char] for line in lines for char in line], np.int32)
+
+
+_WALLS, _FREES = "#\u2588", " ._"
+_ENDS = {"S": "G", "s": "gGeE", "A": "B", "a": "b"}
+"""Letters for the start, and for the goal beside each; S goes with every letter."""
+
+
+def _usual(text: str) -> str:
+    """A written maze in the usual characters, if it leaves no doubt; else as it is."""
+    chars = set(text) - {"\n", "\r"}
+    if chars <= _TOKEN_OF.keys():
+        return text
+    free = chars & set(_FREES)
+    if chars & set(_WALLS) and len(free) <= 1:
+        text = re.sub(f"[{_WALLS}]", "#", text)
+        text = re.sub(f"[{re.escape(_FREES)}]", " ", text)
+    once = [char for char in sorted(chars) if char.isalpha() and text.count(char) == 1]
+    for start, goals in _ENDS.items():
+        rest = [char for char in once if char not in (start, "o")]
+        if start in once and len(rest) == 1 and (start == "S" or rest[0] in goals):
+            text = text.translate(str.maketrans(start + rest[0], "SG"))
+    return text
+
+
+def is_text(text: str) -> bool:
+    """Whether a text is of mazes: walls, free cells and few letters, in lines or in one."""
+    letters = {char for char in text if char.isalpha() and char not in _WALLS}
+    if "\n" not in text and {"S", "G"} <= letters:
+        return True
+    chars = set(text) - letters - {"\n", "\r"}
+    return bool(chars & set(_WALLS)) and chars <= {*_WALLS, *_FREES} and 2 <= len(letters) <= 4
+
+
+def lines(text: list[str]) -> Lines:
+    """The mazes of a text's lines: one per line, or square ones over lines of one length."""
+    found: Lines = []
+    block: Lines = []
+    for number, line in enumerate([*text, ""], start=1):
+        if line.strip():
+            block.append((number, line))
+            continue
+        width = len(block[0][1]) if block else 0
+        if len(block) > 1 and len(block) % width == 0:
+            rows = [block[i : i + width] for i in range(0, len(block), width)]
+            found += [(part[0][0], "\n".join(row for _, row in part)) for part in rows]
+        elif len(block) > 1 and not all(any(map(str.isalpha, row)) for _, row in block):
+            found.append((block[0][0], "\n".join(row for _, row in block)))  # not square
+        else:
+            found += block
+        block = []
+    return found
 
 
 def decode(tokens: Any) -> str:
@@ -516,7 +570,7 @@ def _read(path: str | os.PathLike[str]) -> Labelled:
 
 
 def _reads(path: str | os.PathLike[str]) -> bool:
-    return bool({"S", "G"} & set(first_question(path) or ""))
+    return bool(set("SG#") & set(first_question(path) or ""))
 
 
 def _augment(num_cells: int) -> Augment:
@@ -538,7 +592,8 @@ def _encode_puzzle(text: str) -> np.ndarray:
 
 TASK = Task(
     name="maze",
-    is_text=lambda text: {"S", "G"} <= set(text),
+    is_text=is_text,
+    lines=lines,
     encode=_encode_puzzle,
     bundled=lambda num_cells: f"maze{_shape(num_cells, None)[1]}",
     vocab_size=lambda num_cells: VOCAB_SIZE,

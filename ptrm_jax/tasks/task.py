@@ -14,6 +14,7 @@ import numpy as np
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.tasks.symmetry import Augment
+from ptrm_jax.tasks.text import Lines, one_per_line
 
 
 class Labelled(NamedTuple):
@@ -134,8 +135,9 @@ class Task:
       reads: whether a file holds this task, from its name and beginning. Default: never.
       read: puzzles of a file; raises InputError with ``path:line:``. No default.
       named: loaders of sets from other packages, by name; raise ImportError. Default: none.
-      is_text: whether a puzzle written on one line is of this task. Default: never.
-      encode: tokens [S] of such a line; raises InputError, also for contradicting clues. Default:
+      is_text: whether a text, of one puzzle or several, is of this task. Default: never.
+      lines: the puzzles of a text's lines. Default: one per line.
+      encode: tokens [S] of one of these; raises InputError, also for contradicting clues. Default:
         reads token numbers separated by spaces.
       decode: a board of tokens [S] as one line of text. Default: token numbers.
       draw: a board of tokens [S] as lines of text; given `clues`, the puzzle, an answer's clues are
@@ -171,6 +173,7 @@ class Task:
     read: Callable[[str | os.PathLike[str]], Labelled] = _MISSING
     named: Mapping[str, Callable[[], Labelled]] = dataclasses.field(default_factory=dict)
     is_text: Callable[[str], bool] = lambda text: False
+    lines: Callable[[list[str]], Lines] = one_per_line
     encode: Callable[[str], np.ndarray] = _encode
     decode: Callable[[Any], str] = lambda tokens: " ".join(_symbols(tokens))
     draw: Callable[..., str] = _draw

@@ -100,7 +100,7 @@ def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
     held_out = [read_dataset(source) for source in config.exclude]
     held_out += [] if evaluation is None else [evaluation]
     for dataset in (*sources, *held_out):
-        dataset.check_fits(config.model)
+        dataset.check_fits(config.model, in_training=True)
         if dataset.ignore_label != sources[0].ignore_label:
             raise DataError(
                 f"all data must ignore one label; {sources[0].name} ignores "
@@ -109,6 +109,12 @@ def read_examples(config: TrainConfig, evaluation: Dataset | None) -> Dataset:
     if len(sources) > 1 and any(source.group_of is not None for source in sources):
         raise DataError("an upstream folder must be the only source; got several")
     if config.task != "none":
+        if (sources[0].ignore_label or 0) < 0:
+            raise DataError(
+                f"symmetries of task {config.task!r} need labels that are tokens; labels of "
+                f"{sources[0].name} are {sources[0].ignore_label} where they do not count; pass "
+                "--task none"
+            )
         nothing = np.zeros(0, np.uint64)
         forbidden = [nothing, *(puzzle_keys(config.task, dataset) for dataset in held_out)]
         # The keys are computed even if nothing is held out: they refuse data of another task.

@@ -92,7 +92,7 @@ def prepare(
     if config.evaluation is not None:
         evaluation = read_dataset(config.evaluation)
         evaluation = evaluation.take(metrics.valid_rows(evaluation.labels, evaluation.ignore_label))
-        evaluation.check_fits(config.model)
+        evaluation.check_fits(config.model, in_training=True)
     initial, start = (None, None)
     if config.start_from is not None:
         initial, start = _load_initial(config.model, config.start_from)

@@ -15,6 +15,7 @@ from etils import epath
 from ptrm_jax.errors import InputError
 from ptrm_jax.reading import read_bytes
 from ptrm_jax.tasks.arc.grids import MAX_SIZE, NUM_COLORS
+from ptrm_jax.tasks.text import encoding_of
 
 SEPARATOR = "|||"
 """Divides the parts of upstream's names of augmented challenges."""
@@ -29,16 +30,16 @@ _Row = Annotated[list[_Color], msgspec.Meta(min_length=1, max_length=MAX_SIZE)]
 _Grid = Annotated[list[_Row], msgspec.Meta(min_length=1, max_length=MAX_SIZE)]
 
 
-class _TestInput(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _TestInput(msgspec.Struct, kw_only=True):  # other keys are ignored
     input: _Grid
-    output: _Grid | msgspec.UnsetType = msgspec.UNSET
+    output: _Grid | None = None
 
 
 class _Example(_TestInput, kw_only=True):
     output: _Grid
 
 
-class _Challenge(msgspec.Struct, forbid_unknown_fields=True):
+class _Challenge(msgspec.Struct):
     train: Annotated[list[_Example], msgspec.Meta(min_length=1)]
     test: Annotated[list[_TestInput], msgspec.Meta(min_length=1)]
 
@@ -83,7 +84,11 @@ def read_challenges(
     A file of challenges holds ``{id: {"train": [{"input": grid, "output": grid}, ...], "test":
     [{"input": grid}, ...]}}``; a test input may have its output. The file of solutions is optional:
     ``{id: [grid, ...]}``, one per test input. Its outputs take precedence over those in the
-    challenges; the outputs of a challenge in neither file are unknown.
+    challenges; the outputs of a challenge in neither file, and null, are unknown.
+
+    A subset may also be a folder ``<subset>`` or ``data/<subset>`` with a file for each challenge,
+    ``<id>.json``, as ARC-AGI's repositories have it, or with folders of these, as ConceptARC's
+    ``corpus``, which is the subset "concept" or "corpus".
 
     Args:
       folder: where the files are.
@@ -102,16 +107,10 @@ def read_challenges(
     for subset in subsets:
         path = root / f"arc-agi_{subset}_challenges.json"
         solutions = root / f"arc-agi_{subset}_solutions.json"
-        if not path.exists():
-            found = sorted(other.name for other in root.glob("arc-agi_*_challenges.json"))
-            raise InputError(
-                f"subset {subset!r} must have a file {path}, which does not exist; the folder has "
-                f"{', '.join(found) or 'no challenges'}"
-            )
-        read = read_file(path, subset)
+        read = read_file(path, subset) if path.exists() else _read_folder(root, subset, path)
         if not read:
             raise InputError(f"{path}: it must hold at least one task; it has none")
-        if solutions.exists():
+        if path.exists() and solutions.exists():
             read |= _with_solutions(read, path, solutions)
         if shared := challenges.keys() & read.keys():
             name = min(shared)
@@ -137,6 +136,34 @@ def read_file(path: epath.Path, subset: str) -> dict[str, Challenge]:
         raise InputError(f"{path}: {error}; {_REMEDY}") from None
 
 
+def _read_folder(root: epath.Path, subset: str, path: epath.Path) -> dict[str, Challenge]:
+    """The challenges of a subset with a file for each; `path` is the one file that is missing."""
+    names = (subset, f"data/{subset}", *(["corpus"] if subset == "concept" else []))
+    folder = next((root / name for name in names if (root / name).is_dir()), None)
+    files = [] if folder is None else [*folder.glob("*.json"), *folder.glob("*/*.json")]
+    if not files:
+        found = [other.name for other in root.glob("arc-agi_*_challenges.json")]
+        for place in (root, root / "data"):
+            here = (p for p in place.iterdir() if p.is_dir()) if place.is_dir() else ()
+            found += [f"{p.name}/" for p in here if any(p.glob("*.json")) or p.name == "corpus"]
+        raise InputError(
+            f"subset {subset!r} must have a file {path}, which does not exist, or a folder of "
+            f"tasks; {root} has {', '.join(sorted(found)) or 'no challenges'}"
+        )
+    challenges: dict[str, Challenge] = {}
+    for file in sorted(files):
+        if file.stem in challenges:
+            raise InputError(f"{file}: task {file.stem} is in another folder too; leave one out")
+        try:
+            challenges[file.stem] = _challenge(file.stem, read_json(file, dict[str, Any]), subset)
+        except InputError as error:
+            text = str(error)
+            raise InputError(
+                text if text.startswith(str(file)) else f"{file}: {error}; {_REMEDY}"
+            ) from None
+    return challenges
+
+
 def read_json(path: epath.Path, kind: type[T]) -> T:
     """A JSON file as a value of a declared type.
 
@@ -145,7 +172,8 @@ def read_json(path: epath.Path, kind: type[T]) -> T:
       OSError: it cannot be read.
     """
     try:
-        return msgspec.json.decode(read_bytes(path), type=kind)
+        data = read_bytes(path)
+        return msgspec.json.decode(data.decode(encoding_of(data)), type=kind)
     except (ValueError, RecursionError) as error:  # msgspec's, or text that is not UTF-8
         raise InputError(f"{path}: {error}; correct the file") from None
 
@@ -179,7 +207,7 @@ def _pairs(examples: Sequence[_TestInput], where: str) -> tuple[Pair, ...]:
     pairs = []
     for i, example in enumerate(examples):
         output = None
-        if not isinstance(example.output, msgspec.UnsetType):
+        if example.output is not None:
             output = _array(example.output, f"{where}[{i}].output")
         pairs.append(Pair(_array(example.input, f"{where}[{i}].input"), output))
     return tuple(pairs)
@@ -197,21 +225,23 @@ def _with_solutions(
         )
     try:
         return {
-            name: _with_outputs(challenges[name], _convert(value, list[_Grid], f"task {name}"))
+            name: _with_outputs(
+                challenges[name], _convert(value, list[_Grid | None], f"task {name}")
+            )
             for name, value in outputs.items()
         }
     except InputError as error:
         raise InputError(f"{solutions}: {error}; correct the file") from None
 
 
-def _with_outputs(challenge: Challenge, outputs: list[_Grid]) -> Challenge:
+def _with_outputs(challenge: Challenge, outputs: list[_Grid | None]) -> Challenge:
     if len(outputs) != len(challenge.test):
         raise InputError(
             f"task {challenge.name} must have one output per test input, {len(challenge.test)}; "
             f"got {len(outputs)}"
         )
     test = tuple(
-        Pair(pair.input, _array(grid, f"task {challenge.name}, [{i}]"))
+        pair if grid is None else Pair(pair.input, _array(grid, f"task {challenge.name}, [{i}]"))
         for i, (pair, grid) in enumerate(zip(challenge.test, outputs, strict=True))
     )
     return dataclasses.replace(challenge, test=test)

@@ -8,6 +8,7 @@ Face hub. Puzzles of other types than the six are skipped in both.
 """
 
 import base64
+import codecs
 import importlib.util
 import itertools
 import math
@@ -184,6 +185,7 @@ def _read_lines(
     file_size(path)
     with open(path, "rb") as file:
         for number, line in enumerate(lines(file, path), 1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             try:
                 puzzle = parse(line) if line.strip() else None
                 if puzzle is None:
@@ -317,19 +319,24 @@ def _split(rows: list[str]) -> Rows:
 
 
 def from_url(url: str) -> PencilPuzzle:
-    """The puzzle of a puzz.link URL, ``...?<type>/<width>/<height>/<body>``.
+    """The puzzle of a puzz.link URL, ``...?<type>/<width>/<height>/<body>``, of any host of pzpr.
+
+    The editor's address (``<type>_edit``) is read too, and pzpr's optional flags before the width,
+    which tell how a puzzle is drawn, are skipped.
 
     Raises:
       InputError: it is not such a URL, the type is none of the six, or the body does not fit.
     """
     address = url.strip()[:_LONGEST_URL].rpartition("?")[2]
-    found = re.fullmatch(r"([a-z]+)/([a-z][^/]*)/[1-9].*", address)
+    found = re.fullmatch(r"([a-z]+)/(v:[^/]*)/[1-9].*", address)
     if found is not None and _ALIASES.get(found[1], found[1]) in TYPES:
         raise InputError(
             f"a URL must be of a puzzle with the usual rules; this one of {found[1]} has the "
             f"variant {found[2]!r}; leave it out"
         )
-    found = re.fullmatch(r"([a-z]+)/([1-9]\d*)/([1-9]\d*)/(.*?)/?", address)
+    # `_edit` and `_play` name pages; a field before the width has flags of the page.
+    parts = r"([a-z]+)(?:_edit|_play)?/(?:[^/\d][^/]*/)?([1-9]\d*)/([1-9]\d*)/(.*?)/?"
+    found = re.fullmatch(parts, address)
     pid = found and _ALIASES.get(found[1], found[1])
     if found is None or pid not in TYPES:
         raise InputError(

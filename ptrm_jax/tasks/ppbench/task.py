@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,12 +50,12 @@ SMALL_SIDE = 6
 
 
 def _reads(path: str | os.PathLike[str]) -> bool:
-    return os.path.splitext(path)[1] == ".jsonl"
+    return os.path.splitext(path)[1].lower() == ".jsonl"
 
 
 def _read(path: str | os.PathLike[str]) -> Labelled:
     """The solved puzzles of a file of the paper's sizes; if it has none, its small ones."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         line = file.readline(MEBIBYTE)
     try:
         encoded = "solution_enc" in json.loads(line)
@@ -206,7 +207,7 @@ def _split_of(
 
 TASK = Task(
     name="ppbench",
-    is_text=lambda text: text.startswith(("http://", "https://")),
+    is_text=lambda text: re.match(r"https?://|[\w.-]+/\S*\?[a-z]", text) is not None,
     encode=_encode,
     resize=lambda tokens, num_cells: resize(tokens, of_cells(num_cells).side),
     bundled=lambda num_cells: f"pencil{of_cells(num_cells).side}",

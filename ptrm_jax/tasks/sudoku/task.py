@@ -10,7 +10,7 @@ from ptrm_jax.tasks.sudoku.boards import FIRST_DIGIT, board_for, check_puzzles
 from ptrm_jax.tasks.sudoku.generator import count_solutions, generate
 from ptrm_jax.tasks.sudoku.rules import check_clues, satisfies_rules, wrong_answer
 from ptrm_jax.tasks.sudoku.symmetry import augment, puzzle_keys
-from ptrm_jax.tasks.sudoku.text import decode, draw, encode
+from ptrm_jax.tasks.sudoku.text import decode, draw, encode, lines
 from ptrm_jax.tasks.task import Labelled, Task, bands
 
 CSV = CsvFormat(encode, decode, check_puzzles, satisfies_rules, wrong_answer)
@@ -52,11 +52,12 @@ def _encode_puzzle(text: str) -> np.ndarray:
 TASK = Task(
     name="sudoku",
     is_text=lambda text: True,
+    lines=lines,
     encode=_encode_puzzle,
     bundled=lambda num_cells: f"sudoku{board_for(num_cells).size}",
     count_solutions=count_solutions,
     vocab_size=lambda num_cells: board_for(num_cells).vocab_size,
-    reads=lambda path: os.path.splitext(path)[1] == ".csv",
+    reads=lambda path: os.path.splitext(path)[1].lower() == ".csv",
     read=_read,
     satisfies_rules=satisfies_rules,
     draw=draw,

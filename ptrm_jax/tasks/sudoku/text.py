@@ -1,5 +1,6 @@
 """Sudoku boards as text."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from ptrm_jax.tasks.sudoku.boards import (
     cell_name,
     one_board,
 )
+from ptrm_jax.tasks.text import Lines
 
 _TOKEN_OF = dict.fromkeys(".0_", BLANK) | {str(d): d + 1 for d in range(1, 10)}
-_RULING = "|+-"  # the characters that `draw` puts between boxes
+_RULING = "|+-=*"  # the characters that `draw` and others put between boxes
 
 
 def encode(text: str) -> np.ndarray:
@@ -29,14 +31,15 @@ def encode(text: str) -> np.ndarray:
     Raises:
       InputError: a foreign character, a number of cells that is no board, or a digit above n.
     """
-    cells = [char for char in text if not (char.isspace() or char in _RULING)]
+    cells = _cells(text)
     tokens = [_TOKEN_OF.get(char, PAD) for char in cells]
     if PAD in tokens:
         char = cells[tokens.index(PAD)]
         before = text[: text.index(char)].split("\n")
+        line = f"line {len(before)}, " if "\n" in text else ""
         raise InputError(
             "a puzzle must be written in digits, with '.', '0' or '_' for blanks; text has "
-            f"{char!r} at line {len(before)}, column {len(before[-1]) + 1}; remove or replace it"
+            f"{char!r} at {line}column {len(before[-1]) + 1}; remove or replace it"
         )
     if len(tokens) not in BOARDS:
         raise InputError(
@@ -52,6 +55,62 @@ def encode(text: str) -> np.ndarray:
             "a larger board"
         )
     return np.array(tokens, np.int32)
+
+
+_ROWS = tuple(board.size for board in BOARDS.values())
+_SECTION = re.compile(r"\[(\w+)\]")
+_COMMENT = re.compile(r"(?:^|\s)(?:#|;|//).*")
+
+
+def lines(text: list[str]) -> Lines:
+    """The puzzles of a text's lines, each on one of them or on one for each of its rows.
+
+    Comments (#, ;, //), empty lines, box lines and, of .sdk files, all sections but [Puzzle] are
+    skipped; so is what stands beside a board that is a word of its line (ids, ratings, solutions).
+    What is neither is left for `encode` to refuse.
+    """
+    found: Lines = []
+    rows: Lines = []
+    section = "puzzle"
+
+    def end_of_rows() -> None:
+        found.extend([(rows[0][0], "\n".join(row for _, row in rows))] if rows else [])
+        rows.clear()
+
+    for number, line in enumerate(text, start=1):
+        if match := _SECTION.fullmatch(line.strip()):
+            section = match[1].lower()
+            continue
+        line = _COMMENT.sub("", line)
+        cells = _cells(line)
+        if section != "puzzle" or not cells:
+            continue
+        if set(cells) <= _TOKEN_OF.keys() and len(cells) in _ROWS:
+            if rows and len(_cells(rows[0][1])) != len(cells):
+                end_of_rows()
+            rows.append((number, line))
+            if len(rows) == len(cells):
+                end_of_rows()
+            continue
+        end_of_rows()  # incomplete, which `encode` refuses
+        words = [word for word in re.split(r"[\s,;]+", line) if _is_board(word)]
+        is_whole = len(cells) in BOARDS and set(cells) <= _TOKEN_OF.keys()
+        found.append((number, line if is_whole or not words else max(words, key=_open_cells)))
+    end_of_rows()
+    return found
+
+
+def _is_board(word: str) -> bool:
+    return len(word) in BOARDS and set(word) <= _TOKEN_OF.keys()
+
+
+def _open_cells(board: str) -> tuple[int, int]:
+    """Larger for larger boards, and for a puzzle than for its solution."""
+    return len(board), sum(_TOKEN_OF[char] == BLANK for char in board)
+
+
+def _cells(text: str) -> list[str]:
+    return [char for char in text if not (char.isspace() or char in _RULING)]
 
 
 def decode(tokens: Any) -> str:
