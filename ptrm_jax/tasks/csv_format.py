@@ -16,7 +16,7 @@ import numpy as np
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
-from ptrm_jax.reading import file_size, lines as lines_of
+from ptrm_jax.reading import file_size, lines as lines_of, shown
 from ptrm_jax.tasks.task import integers
 
 CSV_COLUMNS = ("source", "question", "answer", "rating")
@@ -171,7 +171,7 @@ class CsvFormat:
             number = math.nan
         if not math.isfinite(number):
             raise InputError(
-                f"a rating must be a finite number; rating is {rating!r}; write "
+                f"a rating must be a finite number; rating is {shown(rating)}; write "
                 f"{UNKNOWN_RATING:g} if it is unknown"
             )
         boards = []
@@ -199,5 +199,5 @@ def _check_header(header: list[str]) -> None:
     if tuple(header) != CSV_COLUMNS:
         raise InputError(
             f"a puzzle file must begin with the columns {','.join(CSV_COLUMNS)}; its header is "
-            f"{','.join(header)!r}; add the header or pass another path"
+            f"{shown(','.join(header))}; add the header or pass another path"
         )
