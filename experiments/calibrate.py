@@ -46,6 +46,8 @@ class Arguments:
     """Rollouts that must stop with the same answer."""
     caps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT...")] = ()
     """Most rollout-steps of a puzzle, to be tried beside no cap; each needs more puzzles."""
+    depths: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT...")] = ()
+    """Steps at which a rollout is given up, to be tried beside D, with every cap."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,25 +65,26 @@ def _calibrate(arguments: Arguments) -> int:
     else:
         reported_on = _rollouts(arguments.held_out, arguments.sigma)
     family = Stop(math.inf, arguments.patience, arguments.min_depth, arguments.agree)
-    stop = calibrate(
+    rule = calibrate(
         chosen_on,
         loss=arguments.loss,
         confidence=arguments.confidence,
         reference=arguments.reference,
         family=family,
         caps=(None, *arguments.caps),
+        depths=(None, *arguments.depths),
     )
     output = console.output()
-    if stop is None:
+    if rule is None:
         output.print(
             f"no rule is within {100 * arguments.loss:g} points of the reference with confidence "
             f"{arguments.confidence:g} on {len(chosen_on.correct)} puzzles"
         )
         return 1
-    score = calibration.score(reported_on, stop, arguments.reference)
+    score = calibration.score(reported_on, rule, arguments.reference)
     reference = f"best-Q@{reported_on.correct.shape[1]}, read {arguments.reference}"
     steps = score.rollout_steps
-    output.print(f"{stop}")
+    output.print(f"{rule.stop}, rollouts of {rule.depth} steps")
     output.print(
         f"chosen on {len(chosen_on.correct)} puzzles: with confidence {arguments.confidence:g} it "
         f"loses at most {100 * arguments.loss:g} points to {reference}"

@@ -134,22 +134,22 @@ def judged(seed, num_puzzles, *, lied=0.1):
 
 
 def test_the_loss_is_exceeded_no_more_often_than_allowed():
-    chosen = [calibration.calibrate(judged(s, 80), loss=0.09, confidence=0.8) for s in range(50)]
+    chosen = [calibration.calibrate(judged(s, 80), loss=0.09, confidence=0.8) for s in range(30)]
     # Below Q = 1 rules lose 10 points, so the hypothesis of more than 9 is true, just.
-    too_cheap = sum(stop.q_logit <= 1 for stop in chosen)
-    assert 1 <= too_cheap <= stats.binom.ppf(0.999, 50, 0.2)
-    assert all(stop.q_logit <= 2.5 for stop in chosen)  # those that lose nothing pass
+    too_cheap = sum(rule.stop.q_logit <= 1 for rule in chosen)
+    assert 1 <= too_cheap <= stats.binom.ppf(0.999, 30, 0.2)
+    assert all(rule.stop.q_logit <= 2.5 for rule in chosen)  # those that lose nothing pass
 
 
 def test_the_cheapest_rule_within_the_loss_is_chosen_and_scored():
     found = calibration.calibrate(judged(0, 400), loss=0.05)
-    assert found == Stop(2.5)
+    assert found == (Stop(2.5), 2)
     scored = calibration.score(judged(1, 400), found)
     assert scored.accuracy.mean == scored.reference.mean == scored.coverage.mean == 1
     assert scored.rollout_steps.mean == pytest.approx(1.6, abs=0.1)
     assert scored.share == scored.rollout_steps.mean / 4
     cheap = calibration.calibrate(judged(0, 400), loss=0.15)
-    assert cheap == Stop(1.0)
+    assert cheap == (Stop(1.0), 2)
     scored = calibration.score(judged(1, 400), cheap)
     assert scored.difference.mean == pytest.approx(-0.1, abs=0.03)
 
@@ -159,7 +159,7 @@ def test_what_a_rule_gains_makes_up_for_what_it_loses():
     late = rollouts.correct.copy()
     late[:200, 0, 1] = False  # read at the last step, half of the puzzles fail
     hurt = dataclasses.replace(rollouts, correct=late)
-    assert calibration.calibrate(hurt, loss=0.01, reference="last") == Stop(1.0)
+    assert calibration.calibrate(hurt, loss=0.01, reference="last") == (Stop(1.0), 2)
     # Against the best read, which is also fooled, there is the same gain.
     lost, gained = 20, 100
     right, reference = np.arange(400) >= lost, np.arange(400) < 400 - gained
@@ -174,10 +174,22 @@ def test_a_cap_is_one_more_family():
     rollouts, hopeless = judged(0, 400, lied=0.3), np.arange(400)[:, None, None] < 200
     q = np.where(hopeless, np.float32(-1), rollouts.q_logit)
     half = Rollouts(rollouts.correct & ~hopeless, q)
-    assert calibration.calibrate(half, loss=0.04) == Stop(2.5)
+    assert calibration.calibrate(half, loss=0.04) == (Stop(2.5), 2)
     found = calibration.calibrate(half, loss=0.04, caps=(None, 1, 2))
-    assert found == Stop(2.5, max_rollout_steps=2)
+    assert found == (Stop(2.5, max_rollout_steps=2), 2)
     assert calibration.puzzles_needed(0.05, 0.95, 2) == math.ceil(math.log(0.0225, 0.95))
+
+
+def test_rollouts_may_be_given_up_at_a_step():
+    # Whatever is right is so at the first step, and Q never reaches 2 on half of the puzzles.
+    rollouts, hopeless = judged(0, 400, lied=0), np.arange(400)[:, None, None] < 200
+    q = np.where(hopeless, np.float32(-9), 3)
+    half = Rollouts(rollouts.correct & ~hopeless, q + 0 * rollouts.q_logit)
+    found = calibration.calibrate(half, loss=0.04, depths=(None, 1))
+    assert found == (Stop(3.0), 1)
+    assert calibration.score(half, found).share == (0.5 * 1 + 0.5 * 2) / 4
+    with pytest.raises(InputError, match="depth must be a whole number in 1"):
+        calibration.calibrate(half, loss=0.04, depths=(3,))
 
 
 def test_nothing_passes_where_the_reference_is_better():
@@ -197,7 +209,7 @@ def test_nothing_passes_where_the_reference_is_better():
         ({"loss": 0.1, "confidence": 0.999}, "at least 67 labelled puzzles"),
         ({"loss": 2}, "loss must be a fraction in (0, 1); got 2"),
         ({"loss": 0.5, "confidence": 95}, "confidence must be a fraction in (0, 1); got 95"),
-        ({"loss": 0.5, "caps": ()}, "caps must hold at least one value"),
+        ({"loss": 0.5, "caps": ()}, "caps and depths must hold at least one value"),
         ({"loss": 0.5, "reference": "first"}, "read must be one of last, best; got 'first'"),
     ],
 )

@@ -105,6 +105,12 @@ class Measured(NamedTuple):
         return self.result.config.widths
 
     @property
+    def half(self) -> int:
+        """The shorter rollouts of the sentences, in steps: at most D / 2."""
+        depth = self.full[1]
+        return max(d for d in powers_of_two(depth) if d <= max(1, depth // 2))
+
+    @property
     def few(self) -> int:
         """The cap of the sentences, in rollouts: at most an eighth of K."""
         return max(k for k in self.widths if k <= max(1, self.widths[-1] // 8))
@@ -165,6 +171,7 @@ def measure(study: Study[Settings]) -> Measured:
         grid[read] = [_fixed(ptrm, k, d) for k in config.widths for d in depths]
         fixed[f"PTRM, best K x D, read {read}"] = envelope(grid[read])
     stop = Stop(study.settings.q_logit)
+    short = [_short(runs, stop, d) for d in powers_of_two(config.depth)]
     cap, shared = [], []
     for k in config.widths:
         capped = dataclasses.replace(stop, max_rollout_steps=k * config.depth)
@@ -178,7 +185,7 @@ def measure(study: Study[Settings]) -> Measured:
         fixed,
         grid,
         {name: _family(runs, family) for name, family in FAMILIES.items()},
-        {"cap": cap, "shared budget": shared},
+        {"cap": cap, "shared budget": shared, "shorter rollouts": short},
         _rule(f"Q >= {stop.q_logit:g}", runs, [replay_on(each, stop) for each in runs]),
     )
 
@@ -186,6 +193,11 @@ def measure(study: Study[Settings]) -> Measured:
 def _fixed(runs: Sequence[Rollouts], k: int, depth: int) -> Point:
     solved = np.stack([metrics.best_q_at_k(each.at(depth), k) for each in runs])
     return Point(f"K={k}, D={depth}", solved, np.full(solved.shape, k * depth))
+
+
+def _short(runs: Sequence[Rollouts], stop: Stop, depth: int) -> Point:
+    parts = [each.up_to(depth) for each in runs]
+    return _rule(f"rollouts of {depth} steps", parts, [replay_on(each, stop) for each in parts])
 
 
 def _rule(name: str, runs: Sequence[Rollouts], replayed: Sequence[Replayed]) -> Point:
@@ -270,9 +282,11 @@ def find(measured: Measured) -> dict[str, Finding]:
             deep["best"],
         ),
     }
+    at = {f"{measured.few} rollouts", f"as with a cap of {measured.few} rollouts"}
+    at.add(f"rollouts of {measured.half} steps")
     for name, curve in measured.giving_up.items():
-        for k, point in zip(measured.widths, curve, strict=False):
-            if k == measured.few:
+        for point in curve:
+            if point.name in at:
                 key = name.split()[-1]
                 what = f"stop at {stop.name}, {name}, {point.name}"
                 found[f"{key}_share"] = Finding.of(
@@ -308,9 +322,13 @@ def say(measured: Measured, findings: Mapping[str, Finding]) -> list[str]:
             f"{last.cost.mean / cheapest.cost.mean:.0f} times fewer (selected on these puzzles, "
             "optimistic)."
         )
+    sentences.append(
+        f"Giving up rollouts after {measured.half} steps costs {said['rollouts_over_stop']} and "
+        f"takes {said['rollouts_share']} of K x D."
+    )
     if "budget_over_stop" in said:
         sentences.append(
-            f"Giving up after {measured.few} rollouts costs {said['cap_over_stop']} and "
+            f"Giving up puzzles after {measured.few} rollouts costs {said['cap_over_stop']} and "
             f"takes {said['cap_share']} of K x D; the same steps, shared by the chance that one "
             f"more rollout stops, cost {said['budget_over_stop']}."
         )

@@ -12,6 +12,7 @@ is not: a higher threshold answers later, and depth can hurt.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -57,6 +58,18 @@ class Score(NamedTuple):
     sure: Interval
 
 
+class Rule(NamedTuple):
+    """A rule, and the depth at which it gives up a rollout.
+
+    Attributes:
+      stop: when a puzzle stops.
+      depth: steps of a rollout that does not fire.
+    """
+
+    stop: Stop
+    depth: int
+
+
 def puzzles_needed(loss: float, confidence: float, num_families: int = 1) -> int:
     """Fewest calibration puzzles with which any rule can pass: none of them lost."""
     error = _error(confidence, num_families)
@@ -71,7 +84,8 @@ def calibrate(
     reference: Read = "best",
     family: Stop = Stop(math.inf),  # noqa: B008 (immutable)
     caps: Sequence[int | None] = (None,),
-) -> Stop | None:
+    depths: Sequence[int | None] = (None,),
+) -> Rule | None:
     """The cheapest rule whose accuracy is within `loss` of the reference, with a confidence.
 
     Accuracy is that of fresh puzzles like these, and the confidence is over the draw of these. A
@@ -87,8 +101,10 @@ def calibrate(
       confidence: a fraction such as 0.95.
       reference: best-Q@K with all K * D steps, read at the "last" step or at the "best".
       family: what the rules have in common; `THRESHOLDS` take the place of its `q_logit`.
-      caps: values of `max_rollout_steps`. Each makes a family of its own, and the families share
-        the error probability (Bonferroni), so more puzzles are needed.
+      caps: values of `max_rollout_steps`.
+      depths: steps at which a rollout is given up, None for D. The reference keeps all D. Each cap
+        with each depth makes a family of its own, and the families share the error probability
+        (Bonferroni), so more puzzles are needed.
 
     Returns:
       The rule; None where not even the highest threshold passes.
@@ -99,40 +115,44 @@ def calibrate(
     """
     if not (isinstance(loss, float) and 0 < loss < 1):
         raise InputError(f"loss must be a fraction in (0, 1); got {loss!r}; pass 0.01 for a point")
-    if not caps:
-        raise InputError("caps must hold at least one value; got none; pass (None,) for no cap")
-    needed = puzzles_needed(loss, confidence, len(caps))
+    families = list(itertools.product(caps, depths))
+    if not families:
+        raise InputError("caps and depths must hold at least one value; pass (None,) for no limit")
+    needed = puzzles_needed(loss, confidence, len(families))
     solved = reference_solves(rollouts, reference)
     if len(solved) < needed:
         raise InputError(
             f"calibration needs at least {needed} labelled puzzles for a loss of {loss:g} with "
             f"confidence {confidence:g}; got {len(solved)}; sweep more puzzles, or ask for less"
         )
-    error = _error(confidence, len(caps))
-    accepted: list[tuple[float, Stop]] = []
-    for cap in caps:
+    error = _error(confidence, len(families))
+    accepted: list[tuple[float, Rule]] = []
+    for cap, limit in families:
+        depth = rollouts.correct.shape[2] if limit is None else limit
+        short = rollouts.up_to(depth)
         for threshold in THRESHOLDS:
             stop = dataclasses.replace(family, q_logit=threshold, max_rollout_steps=cap)
-            replayed = replay_on(rollouts, stop)
-            if loss_bound(replayed.of(rollouts.correct), solved, error) > loss:
+            replayed = replay_on(short, stop)
+            if loss_bound(replayed.of(short.correct), solved, error) > loss:
                 break
-            accepted.append((float(replayed.rollout_steps.mean()), stop))
+            accepted.append((float(replayed.rollout_steps.mean()), Rule(stop, depth)))
     return min(accepted, key=lambda each: each[0])[1] if accepted else None
 
 
-def score(rollouts: Rollouts, stop: Stop, reference: Read = "best") -> Score:
+def score(rollouts: Rollouts, rule: Rule, reference: Read = "best") -> Score:
     """How a rule does, best on puzzles that it was not chosen on.
 
     Args:
       rollouts: [B, K, D], labelled.
-      stop: the rule.
-      reference: as for `calibrate`.
+      rule: of `calibrate`.
+      reference: as for `calibrate`, with all steps.
 
     Raises:
       InputError: no labels, or no steps.
     """
-    solved, replayed = reference_solves(rollouts, reference), replay_on(rollouts, stop)
-    right, stopped = replayed.of(rollouts.correct), replayed.stopped
+    solved, short = reference_solves(rollouts, reference), rollouts.up_to(rule.depth)
+    replayed = replay_on(short, rule.stop)
+    right, stopped = replayed.of(short.correct), replayed.stopped
     steps = ratio_interval(replayed.rollout_steps, np.ones(len(solved)))
     return Score(
         accuracy=interval(right),

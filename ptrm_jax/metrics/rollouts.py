@@ -106,6 +106,19 @@ class Rollouts:
         object.__setattr__(gathered, "answer_id", ids)
         return gathered
 
+    def up_to(self, depth: int) -> "Rollouts":
+        """Steps 1..depth: those of a run with D = depth.
+
+        Raises:
+          InputError: there are no steps, or `depth` is outside 1..D.
+        """
+        if self.correct.ndim != 3 or not 1 <= depth <= self.correct.shape[2]:
+            raise InputError(
+                f"depth must be a whole number in 1..D of rollouts [B, K, D]; got {depth!r} for "
+                f"{self.correct.shape}; run more steps or lower depth"
+            )
+        return self.part(slice(None), slice(None), slice(depth))
+
     def scored_by_rules(self) -> "Rollouts":
         """The same rollouts with `valid` in the place of `correct`.
 
