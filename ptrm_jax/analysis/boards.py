@@ -190,7 +190,8 @@ def text(film: Film, step: int) -> Text:
     size = max((len(symbol) for symbol in symbols), default=1) or 1
     walls = _walls(film, -(-len(symbols) // film.width))
     # A column of the text for each line between columns that is thick somewhere; so for rows.
-    columns, rows = ((walls & _LEFT > 0).any(axis=0), (walls & _ABOVE > 0).any(axis=1))
+    columns = np.asarray((walls & _LEFT > 0).any(axis=0))
+    rows = np.asarray((walls & _ABOVE > 0).any(axis=1))
     found = Text()
     for cell, (symbol, kind, sure) in enumerate(
         zip(symbols, film.kind[step - 1], film.confidence[step - 1], strict=True)

@@ -79,7 +79,9 @@ def report(result: Result, directory: epath.Path) -> str:
     """
     config = result.config
     types = np.array([ppbench.TYPES.index(kind) for kind in result.strata["type"].tolist()])
-    methods, tables, gaps = {}, [], {}
+    methods: dict[str, np.ndarray] = {}
+    tables: list[str] = []
+    gaps: dict[str, dict[str, Interval]] = {}
     depths = sorted({*config.grid_depths, config.depth})
     trm = {
         depth: over_seeds([result.deterministic], pass_at, 1, depth)

@@ -202,10 +202,11 @@ def _read_all(directory: Path) -> dict[tuple[str, int], list[_Solved]]:
                 path = chunk_path(directory, pid, size, seed)
                 chunk = read_chunk(path)
                 keys = puzzle_keys(chunk.inputs.astype(np.int32), chunk.labels)
-                rows = zip(*chunk, keys.tolist(), in_test_split(keys).tolist(), strict=True)
-                for row, (*parts, key, is_test) in enumerate(rows):
-                    puzzle = _Solved(*parts, pid, size, f"{path.stem}_{row}", is_test)
-                    puzzles.setdefault(key, puzzle)
+                in_test = np.asarray(in_test_split(keys))
+                for row, parts in enumerate(zip(*chunk, strict=True)):
+                    name, is_test = f"{path.stem}_{row}", bool(in_test[row])
+                    puzzle = _Solved(*parts, pid=pid, size=size, name=name, is_test=is_test)
+                    puzzles.setdefault(int(keys[row]), puzzle)
             found[pid, size] = list(puzzles.values())
     if not any(found.values()):
         raise DataError(f"{directory} must have chunks of puzzles; it has none; generate some")
