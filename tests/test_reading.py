@@ -131,7 +131,7 @@ def bomb(levels: int, merge: bool = False) -> str:
         "a: b: c",
         "x: 2001-99-99",
     ]
-    + ["!!python/object/apply:os.system [true]", "a: \x07", "k: v\n" * 60_000],
+    + ["!!python/object/apply:os.system [true]", "a: \x07", "k: v\n" * 9000],
     ids=range(10),
 )
 def test_yaml_that_grows_when_it_is_read(text: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
-from ptrm_jax.reading import file_size, lines as lines_of
+from ptrm_jax.reading import file_size, lines as lines_of, shown
 from ptrm_jax.tasks.task import integers
 from ptrm_jax.tasks.text import file_encoding
 
@@ -206,7 +206,7 @@ class CsvFormat:
             number = math.nan
         if not math.isfinite(number):
             raise InputError(
-                f"a rating must be a finite number; rating is {rating!r}; write "
+                f"a rating must be a finite number; rating is {shown(rating)}; write "
                 f"{UNKNOWN_RATING:g} if it is unknown"
             )
         boards = []

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax.errors import InputError
-from ptrm_jax.reading import read_bytes
+from ptrm_jax.reading import read_bytes, shown
 from ptrm_jax.tasks.arc.grids import MAX_SIZE, NUM_COLORS
 from ptrm_jax.tasks.text import encoding_of
 
@@ -194,9 +194,9 @@ def _challenge(name: str, value: Any, subset: str) -> Challenge:
     if not name or SEPARATOR in name or name == BLANK_NAME:
         raise InputError(
             f"the id of a task must not be empty, be {BLANK_NAME} or contain {SEPARATOR}; got "
-            f"{name!r}"
+            f"{shown(name)}"
         )
-    where = f"task {name}"
+    where = f"task {name[:99]}"
     found = _convert(value, _Challenge, where)
     train = _pairs(found.train, f"{where}, train")
     test = _pairs(found.test, f"{where}, test")
