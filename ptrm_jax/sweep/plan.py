@@ -16,7 +16,7 @@ from ptrm_jax.config import Stop
 from ptrm_jax.errors import InputError
 from ptrm_jax.sweep.config import Search
 
-_MOST_UNITS = 10**6
+_MOST_UNITS = 2 * 10**5
 
 
 class Unit(NamedTuple):
@@ -136,7 +136,7 @@ def plan_runs(
       unit_steps: approximate rollout-steps of a unit; None for the default.
 
     Raises:
-      InputError: there are more than a million.
+      InputError: there are more than 200,000.
     """
     steps = default_unit_steps(lane_tile) if unit_steps is None else unit_steps
     _check_number(len(search.sigmas) * len(search.seeds))
