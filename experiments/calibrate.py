@@ -9,6 +9,11 @@ half of the puzzles and reported on the other half, or chosen on all and reporte
 `ptrm_jax.metrics.calibration` says what the confidence means. Exit status 1 if no rule passes.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import math
 import sys
@@ -53,7 +58,7 @@ class Arguments:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     return console.run_command(
-        lambda: _calibrate(tyro.cli(Arguments, args=argv, description=__doc__))
+        lambda: _calibrate(console.parse(Arguments, argv, description=__doc__))
     )
 
 

@@ -10,6 +10,11 @@ kept, so the command can be stopped and rerun, and several processes may share t
 (`--first`, `--step`). Writes DIR/test.jsonl and DIR/train.
 """
 
+if __name__ == "__main__":  # first, since the other imports take seconds
+    from ptrm_jax import interrupts
+
+    interrupts.catch()
+
 import dataclasses
 import sys
 from pathlib import Path
@@ -41,8 +46,9 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status: 2 for bad input."""
-    arguments = tyro.cli(Arguments, prog="experiments/pencil_data.py", args=argv)
-    return console.run_command(lambda: _run(arguments))
+    return console.run_command(
+        lambda: _run(console.parse(Arguments, argv, prog="experiments/pencil_data.py"))
+    )
 
 
 def _run(arguments: Arguments) -> None:
