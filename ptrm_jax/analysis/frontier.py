@@ -277,7 +277,7 @@ def find(measured: Measured) -> dict[str, Finding]:
         "stop_over_last": (f"stop at {stop.name} minus PTRM read last", stop, ptrm["last"]),
         "stop_over_best": (f"stop at {stop.name} minus PTRM read best", stop, ptrm["best"]),
         "stop_over_deep": (
-            f"stop at {stop.name} minus TRM at K x D, read best",
+            f"stop at {stop.name} minus TRM, D={deep['best'].steps.max()}, read best",
             stop,
             deep["best"],
         ),

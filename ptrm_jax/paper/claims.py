@@ -208,6 +208,14 @@ SECTIONS: tuple[Section, ...] = (
                 measure=_ptrm("pass", 100, 64),
                 effects=_on("sudoku9", "width", "pass_gap", "small"),
             ),
+            # Implied: the paper spends them on every puzzle.
+            Claim(
+                "Figure 4",
+                "K x D needed: stopping when Q is sure loses",
+                6400,
+                "rollout-steps",
+                effects=_on(_BOTH, "frontier", "stop_over_last", "negative"),
+            ),
         ),
     ),
     Section(
