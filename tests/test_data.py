@@ -218,7 +218,7 @@ def test_missing_files_are_all_named(tmp_path: Path) -> None:
         ("inputs", np.full((6, 4), -1, np.int8), "inputs must lie in 0..6 by dataset.json"),
         ("inputs", np.full((6, 4), 2**32 + 1), "inputs must lie in 0..6 by dataset.json"),
         ("labels", np.full((6, 4), 7, np.uint8), "labels must lie in 0..6 by dataset.json"),
-        ("labels", np.full((6, 4), -100), "labels must lie in 0..6 by dataset.json"),
+        ("labels", np.full((6, 4), -99), "labels must lie in 0..6 by dataset.json"),
         ("puzzle_identifiers", np.array([5, 9, 8]), "puzzle_identifiers must lie in 0..8"),
         ("puzzle_identifiers", np.array([5, -1, 8]), "puzzle_identifiers must lie in 0..8"),
     ],

@@ -9,9 +9,9 @@ it has no TRM at D = 64, nor at equal compute, which are run here too.
 A puzzle takes 6,400 rollout-steps of 25.6 GFLOP for PTRM and as many for TRM at equal compute, 328
 TFLOP. On one H100 at an assumed 400 TFLOP/s in bfloat16 (not measured: no accelerator was at hand)
 that is 0.8 seconds, so 1,000 puzzles in a quarter of an hour and all 422,786 in four days. Without
---num-puzzles all are run. With --stop-q the rollouts of a puzzle end when Q is high enough: on our
-small `sudoku9` that takes a tenth of K * D for the same accuracy to a point, and would make ten hours
-of the four days, if it held for the paper's checkpoint, which we could not try.
+--num-puzzles all are run. With --stop-q the rollouts of a puzzle end when Q is high enough. On our
+small `sudoku9` this takes a tenth of K * D and costs half a point; were it so for the paper's
+checkpoint, which we do not have, ten hours would do.
 """
 
 from ptrm_jax.sweep import SweepConfig
