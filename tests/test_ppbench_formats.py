@@ -199,7 +199,7 @@ def test_walls_of_a_url_by_hand():
         ("https://puzz.link/p?tapa/0/8/zz", "must end in"),
         ("https://puzz.link/p?tapa/v:/2/2/i", "usual rules; this one of tapa has the variant 'v:'"),
         ("?lightup/2/1/...", "at most 2 cells; it describes 3"),
-        ("?lightup/2/1/g!", r"lightup/2/1/g!: .* '!' out of place"),
+        ("?lightup/2/1/g!", r"lightup/2/1/g!': .* '!' out of place"),
         ("?nurikabe/2/1/-g", "'-' out of place"),
         ("?tapa/2/1/f", "'f' out of place"),
         ("?tapa/2/1/d8", "'d' out of place"),
