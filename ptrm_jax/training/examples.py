@@ -18,7 +18,7 @@ from ptrm_jax.tasks.symmetry import Augment
 from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.step import Examples
 
-_GENERATE = re.compile(r"generate:([^:]*[^:\d])(\d{1,9}):(\d{1,18})(?::(.*))?")
+_GENERATE = re.compile(r"generate:([^:]*[^:\d])(\d{1,9}):(\d{1,99})(?::(.*))?")
 
 _MOST = 10**8
 """Puzzles of one generated source; a larger number is taken for a typing error."""
