@@ -33,7 +33,8 @@ def _new_figure(scores: Scores, columns: int = 1) -> tuple["Figure", Any]:
 def _baselines(ax: "Axes", scores: Scores) -> None:
     styles = zip(scores.baselines, (":", "--"), ("equal depth", "equal compute"), strict=False)
     for line, style, words in styles:
-        label = f"TRM, D={line.depth} ({words})"
+        read = ", read at best" if line.read == "best" else ""
+        label = f"TRM, D={line.depth}{read} ({words})"
         ax.axhline(line.accuracy.mean, color=charts.GREY, linestyle=style, label=label)
 
 
