@@ -443,7 +443,7 @@ def test_run_command_passes_bugs_on() -> None:
         (["solve", "https://puzz.link/p?akari/3/3/i"], "no bundled model solves puzzles of 36"),
         (["solve", "https://puzz.link/p?chess/3/3/i"], "chess"),
         (["solve", "." * 36, "--checkpoint", "nowhere"], "no checkpoint at 'nowhere'"),
-        (["solve", "." * 36, "--rollouts", "0"], "rollouts must be a whole number >= 1"),
+        (["solve", "." * 36, "--rollouts", "0"], "max_rollouts must be a whole number >= 1"),
         (["solve", "." * 36, "--depth", "0"], "depth must be a whole number >= 1"),
         (["solve", "." * 36, "--sigma", "nan"], "sigma must be finite and >= 0; got nan"),
         (["solve", "." * 36, "--sigma", "-1"], "sigma must be finite and >= 0; got -1"),
@@ -543,7 +543,7 @@ def test_sweep_writes_and_prints(
     [
         (["--sigmas", "-1"], "error: sigma must be finite and >= 0; got -1.0"),
         (["--sigmas", "nan"], "sigma must be finite and >= 0; got nan"),
-        (["--rollouts", "0"], "rollouts must be a whole number >= 1; got 0"),
+        (["--rollouts", "0"], "max_rollouts must be a whole number >= 1; got 0"),
         (["--depth", "-3"], "depth must be a whole number >= 1; got -3"),
         (["--checkpoint", "sudoku7"], "no checkpoint at 'sudoku7'"),
         (["--data", "nothing.csv"], "no data at 'nothing.csv'"),

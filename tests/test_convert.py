@@ -176,19 +176,30 @@ def test_our_pytorch_model_agrees_with_upstream(case):
     inputs, ids = torch.from_numpy(ref["inputs"]), torch.from_numpy(ref["puzzle_identifiers"])
     x = model.embed(inputs, ids)
     y, z = model.initial_carry(len(inputs))
-    # The batch differs from the recorded one (4 puzzles), and so may the order of a sum; processors
-    # also differ in how they sum products of bfloat16.
-    atol = 1e-5 if dtype == torch.float32 else 0.2
+    # The batch differs from the recorded one (4 puzzles), and so may the order of a sum.
+    atol = 1e-5 if dtype == torch.float32 else 0.1
     np.testing.assert_allclose(x.float(), ref["input_embeddings"], atol=1e-6)
+    names = ("det_z_H", "det_z_L", "det_logits", "det_q_halt", "det_q_continue")
     for t in range(len(ref["det_z_H"])):
+
+        def agree(values, names, atol, t=t):
+            for value, name in zip(values, names, strict=True):
+                scale = np.abs(ref[name][t]).max()
+                np.testing.assert_allclose(value, ref[name][t], rtol=0, atol=atol * scale)
+
         y, z = model.deep_recursion(y, z, x)
-        logits, q = model.heads(y)
-        got = (y.float(), z.float(), logits.float(), q[:, 0], q[:, 1])
-        names = ("det_z_H", "det_z_L", "det_logits", "det_q_halt", "det_q_continue")
-        for value, name in zip(got, names, strict=True):
-            scale = max(np.abs(ref[name][t]).max(), 1.0)
-            np.testing.assert_allclose(value, ref[name][t], rtol=0, atol=atol * scale)
+        agree((y.float(), z.float()), names[:2], atol)
+        if dtype == torch.float32:
+            agree(read(model, y), names[2:], atol)
         y, z = (torch.from_numpy(ref[name][t]).to(dtype) for name in names[:2])
+        # Processors round bfloat16 differently, and a Q near 0 shows it: the heads by themselves.
+        agree(read(model, y), names[2:], min(atol, 0.01))
+
+
+def read(model, y):
+    """Logits and both Q."""
+    logits, q = model.heads(y)
+    return logits.float(), q[:, 0], q[:, 1]
 
 
 # --- A wrong port is detected --------------------------------------------------------------------

@@ -571,7 +571,10 @@ SUDOKU6 = ("sudoku6", "--data", "generate:sudoku6:20")
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("sudoku7",), "preset must be one of arc_agi_1, arc_agi_2, maze11, maze_hard, pencil6"),
+        (
+            ("sudoku7",),
+            "preset must be one of arc_agi_1, arc_agi_2, maze11, maze_hard, pencil6, sudoku6",
+        ),
         (("sudoku6", "--learning-rte", "1"), "--learning-rte"),
         (("sudoku6", "--model.widht", "1"), "--model.widht"),
         ((*SUDOKU6, "--steps", "0"), "steps must be a whole number >= 1; got 0"),
