@@ -16,10 +16,11 @@ from ptrm_jax import metrics, tasks
 from ptrm_jax.analysis import boards
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
+from ptrm_jax.reading import read_text
 from ptrm_jax.solver import AnytimeSolution, Solution, Trajectory
 from ptrm_jax.tasks import Task, ppbench
 from ptrm_jax.tasks.sudoku.boards import BOARDS
-from ptrm_jax.tasks.text import Lines, encode_all, read_lines
+from ptrm_jax.tasks.text import Lines, encode_all
 
 _LONGEST_FILE_NAME = 255
 _FILE_NAME = re.compile(r"[^\n?]*(?:[/\\][^\n?]*|\.[A-Za-z]\w{0,6})")
@@ -48,7 +49,7 @@ def read(text: str, *, num_cells: int | None = None) -> tuple[Task, np.ndarray]:
         task = tasks.of_file(path)
         if task is not None:
             return task, task.read(path).inputs
-        name, lines = text, read_lines(path)
+        name, lines = text, read_text(path).splitlines()
         if not any(line.strip() for line in lines):
             raise InputError(f"{path} must hold puzzles, such as one per line; it is empty")
     task = tasks.of_text("\n".join(lines).strip("\n"))

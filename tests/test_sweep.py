@@ -346,6 +346,7 @@ def test_a_sweep_that_stops_is_the_rule_on_one_that_does_not(
     assert f"stop at Q >= {q:g}" in text and "PTRM took" in text
     folder = report.write(scored, tmp_path / "out")
     assert (folder / "solved_by_rollout_steps.png").exists()
+    assert not (folder / "accuracy_against_sigma.png").exists()
     runs = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert runs[1]["stop"]["q_logit"] == q and runs[1]["rollouts"] == 4
     with pytest.raises(PtrmError, match="best_q must be scored from rollouts that ran to the full"):

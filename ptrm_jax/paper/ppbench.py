@@ -35,9 +35,17 @@ from ptrm_jax import markdown
 from ptrm_jax.config import Stop
 from ptrm_jax.errors import InputError
 from ptrm_jax.files import signed, write_text
-from ptrm_jax.metrics import Interval, paired_difference, replay
+from ptrm_jax.metrics import Interval, paired_difference
 from ptrm_jax.sweep import Result, Run, Sweep, SweepConfig
-from ptrm_jax.sweep.scores import best_q, mode_at, over_seeds, pass_at, valid_then_q
+from ptrm_jax.sweep.scores import (
+    best_q,
+    by_rule,
+    mode_at,
+    over_seeds,
+    pass_at,
+    read_at,
+    valid_then_q,
+)
 from ptrm_jax.tasks import ppbench
 
 CONFIG = SweepConfig(
@@ -88,10 +96,11 @@ def report(result: Result, directory: epath.Path) -> str:
         for depth in sorted({*depths, config.baseline_depth})
     }
     methods |= {f"TRM, D={depth}": values for depth, values in trm.items()}
-    k = config.rollouts
+    k, read_best = config.rollouts, read_at(result, "best")
     for sigma in config.sigmas:
         runs = result.runs_of(sigma)
-        found = {depth: _choices(runs, k, depth) for depth in depths}
+        best_runs = read_best.runs_of(sigma)
+        found = {depth: _choices(runs, best_runs, k, depth) for depth in depths}
         for depth, by_name in found.items():
             methods |= {f"sigma {sigma:g}, D={depth}, {n}": v for n, v in by_name.items()}
         best = {depth: by_name[f"best-Q@{k}"] for depth, by_name in found.items()}
@@ -140,9 +149,15 @@ STOPS = (0.0, 3.0)
 """Thresholds on Q of the rules that stop a puzzle's rollouts."""
 
 
-def _choices(runs: list[Run], k: int, depth: int) -> dict[str, np.ndarray]:
-    """By method, how often the answer is right, per seed and puzzle: [R, B] float64."""
-    read_best = [dataclasses.replace(run, rollouts=run.rollouts.read("best")) for run in runs]
+def _choices(runs: list[Run], read_best: list[Run], k: int, depth: int) -> dict[str, np.ndarray]:
+    """By method, how often the answer is right, per seed and puzzle: [R, B] float64.
+
+    Args:
+      runs: one for each seed.
+      read_best: the same, read at their best step.
+      k: rollouts.
+      depth: supervision steps.
+    """
     found = {
         name: over_seeds(of, choice, width, depth)
         for name, width, choice, of in (
@@ -155,14 +170,11 @@ def _choices(runs: list[Run], k: int, depth: int) -> dict[str, np.ndarray]:
         )
     }
     for threshold in STOPS:
-        rows, steps = [], []
-        for run in runs:
-            rollouts = run.rollouts.part(slice(None), slice(None), slice(depth))
-            stopped = replay(rollouts.q_logit, rollouts.eligible, Stop(threshold))
-            rows.append(stopped.of(rollouts.correct).astype(float))
-            steps.append(stopped.rollout_steps)
-        share = 100 * np.mean(steps) / (k * depth)
-        found[f"stopped at Q >= {threshold:g} ({share:.0f} % of the steps)"] = np.stack(rows)
+        short = [dataclasses.replace(run, rollouts=run.rollouts.up_to(depth)) for run in runs]
+        stopped = [by_rule(run, Stop(threshold)) for run in short]
+        share = 100 * np.mean([one.rollout_steps for one in stopped]) / (k * depth)
+        name = f"stopped at Q >= {threshold:g} ({share:.0f} % of the steps)"
+        found[name] = np.stack([one.correct for one in stopped])
     return found
 
 

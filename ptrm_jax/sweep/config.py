@@ -69,7 +69,7 @@ class Size:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class Stopping:
     """The step at which rollouts are read, and when they stop."""
 
     read: Read = "last"
@@ -113,7 +113,7 @@ class Reading:
 
 
 @dataclasses.dataclass(frozen=True)
-class Search(Reading, Size):
+class Search(Stopping, Size):
     """Width, depth, noise and stopping."""
 
     sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (0.3,)
@@ -138,7 +138,7 @@ class Search(Reading, Size):
 
     def __post_init__(self) -> None:
         Size.__post_init__(self)
-        Reading.__post_init__(self)
+        Stopping.__post_init__(self)
         check_choice("noise_on", self.noise_on, NoiseOn)
         check_choice("noise_when", self.noise_when, NoiseWhen)
         self._check_langevin()

@@ -16,7 +16,9 @@ _CURVES = {"pass": "pass@{} (bound)", "best_q": "best-Q@{}", "mode": "mode@{}"}
 
 def draw_all(scores: Scores) -> dict[str, bytes]:
     """Every picture as a PNG file, by file name."""
-    pictures = STOPPING_PICTURES if scores.stop_curves else PICTURES
+    pictures = dict(STOPPING_PICTURES if scores.stop_curves else PICTURES)
+    if len(scores.curves) == 1:  # no curve, only its points beside each other
+        pictures.pop("accuracy_against_sigma", None)
     return {f"{name}.png": charts.png(draw(scores)) for name, draw in pictures.items()}
 
 

@@ -173,14 +173,12 @@ def _as_run(parts: list[Finished]) -> Run:
     labelled = _labelled(measured)
     names = ("correct", "q_logit", "finite", "valid", "cell_accuracy")
     digest = measured.answer[labelled]
-    halves = digest[..., None].view(np.uint32)  # a digest as two tokens
-    ids = [metrics.answer_ids(halves[:, :, d]) for d in range(halves.shape[2])]
     return Run(
         unit.sigma,
         unit.seed,
         Rollouts(
             **{name: getattr(measured, name)[labelled] for name in names},
-            answer_id=np.stack(ids, axis=2),
+            answer_id=metrics.digest_ids(digest),
             digest=digest,
         ),
         sum(part.seconds for part in parts),

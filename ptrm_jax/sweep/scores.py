@@ -17,6 +17,7 @@ from ptrm_jax import metrics
 from ptrm_jax.config import Read, Stop
 from ptrm_jax.errors import InputError
 from ptrm_jax.metrics import Interval, Rollouts
+from ptrm_jax.metrics.calibration import replay_on
 from ptrm_jax.sweep.config import SweepConfig, powers_of_two
 from ptrm_jax.sweep.result import Outcome, Result, Run
 
@@ -101,7 +102,7 @@ def by_rule(run: Run, rule: Stop) -> Stopped:
     if run.chosen is not None:
         correct, valid = rollouts.correct[:, 0, 0], rollouts.valid[:, 0, 0]
         return Stopped(correct.astype(float), valid.astype(float), run.chosen.rollout_steps)
-    found = metrics.replay(rollouts.q_logit, rollouts.eligible, rule, answers=rollouts.digest)
+    found = replay_on(rollouts, rule)
     correct, valid = (found.of(x).astype(float) for x in (rollouts.correct, rollouts.valid))
     return Stopped(correct, valid, found.rollout_steps)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from ptrm_jax.errors import InputError
-from ptrm_jax.reading import encoding_of as encoding_of, read_text
+from ptrm_jax.reading import encoding_of
 
 Lines = list[tuple[int, str]]
 """Puzzles of a text: of each the number of its first line, from 1, and its text."""
@@ -16,16 +16,6 @@ def file_encoding(path: str | os.PathLike[str]) -> str:
     """`encoding_of` a file."""
     with open(path, "rb") as file:
         return encoding_of(file.read(4))
-
-
-def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """The lines of a text file, without their ends.
-
-    Raises:
-      InputError: it is not text.
-      OSError: it cannot be read.
-    """
-    return read_text(path).splitlines()
 
 
 def one_per_line(lines: Iterable[str]) -> Lines:

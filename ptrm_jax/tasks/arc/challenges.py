@@ -13,9 +13,8 @@ import numpy as np
 from etils import epath
 
 from ptrm_jax.errors import InputError
-from ptrm_jax.reading import read_bytes, shown
+from ptrm_jax.reading import read_text, shown
 from ptrm_jax.tasks.arc.grids import MAX_SIZE, NUM_COLORS
-from ptrm_jax.tasks.text import encoding_of
 
 SEPARATOR = "|||"
 """Divides the parts of upstream's names of augmented challenges."""
@@ -172,8 +171,7 @@ def read_json(path: epath.Path, kind: type[T]) -> T:
       OSError: it cannot be read.
     """
     try:
-        data = read_bytes(path)
-        return msgspec.json.decode(data.decode(encoding_of(data)), type=kind)
+        return msgspec.json.decode(read_text(path), type=kind)
     except (ValueError, RecursionError) as error:  # msgspec's, or text that is not UTF-8
         raise InputError(f"{path}: {error}; correct the file") from None
 
