@@ -543,7 +543,7 @@ def test_sweep_writes_and_prints(
     [
         (["--sigmas", "-1"], "error: sigma must be finite and >= 0; got -1.0"),
         (["--sigmas", "nan"], "sigma must be finite and >= 0; got nan"),
-        (["--rollouts", "0"], "max_rollouts must be a whole number >= 1; got 0"),
+        (["--rollouts", "0"], "rollouts must be a whole number >= 1; got 0"),
         (["--depth", "-3"], "depth must be a whole number >= 1; got -3"),
         (["--checkpoint", "sudoku7"], "no checkpoint at 'sudoku7'"),
         (["--data", "nothing.csv"], "no data at 'nothing.csv'"),
