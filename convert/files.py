@@ -523,8 +523,12 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_torch(path: Path) -> Any:
-    with path.open("rb") as file:
-        start = file.read(64)
+    try:
+        file_size(path)  # refuses what is no file, such as a pipe, which would never end
+        with path.open("rb") as file:
+            start = file.read(64)
+    except (ValueError, OSError) as error:
+        raise ConversionError(f"{path.name} cannot be read: {_first_line(error)}") from error
     if start.startswith(b"version https://git-lfs"):
         raise ConversionError(f"{path.name} is a pointer of Git LFS; fetch the file: git lfs pull")
     if start and not start.startswith((b"PK", b"\x80")):

@@ -1,5 +1,6 @@
 """Checkpoints made to take all time or memory of a conversion end in its own error."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,19 @@ def test_settings_that_repeat_or_cannot_be_numbers(tmp_path: Path) -> None:
         (tmp_path / "dataset.json").write_text(text)
         with pytest.raises(ConversionError):
             read_dataset(tmp_path / "dataset.json")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "folder"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "step_1"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "loop":
+        path.symlink_to(path)
+    else:
+        path.mkdir()
+    with pytest.raises(ConversionError, match="must be a regular file"):
+        read_state(path)
 
 
 def test_references_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,19 @@ CONFIG = SweepConfig(
     num_puzzles=None,
 )
 GRID = ((1, 5, 10, 25, 100), (16, 48))
+FOR_CHECKPOINTS = {
+    "pencil6": dataclasses.replace(
+        CONFIG,
+        checkpoint="pencil6",
+        data="pencil6",
+        sigmas=(0.1, 0.2, 0.4),
+        rollouts=64,
+        seeds=(0,),
+        num_puzzles=90,
+        grid_rollouts=(1, 4, 16, 64),
+        grid_depths=(16, 48),
+    )
+}
 
 
 def check(sweep: Sweep) -> None:

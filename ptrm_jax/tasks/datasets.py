@@ -14,9 +14,13 @@ from ptrm_jax.tasks.catalog import of_file, of_name
 _BUNDLED = epath.Path(__file__).parents[1] / "assets" / "puzzles"
 
 
+def _bundled() -> dict[str, epath.Path]:
+    return {p.stem: p for p in files.listed(_BUNDLED) if p.suffix in (".csv", ".jsonl")}
+
+
 def bundled_sets() -> tuple[str, ...]:
     """Names of the puzzle sets that come with the package."""
-    return tuple(path.stem for path in files.listed(_BUNDLED, suffix=".csv"))
+    return tuple(_bundled())
 
 
 def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Dataset:
@@ -37,7 +41,7 @@ def read_dataset(source: str | os.PathLike[str], *, split: str = "test") -> Data
     if name.startswith("hf://"):
         path = _from_hub(name)
     else:
-        path = _BUNDLED / f"{name}.csv" if name in bundled_sets() else epath.Path(name)
+        path = _bundled().get(name, epath.Path(name))
     if path.is_dir():
         return read_upstream(path, split, name=name)
     if (task := of_name(name)) is None:
