@@ -183,9 +183,11 @@ def test_choice_is_the_escape_that_takes_longest() -> None:
         [[2, 3], [3, 1], [1, 1], [2, 3]],
         [[0.1, 1], [1, 0.2], [1, 1], [0.9, 1]],
     )
-    chosen = movie.choose(trm, noisy)
+    chosen = movie.choose(trm, noisy, np.ones(4, bool))
     assert chosen.escapes.tolist() == [False, True, False, True]
     assert chosen[:2] == (1, 0)  # both at step 1: the first
+    chosen = movie.choose(trm, noisy, np.array([True, False, True, True]))
+    assert chosen.escapes.tolist() == [False, False, False, True] and chosen[:2] == (3, 1)
     # Wrong before the last step: puzzle 1 is solved at step 1, puzzle 3 at step 2.
     early = np.array([[[0], [1]], [[1], [0]], [[1], [1]], [[0], [0]]], bool)
 
@@ -194,7 +196,8 @@ def test_choice_is_the_escape_that_takes_longest() -> None:
         twice = {name: np.repeat(x, 2, axis=2) for name, x in fields.items()}
         return Rollouts(np.concatenate([before, last.correct], axis=2), **twice)
 
-    assert movie.choose(after(trm.correct, trm), after(early, noisy))[:2] == (3, 1)
+    chosen = movie.choose(after(trm.correct, trm), after(early, noisy), np.ones(4, bool))
+    assert chosen[:2] == (3, 1)
 
 
 def test_choice_without_an_escape() -> None:
@@ -205,12 +208,13 @@ def test_choice_without_an_escape() -> None:
         "answer": [[2, 3]] * 3,
         "cells": [[0.6, 1], [0.8, 1], [0.4, 0.9]],
     }
-    chosen = movie.choose(trm, rollouts(**noisy))
+    every = np.ones(3, bool)
+    chosen = movie.choose(trm, rollouts(**noisy), every)
     assert chosen[:2] == (1, 0) and not chosen.escapes.any()  # 0.2 apart; the others 0.1
     assert movie.Movie(None, chosen, None, {}).story.startswith("where the two differ most")
     for nothing in ({"answer": [[1, 1]] * 3}, {"q": [[np.nan, np.nan]] * 3}):
         with pytest.raises(NothingToShow, match="ends with the answer of TRM"):
-            movie.choose(trm, rollouts(**noisy | nothing))
+            movie.choose(trm, rollouts(**noisy | nothing), every)
 
 
 def test_text_of_two_steps() -> None:

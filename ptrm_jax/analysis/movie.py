@@ -15,6 +15,8 @@ from ptrm_jax.analysis.boards import RIGHT, WRONG, Film
 from ptrm_jax.analysis.exhibit import Exhibit, Finding, NothingToShow
 from ptrm_jax.analysis.modes import solved_at
 from ptrm_jax.analysis.study import OneSigma, Study
+from ptrm_jax.data import Dataset
+from ptrm_jax.errors import InputError
 from ptrm_jax.metrics import Interval, Rollouts
 from ptrm_jax.sweep import Result
 from ptrm_jax.sweep.config import Inputs
@@ -26,6 +28,8 @@ class Settings(study.Settings):
 
     inputs: Inputs = Inputs("maze11", num_puzzles=32)
     search: OneSigma = OneSigma(rollouts=16)
+    type: str | None = None
+    """Only puzzles of this type, where data have several, as PPBench's."""
 
 
 class Choice(NamedTuple):
@@ -34,7 +38,7 @@ class Choice(NamedTuple):
     Attributes:
       row: of the puzzle.
       rollout: the rollout of that puzzle with the largest Q.
-      escapes: [B] bool, puzzles that TRM fails and the best-Q rollout solves.
+      escapes: [B] bool, puzzles to choose from that TRM fails and the best-Q rollout solves.
     """
 
     row: int
@@ -42,7 +46,7 @@ class Choice(NamedTuple):
     escapes: np.ndarray
 
 
-def choose(deterministic: Rollouts, noisy: Rollouts) -> Choice:
+def choose(deterministic: Rollouts, noisy: Rollouts, among: np.ndarray) -> Choice:
     """A puzzle on which the best-Q rollout ends with another answer than TRM.
 
     Of the puzzles that TRM fails after the last step and the best-Q rollout solves, the one that
@@ -52,6 +56,7 @@ def choose(deterministic: Rollouts, noisy: Rollouts) -> Choice:
     Args:
       deterministic: of TRM, fields [B, 1, D].
       noisy: fields [B, K, D].
+      among: [B] bool, puzzles to choose from.
 
     Raises:
       NothingToShow: all answers of the best-Q rollouts are those of TRM.
@@ -61,8 +66,8 @@ def choose(deterministic: Rollouts, noisy: Rollouts) -> Choice:
     best = np.where(end.eligible, end.q_logit, -np.inf).argmax(axis=1)
     chosen = end.part(np.arange(len(best)), best)
     assert chosen.digest is not None and trm.digest is not None
-    escapes = chosen.correct & ~trm.correct & chosen.eligible
-    differ = (chosen.digest != trm.digest) & chosen.eligible
+    differ = (chosen.digest != trm.digest) & chosen.eligible & among
+    escapes = chosen.correct & ~trm.correct & differ
     if not differ.any():
         raise NothingToShow(
             "the best-Q rollout of each of these puzzles ends with the answer of TRM without "
@@ -126,15 +131,31 @@ class Movie(NamedTuple):
 def measure(study: Study[Settings]) -> Movie:
     """Sweeps, chooses a puzzle, and runs its two rollouts again, board by board."""
     search = study.settings.search
+    among = _of_type(study.settings.type, study.prepared.puzzles)
     result = study.sweep()
     noisy = result.runs_of(search.sigma)[0].rollouts
-    choice = choose(result.deterministic.rollouts, noisy)
+    choice = choose(result.deterministic.rollouts, noisy, among)
     title = f"PTRM: noise of sigma {search.sigma:g}, rollout of highest Q"
     shown = {
         "trm": _show(study, result.task, "TRM: no noise", choice.row, 0, 0.0),
         "rollout": _show(study, result.task, title, choice.row, choice.rollout, search.sigma),
     }
-    return Movie(result, choice, metrics.interval(choice.escapes), shown)
+    return Movie(result, choice, metrics.interval(choice.escapes[among]), shown)
+
+
+def _of_type(kind: str | None, puzzles: Dataset) -> np.ndarray:
+    """The puzzles of a type, all for None: [B] bool.
+
+    Raises:
+      InputError: there is none.
+    """
+    if kind is None:
+        return np.ones(len(puzzles), bool)
+    types = puzzles.strata.get("type", np.zeros(0, str))
+    if kind not in types:
+        known = ", ".join(sorted(set(types.tolist()))) or "none, since the data have no types"
+        raise InputError(f"type must be one of those of {puzzles.name} ({known}); got {kind!r}")
+    return types == kind
 
 
 def _show(
