@@ -35,6 +35,7 @@ from ptrm_jax.config import group
 from ptrm_jax.errors import IncompleteError, InputError
 from ptrm_jax.files import check_writable, writing
 from ptrm_jax.sweep import report, scores
+from ptrm_jax.sweep.clock import Clock
 from ptrm_jax.sweep.config import Inputs, Kept, Numerics, Search, SweepConfig
 from ptrm_jax.sweep.folder import Progressed, free_output
 from ptrm_jax.sweep.plan import speed_up
@@ -54,6 +55,8 @@ class Output:
     """Print every sigma, choice, stratum and grid, as table.txt has them."""
     dry_run: bool = False
     """Print the estimated cost, and what several processes gain, and stop."""
+    profile: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder for a trace of three units, by jax.profiler, for XProf, TensorBoard or Perfetto."""
     compilation_cache: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for compiled programs. Anyone with write access to it can execute code in this
     process."""
@@ -148,6 +151,8 @@ def _sweep(arguments: Arguments, command: str) -> int:
     folder = _folder(arguments.output, config)
     if not arguments.output.dry_run:
         check_writable(folder)
+        if arguments.output.profile is not None:
+            check_writable(arguments.output.profile)
     prepared = sweep.prepare(config)
     paper.check(prepared)
     found = sweep.inspect(prepared, folder, shard)
@@ -159,17 +164,18 @@ def _sweep(arguments: Arguments, command: str) -> int:
         if shard.index == 0:
             _say_speed_up(prepared, shard.count)
         return 0
-    with console.signals() as stop, console.progress("rollout-steps", shard.index == 0) as bar:
+    with (
+        console.signals("unit") as stop,
+        console.progress("rollout-steps", shard.index == 0) as bar,
+    ):
         total = sum(unit.rollout_steps for unit in found.remaining)
+        clock = Clock(found.remaining, console.updating(bar, total), arguments.output.profile)
+        stop.seconds_left = clock.seconds_left
         try:
-            result = sweep.resume(
-                prepared,
-                folder,
-                shard=shard,
-                found=found,
-                progress=console.updating(bar, total),
-                stop=stop,
-            )
+            with clock.running():
+                result = sweep.resume(
+                    prepared, folder, shard=shard, found=found, progress=clock, stop=stop
+                )
         except IncompleteError:
             if not stop():
                 raise
@@ -229,6 +235,10 @@ def _shard(processes: Processes) -> sweep.Shard:
     if processes.shard is not None:
         return sweep.Shard.parse(processes.shard)
     if processes.distributed or any(explicit):
+        where = f"{given[0]}, process {given[2]} of {given[1]}" if given[0] else "as detected"
+        console.messages().print(
+            f"waiting for the other processes of this run ({where}), for five minutes at most"
+        )
         return sweep.Shard(*mesh.join(*given))
     return sweep.Shard()
 

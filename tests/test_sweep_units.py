@@ -47,7 +47,7 @@ def test_eight_shards_are_even(tile: int) -> None:
     assert plan.speed_up(units, 8) >= 7.5
     for count in (2, 3, 4, 8):
         shares = plan.deal(units, count)
-        assert sorted(sum(shares, [])) == sorted(units)
+        assert sorted(unit for share in shares for unit in share) == sorted(units)
         loads = [sum(unit.cost for unit in share) for share in shares]
         assert max(loads) - min(loads) <= max(unit.cost for unit in units)
         assert plan.speed_up(units, count) == sum(loads) / max(loads)
