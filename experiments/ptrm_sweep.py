@@ -36,8 +36,10 @@ from ptrm_jax.config import group
 from ptrm_jax.errors import IncompleteError, InputError
 from ptrm_jax.files import check_writable, writing
 from ptrm_jax.sweep import report, scores
+from ptrm_jax.sweep.clock import Clock
 from ptrm_jax.sweep.config import Inputs, Kept, Numerics, Search, SweepConfig
 from ptrm_jax.sweep.folder import Progressed, free_output
+from ptrm_jax.sweep.plan import speed_up
 from ptrm_jax.sweep.run import calibrate, estimate
 
 
@@ -53,7 +55,9 @@ class Output:
     verbose: bool = False
     """Print every sigma, choice, stratum and grid, as table.txt has them."""
     dry_run: bool = False
-    """Print the estimated cost and stop."""
+    """Print the estimated cost, and what several processes gain, and stop."""
+    profile: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder for a trace of three units, by jax.profiler, for XProf, TensorBoard or Perfetto."""
     compilation_cache: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for compiled programs. Anyone with write access to it can execute code in this
     process."""
@@ -64,7 +68,7 @@ class Processes:
     """Sweeps over several processes."""
 
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
-    """Run every N-th work unit, starting with the I-th, independently of other processes."""
+    """Run the I-th of N even shares of the work, from 0, independently of other processes."""
     distributed: bool = False
     """Join the other processes as the platform tells (TPU, Slurm)."""
     coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
@@ -156,6 +160,8 @@ def _sweep(arguments: Arguments, command: str) -> int:
     folder = _folder(arguments.output, config)
     if not arguments.output.dry_run:
         check_writable(folder)
+        if arguments.output.profile is not None:
+            check_writable(arguments.output.profile)
     prepared = sweep.prepare(config)
     paper.check(prepared)
     found = sweep.inspect(prepared, folder, shard)
@@ -164,18 +170,21 @@ def _sweep(arguments: Arguments, command: str) -> int:
     if shard.index == 0:
         output.print(_cost(prepared, found, arguments.output.dry_run))
     if arguments.output.dry_run:
+        if shard.index == 0:
+            _say_speed_up(prepared, shard.count)
         return 0
-    with console.signals() as stop, console.progress("rollout-steps", shard.index == 0) as bar:
+    with (
+        console.signals("unit") as stop,
+        console.progress("rollout-steps", shard.index == 0) as bar,
+    ):
         total = sum(unit.rollout_steps for unit in found.remaining)
+        clock = Clock(found.remaining, console.updating(bar, total), arguments.output.profile)
+        stop.seconds_left = clock.seconds_left
         try:
-            result = sweep.resume(
-                prepared,
-                folder,
-                shard=shard,
-                found=found,
-                progress=console.updating(bar, total),
-                stop=stop,
-            )
+            with clock.running():
+                result = sweep.resume(
+                    prepared, folder, shard=shard, found=found, progress=clock, stop=stop
+                )
         except IncompleteError:
             if not stop():
                 raise
@@ -235,6 +244,10 @@ def _shard(processes: Processes) -> sweep.Shard:
     if processes.shard is not None:
         return sweep.Shard.parse(processes.shard)
     if processes.distributed or any(explicit):
+        where = f"{given[0]}, process {given[2]} of {given[1]}" if given[0] else "as detected"
+        console.messages().print(
+            f"waiting for the other processes of this run ({where}), for five minutes at most"
+        )
         return sweep.Shard(*mesh.join(*given))
     return sweep.Shard()
 
@@ -268,6 +281,20 @@ def _cost(prepared: sweep.Sweep, found: Progressed, dry_run: bool) -> str:
             "of what its points would cost one by one"
         )
     return text
+
+
+def _say_speed_up(prepared: sweep.Sweep, count: int) -> None:
+    """What several processes gain, by the rollout-steps of their shares; `count` of them if > 1."""
+    counts = [2**i for i in range(1, 7)] if count == 1 else [count]
+    gains = {n: speed_up(prepared.units, n) for n in counts}
+    text = ", ".join(f"{n} processes {gain:.2f}" for n, gain in gains.items())
+    console.output().print(f"expected speed-up over one process, by rollout-steps: {text}")
+    if poor := [n for n, gain in gains.items() if gain < 0.8 * n]:
+        console.messages().print(
+            f"shares of {poor[0]} processes are uneven: the speed-up is below "
+            f"{0.8 * poor[0]:.1f}; pass a smaller --unit-steps, more puzzles or fewer processes",
+            style="yellow",
+        )
 
 
 if __name__ == "__main__":

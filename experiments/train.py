@@ -90,7 +90,7 @@ def _train(arguments: Arguments) -> int:
     output = console.output()
     run = prepare(arguments.config, arguments.output, num_devices=arguments.devices)
     output.print(f"{len(run.examples):,} puzzles to train on; {run.directory}")
-    with console.signals() as stop, console.progress("steps") as bar:
+    with console.signals("step") as stop, console.progress("steps") as bar:
         complete = loop.train(run, progress=_show(bar, run.config.steps), stop=stop)
     if not complete:
         output.print(f"stopped; rerun the same command to resume: {run.directory}")

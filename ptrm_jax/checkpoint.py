@@ -34,6 +34,7 @@ from etils import epath
 
 from ptrm_jax import files, interrupts
 from ptrm_jax.config import ModelConfig, Precision
+from ptrm_jax.devices import local
 from ptrm_jax.errors import CheckpointError, InputError, mismatches
 from ptrm_jax.files import file_digest, json_digest
 from ptrm_jax.model import TRM, Params, param_shapes, path_name
@@ -120,6 +121,7 @@ def load(
     Raises:
       CheckpointError: not found, damaged, incomplete, inconsistent with its manifest, or with
         weights that are not finite.
+      DeviceError: there is no device that JAX can use.
     """
     directory = resolve(name_or_directory)
     manifest = read_manifest(directory)
@@ -478,6 +480,7 @@ def _write_params(path: Path, params: Params) -> None:
 
 
 def _restore(path: epath.Path) -> Params:
+    local()  # first, since Orbax needs a device: where there is none, the files are not to blame
     try:
         with _checkpointer() as checkpointer:
             restored = checkpointer.restore(path if "://" in str(path) else path.resolve())

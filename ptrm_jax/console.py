@@ -5,6 +5,7 @@ import io
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -22,10 +23,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ptrm_jax import interrupts
-from ptrm_jax.errors import PtrmError
+from ptrm_jax import devices, files, interrupts
+from ptrm_jax.errors import DeviceError, PtrmError
 
 T = TypeVar("T")
+
+LINE_EVERY = 30.0
+"""Seconds between lines of progress where standard error is no terminal."""
 
 
 class _Plain(Console):
@@ -94,7 +98,8 @@ def run_command(command: Callable[[], int | None]) -> int:
     """Runs a command and returns its exit status.
 
     An error that the user can fix becomes one line on standard error: any `PtrmError`, and the
-    OSError and ValueError that Python and libraries raise. Other exceptions are bugs and propagate.
+    OSError and ValueError that Python and libraries raise. So does an exception of any kind where
+    JAX has no device, a device no memory, or a path no file system; others are bugs and propagate.
     SIGINT and SIGTERM end the process with a line, and 130 or 143 (`ptrm_jax.interrupts`).
 
     Args:
@@ -106,11 +111,32 @@ def run_command(command: Callable[[], int | None]) -> int:
     try:
         with interrupts.caught(interrupts.end):
             return command() or 0
-    except (PtrmError, OSError, ValueError) as error:
-        kind = error if isinstance(error, PtrmError) else PtrmError
-        text = " ".join(line.strip() for line in str(error).splitlines())
-        messages().print(f"{kind.label}: {text}", style="red")
-        return kind.exit_status
+    except Exception as error:
+        told = error if isinstance(error, PtrmError) else _explained(error)
+        if told is None and not isinstance(error, (OSError, ValueError)):
+            raise
+        told = told or PtrmError(str(error))
+        text = " ".join(line.strip() for line in str(told).splitlines())
+        messages().print(f"{told.label}: {text}", style="red")
+        return told.exit_status
+
+
+def _explained(error: Exception) -> PtrmError | None:
+    """What the user can mend of an exception of a library."""
+    if found := files.missing_file_system(error):
+        return found
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return DeviceError(
+            f"a device has no memory left: {str(error).splitlines()[0][:300]}; let fewer lanes or "
+            "rows go through the network together (--lane-tile, --micro-batch), or end the "
+            "process that holds the memory"
+        )
+    if isinstance(error, (RuntimeError, AssertionError)):
+        try:
+            devices.local()
+        except DeviceError as no_device:
+            return no_device
+    return None
 
 
 class Stop:
@@ -118,36 +144,50 @@ class Stop:
 
     Attributes:
       signal: the signal's number, 0 for none.
+      seconds_left: estimates after how many seconds the work in flight ends; None if it cannot.
     """
 
     signal: int = 0
+    seconds_left: Callable[[], float | None] = staticmethod(lambda: None)
 
     def __call__(self) -> bool:
         return self.signal != 0
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[Stop]:
-    """Makes the first SIGINT or SIGTERM set the yielded `Stop`, and the second end the process."""
+def signals(what: str) -> Iterator[Stop]:
+    """Makes the first SIGINT or SIGTERM set the yielded `Stop`, and the second end the process.
+
+    The first prints at once what is waited for.
+
+    Args:
+      what: goes on to its end after the first signal, such as "unit".
+    """
     stop = Stop()
 
     def handle(number: int, frame: object) -> None:
         if stop():
             interrupts.end(number)
         stop.signal = number
+        left = stop.seconds_left()
+        about = "" if left is None else f" (about {duration(max(left, 1))})"
+        line = f"stopping after this {what}{about}; again to stop now\n"
+        # Not by print, which the signal may have interrupted; a bar ends where the line begins.
+        os.write(2, (b"\n" if os.isatty(2) else b"") + line.encode())
 
     with interrupts.caught(handle):
         yield stop
 
 
 def progress(unit: str, shown: bool = True) -> Progress:
-    """A progress bar on standard error.
+    """A progress bar on standard error; where that is no terminal, a line every 30 seconds.
 
     Args:
       unit: unit of the count.
       shown: whether to show it.
     """
-    return Progress(
+    return _Progress(
+        unit,
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
@@ -168,6 +208,36 @@ def updating(bar: Progress, total: int, name: str = "") -> Callable[[int, str], 
     task = bar.add_task(name, total=total)
     prefix = f"{name}: " if name else ""
     return lambda steps, what: bar.update(task, advance=steps, description=f"{prefix}{what}")
+
+
+class _Progress(Progress):
+    """A bar on a terminal, and lines elsewhere."""
+
+    def __init__(self, unit: str, *columns: ProgressColumn, **settings: Any) -> None:
+        super().__init__(*columns, **settings)
+        self._unit, self._ended = unit, threading.Event()
+
+    def start(self) -> None:
+        super().start()
+        if not (self.disable or self.console.is_terminal):
+            threading.Thread(target=self._say, daemon=True).start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        super().stop()
+
+    def _say(self) -> None:
+        while not self._ended.wait(LINE_EVERY):
+            for task in self.tasks:
+                if task.started and not task.finished:
+                    self.console.print(self._line(task))
+
+    def _line(self, task: Task) -> str:
+        left = task.time_remaining
+        return (
+            f"{task.description}: {task.completed:,.0f} of {task.total or 0:,.0f} {self._unit}, "
+            f"{duration(task.elapsed or 0)}" + (f", {duration(left)} left" if left else "")
+        )
 
 
 class _Rate(ProgressColumn):

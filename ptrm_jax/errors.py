@@ -48,6 +48,10 @@ class IncompleteError(SweepError):
     label = "not complete yet"
 
 
+class DeviceError(PtrmError):
+    """No device that JAX can use, or none with memory left."""
+
+
 class TrainingError(PtrmError):
     """A training run that cannot continue."""
 

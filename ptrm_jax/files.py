@@ -7,17 +7,25 @@ reports every flipped bit.
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import fsspec.config
 from etils import epath
 
 from ptrm_jax import interrupts
 from ptrm_jax.errors import InputError, PtrmError, StorageError
 from ptrm_jax.reading import file_size
+
+# A client that keeps listings would not see what other processes write to a bucket.
+for _scheme in ("gs", "s3"):
+    fsspec.config.conf.setdefault(_scheme, {}).setdefault("use_listings_cache", False)
+# Clients log every retry, with a traceback; what comes of it is said once, by the exception.
+logging.getLogger("gcsfs").addHandler(logging.NullHandler())
 
 _SUFFIX = ".partial"
 _DIGEST = "sha256"
@@ -70,12 +78,16 @@ def writing(path: str | os.PathLike[str], safe: str = "what was there is kept") 
 def check_writable(folder: str | os.PathLike[str]) -> None:
     """Checks that files can be written in a folder, which need not exist yet; leaves nothing.
 
+    Of a bucket it checks that it can be reached: whether it can be written shows with the first
+    file, which is written before anything is computed.
+
     Raises:
+      InputError: the file system of a bucket is unknown, not installed or out of reach.
       StorageError: they cannot: no permission, no room, not a folder, no such place.
     """
-    name = os.path.abspath(folder)
     if "://" in os.fspath(folder):
-        return  # a bucket says so when it is written to
+        return _check_bucket(os.fspath(folder))
+    name = os.path.abspath(folder)
     while not os.path.exists(name):
         name = os.path.dirname(name)
     with writing(folder, "nothing was changed; pass another folder, or make room"):
@@ -87,6 +99,32 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.unlink(probe)
+
+
+def _check_bucket(name: str) -> None:
+    try:
+        epath.Path(name).exists()
+    except Exception as error:
+        told = missing_file_system(error)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise told or InputError(
+            f"{name} cannot be reached: {reason[:300]}; check its name, the network, and the "
+            "credentials (of Google's, `gcloud auth application-default login`)"
+        ) from error
+
+
+def missing_file_system(error: Exception) -> InputError | None:
+    """What to do where etils or fsspec know no file system for a path; None for other errors."""
+    text = str(error)
+    if isinstance(error, KeyError) and text.endswith("://'"):
+        return InputError(
+            f"a path must be a folder, or begin with gs://, s3:// or az://; got {error.args[0]}"
+        )
+    if isinstance(error, ImportError) and "install gcsfs" in text:
+        return InputError("gs:// needs gcsfs, which is not installed; pip install -e '.[gcs]'")
+    if isinstance(error, ImportError) and ("nstall s3fs" in text or "nstall adlfs" in text):
+        return InputError(f"the file system of a bucket is not installed: {text}")
+    return None
 
 
 def listed(folder: str | os.PathLike[str], prefix: str = "", suffix: str = "") -> list[epath.Path]:

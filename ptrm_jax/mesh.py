@@ -24,6 +24,7 @@ from ptrm_jax.config import (
     check_choice,
     check_int,
 )
+from ptrm_jax.devices import local
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.puzzles import Puzzles
@@ -115,9 +116,10 @@ def local_devices(count: int | None = None) -> tuple[jax.Device, ...]:
     """The first `count` devices of this process, or all of them.
 
     Raises:
+      DeviceError: there are none that JAX can use.
       InputError: there are fewer.
     """
-    devices = tuple(jax.local_devices())
+    devices = local()
     if count is None:
         return devices
     check_int("devices", count, 1)

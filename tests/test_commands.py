@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,8 @@ from ptrm_jax.checkpoint import read_manifest
 from ptrm_jax.errors import InputError, PtrmError, StorageError
 from ptrm_jax.model import TRM, init_params
 from ptrm_jax.solver import Solution
-from ptrm_jax.sweep import pictures, report
+from ptrm_jax.sweep import clock, pictures, report
+from ptrm_jax.sweep.plan import Unit
 from ptrm_jax.tasks import maze, ppbench, sudoku
 
 ROOT = Path(__file__).parents[1]
@@ -288,14 +290,16 @@ def test_the_second_signal_ends_what_stops_gracefully() -> None:
 import os, signal
 from ptrm_jax import console
 def command():
-    with console.signals() as stop:
+    with console.signals("unit") as stop:
+        stop.seconds_left = lambda: 12.3
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.signal == signal.SIGTERM
         os.kill(os.getpid(), signal.SIGINT)
 raise SystemExit(console.run_command(command))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (130, "stopped by SIGINT\n")
+    said = "stopping after this unit (about 12 s); again to stop now\nstopped by SIGINT\n"
+    assert (run.returncode, run.stderr) == (130, said)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -420,6 +424,118 @@ def test_run_command(
 
     assert console.run_command(command) == status
     assert capsys.readouterr() == ("", message)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (AssertionError(), "(JAX_PLATFORMS is {}): no such platform is installed; set"),
+        (RuntimeError("Unable to initialize backend 'tpu': held\nby 123"), "'tpu': held; set"),
+    ],
+)
+def test_a_missing_device_is_one_line(
+    error: Exception,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The checkpoint is not to blame; nor is anything else that needed a device first."""
+
+    def none() -> None:
+        raise error
+
+    def needs_one() -> None:
+        assert none()
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    reason = reason.format(jax.config.jax_platforms or "not set")
+    for command in (lambda: ptrm_command.main(["solve", "." * 36]), needs_one):
+        status = command() if command is not needs_one else console.run_command(needs_one)
+        out, err = capsys.readouterr()
+        assert (status, out) == (2, "") and err.count("\n") == 1
+        assert err.startswith("error: JAX has no device to run on") and reason in err
+
+
+def test_a_device_without_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nwhile trying")
+
+    assert console.run_command(command) == 2
+    assert "error: a device has no memory left: RESOURCE_EX" in (err := capsys.readouterr().err)
+    assert "--lane-tile" in err and err.count("\n") == 1
+
+
+def test_progress_without_a_terminal_is_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "LINE_EVERY", 0.02)
+    with console.progress("rollout-steps") as bar:
+        console.updating(bar, 5000)(1234, "PTRM sigma 0.3")
+        time.sleep(0.2)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert re.fullmatch(r"PTRM sigma 0\.3: 1,234 of 5,000 rollout-steps, 0 s(, \d+ s left)?", first)
+
+
+def test_a_clock_knows_what_a_unit_still_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And has the second to the fourth unit traced."""
+    now, traced, passed_on = [0.0], [], []
+    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda place: traced.append(place))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: traced.append("end"))
+    units = [Unit(0.3, 0, 4, (0, n), (0, 1), (n, 1)) for n in (1, 2, 2, 8, 8)]
+    watch = clock.Clock(units, lambda *call: passed_on.append(call), tmp_path)
+    at = []
+    for number, unit in enumerate(units[:4]):
+        watch(0, "begun")
+        at.append((number, watch.seconds_left(), len(traced)))
+        now[0] += unit.rollout_steps
+        watch(unit.rollout_steps, "done")
+    assert at == [(0, None, 0), (1, 8, 1), (2, 8, 1), (3, 32, 1)]
+    assert traced == [tmp_path, "end"] and len(passed_on) == 8
+    watch(0, "begun")
+    now[0] += 30
+    assert watch.seconds_left() == 2
+    with clock.Clock(units[:1], lambda *call: None, tmp_path).running():
+        assert len(traced) == 2
+    alone = clock.Clock(units[:1], lambda *call: None, tmp_path)
+    with pytest.raises(SystemExit), alone.running():
+        alone(0, "the only one")
+        raise SystemExit
+    assert traced[2:] == [tmp_path, "end"]
+
+
+PYTHON = """#!/usr/bin/env bash
+echo "$*" >> "$LOG"
+if [[ $1 == -c ]]; then exec {python} "$@"; fi
+if [[ $1 == -m && $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; sleep 0.2; fi
+"""
+
+
+def test_two_workers_of_one_host_install_once(tmp_path: Path) -> None:
+    """With a stand-in for Python that writes down how it is called."""
+    python = tmp_path / "python"
+    python.write_text(PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+    cache = str(tmp_path / "cache")
+    own = {"LOG": str(tmp_path / "log"), "PYTHON": str(python), "PTRM_CACHE": cache}
+    script = str(ROOT / "experiments" / "run_tpu.sh")
+    workers = [subprocess.Popen([script, "--depth", "4"], env=os.environ | own) for _ in "ab"]
+    assert [worker.wait() for worker in workers] == [0, 0]
+    calls = (tmp_path / "log").read_text().splitlines()
+    assert sum("-m venv" in call for call in calls) == 1
+    assert sum("-m pip install" in call for call in calls) == 1
+    runs = [call for call in calls if "experiments/ptrm_sweep.py --distributed" in call]
+    assert len(runs) == 2 and all(run.endswith("/compiled --depth 4") for run in runs)
+    (needed,) = (tmp_path / "cache").glob("*/requirements.txt")
+    assert {"jax[tpu]", "flax>=0.12"} <= set(needed.read_text().split())
+    assert "gcsfs" in needed.read_text()
+    # Of an older Python nothing is asked but its version.
+    python.write_text('#!/usr/bin/env bash\n[[ $1 == --version ]] && echo "Python 3.10.12"\n')
+    old = subprocess.run([script], env=os.environ | own, capture_output=True, text=True)
+    assert (old.returncode, old.stdout) == (2, "")
+    assert "error: Python >= 3.11 is needed;" in old.stderr and "is Python 3.10.12" in old.stderr
 
 
 def test_run_command_passes_bugs_on() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ptrm_jax import metrics
-from ptrm_jax.sweep import folder, measure, plan
+from ptrm_jax.errors import InputError
+from ptrm_jax.sweep import SweepConfig, folder, measure, plan
 from ptrm_jax.sweep.measure import Finished, Measured
 from ptrm_jax.sweep.plan import Unit
 
@@ -32,6 +33,60 @@ def test_units_cover_everything_once(rollouts: int, num_puzzles: int, lanes: int
     assert planned[0].lanes == shape[0] * shape[1]
     # As few as can be for one width.
     assert len(planned) <= -(-rollouts // shape[1]) * -(-num_puzzles // max(1, lanes // shape[1]))
+
+
+PAPER = {"rollouts": 100, "depth": 16}
+"""With the equal-compute TRM of 1,600 steps beside it."""
+
+
+@pytest.mark.parametrize("tile", [16, 64, 256])
+def test_eight_shards_are_even(tile: int) -> None:
+    """512 puzzles: the deterministic TRM was one unit at a tile of 256, half of all work."""
+    runs = plan.plan_runs(SweepConfig(**PAPER), 512, tile, None)
+    units = [unit for run in runs for unit in run]
+    assert plan.speed_up(units, 8) >= 7.5
+    for count in (2, 3, 4, 8):
+        shares = plan.deal(units, count)
+        assert sorted(unit for share in shares for unit in share) == sorted(units)
+        loads = [sum(unit.cost for unit in share) for share in shares]
+        assert max(loads) - min(loads) <= max(unit.cost for unit in units)
+        assert plan.speed_up(units, count) == sum(loads) / max(loads)
+        assert all(plan.Shard(i, count).of(units) == share for i, share in enumerate(shares))
+    # Bounded by rollout-steps, or by four tiles where these are deep.
+    bound = plan.default_unit_steps(tile)
+    for run in runs:
+        assert run[0].cost <= max(bound, 64 * run[0].depth)
+        assert np.prod(run[0].shape) >= 4 * plan.tile_of(tile, run[0].depth)
+
+
+def test_puzzles_that_may_stop_are_dealt_evenly() -> None:
+    config = SweepConfig(rollouts=32, stop_q=2.0)
+    units = [unit for run in plan.plan_runs(config, 512, 64, None) for unit in run]
+    assert plan.speed_up(units, 8) >= 7.5
+    assert all(unit.cost == -(-unit.rollout_steps // 10) for unit in units if unit.stop)
+
+
+def test_deep_runs_have_smaller_tiles() -> None:
+    tiles = [plan.tile_of(256, depth) for depth in (1, 64, 65, 128, 129, 1600, 6400)]
+    assert tiles == [256, 256, 128, 128, 64, 16, 16]
+    assert [plan.tile_of(tile, 6400) for tile in (1, 8, 16, 17, 48)] == [1, 8, 16, 16, 16]
+
+
+@pytest.mark.parametrize("tile", [1, 8])
+@pytest.mark.parametrize("size", [{}, PAPER, {"stop_q": 2.0}], ids=["default", "paper", "stops"])
+def test_small_tiles_are_planned_as_ever(tile: int, size: dict) -> None:
+    """The rule of 0.4.0, written out; with larger tiles its folders are still read."""
+    config = SweepConfig(**size)
+    for tile_, version in ((tile, None), (tile, 1), (256, 1)):
+        found = plan.plan_runs(config, 80, tile_, None, version)
+        for run in found:
+            depth = run[0].depth
+            lanes = max(8 * tile_, 512 * tile_ // depth)
+            names = {"sigma": run[0].sigma, "seed": run[0].seed, "depth": depth}
+            rest = {"rollouts": run[-1].rollouts[1], "stop": run[0].stop}
+            assert run == plan.plan(**names, **rest, num_puzzles=80, lanes=lanes)
+    with pytest.raises(InputError, match="plan must be 1 or 2; got 3"):
+        plan.plan_runs(config, 80, tile, None, 3)
 
 
 def test_a_digest_is_of_everything() -> None:

@@ -206,10 +206,11 @@ class Numerics:
     q_dtype: Annotated[DType | None, tyro.conf.arg(metavar="float32|bfloat16")] = None
     """Dtype of the Q head. Default: the compute dtype, as upstream."""
     lane_tile: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Rollouts that pass through the network together. Default: chosen for the backend."""
+    """Rollouts that pass through the network together; fewer in runs of more than 64 steps, if it
+    is above 16. Default: chosen for the backend."""
     unit_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Approximate rollout-steps of a work unit, the most that a failure can lose. Default: some
-    seconds of work."""
+    """Approximate rollout-steps of a work unit, the most that a failure can lose; at least four
+    tiles. Default: some seconds of work."""
     devices: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Local devices to use. Default: all."""
     backend: Backend = "pmap"

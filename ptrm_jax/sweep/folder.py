@@ -215,7 +215,10 @@ def read(*directories: str | os.PathLike[str]) -> Result:
             raise SweepError(f"{folders[0]} and {folder} hold two sweeps: {'; '.join(different)}")
     config, provenance = _config(folders[0], stored[0]["config"]), stored[0]["provenance"]
     data = provenance["data"]
-    runs = plan_runs(config, data["num_puzzles"], provenance["lane_tile"], config.unit_steps)
+    runs = plan_runs(
+        *(config, data["num_puzzles"], provenance["lane_tile"], config.unit_steps),
+        version=identity.get("plan", 1),
+    )
     units = [unit for run in runs for unit in run]
     finished, _ = _finished(folders, config, identity, units)
     strata = _strata(folders[0], data["num_puzzles"], stored[0].get("strata"))
@@ -386,7 +389,7 @@ def _stored(directory: epath.Path) -> dict[str, Any]:
 
 
 def _decisive(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity as config and provenance state it; `unit_steps` alone depends on the version."""
+    """The identity as config and provenance state it; the plan alone depends on the version."""
     identity, config, provenance = (stored[n] for n in ("identity", "config", "provenance"))
 
     def same(part: str, source: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,6 +401,7 @@ def _decisive(stored: Mapping[str, Any]) -> dict[str, Any]:
         "checkpoint": provenance["checkpoint"]["digest"],
         "settings": same("settings", config),
         "unit_steps": config.get("unit_steps") or identity.get("unit_steps"),
+        **{name: identity[name] for name in ("plan",) if name in identity},
     }
 
 

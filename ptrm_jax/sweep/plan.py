@@ -3,10 +3,20 @@
 A unit is a block of puzzles times a block of rollouts at one (sigma, seed), to the full depth. The
 split depends only on the settings, so every process of every attempt finds the same units, whatever
 its devices.
+
+A unit takes at most `unit_steps` rollout-steps, unless a few tiles take more by their depth alone,
+as those of a deterministic TRM of K * D steps do. Such a run is shortened by its tile: beyond 64
+steps the tile is halved as the depth doubles, down to 16 lanes, and a unit has at least four of
+them, 64 lanes. To cut it in depth the carry would have to be kept: 25 MB for each such unit of the
+paper's Sudoku model, a thousand times its record, and no shard could begin before another ended.
+Tiles of up to 8 lanes, those of a CPU, are never halved, and eight of them make the smallest unit,
+as in 0.4.0. With larger ones the number of units of a run is a multiple of 8 where that leaves four
+tiles to each, so that 2, 4 or 8 processes have equal shares.
 """
 
 import dataclasses
 import hashlib
+import heapq
 import json
 import math
 from collections.abc import Sequence
@@ -17,6 +27,11 @@ from ptrm_jax.errors import InputError
 from ptrm_jax.sweep.config import Search
 
 _MOST_UNITS = 2 * 10**5
+_SMALL_TILE = 8
+"""Up to this tile a sweep is planned as by 0.4.0."""
+_SHALLOW = 64
+"""Depth up to which a run has the sweep's tile."""
+_LEAST_TILE = 16
 
 
 class Unit(NamedTuple):
@@ -52,6 +67,14 @@ class Unit(NamedTuple):
     def rollout_steps(self) -> int:
         """Supervision steps of single rollouts; with a rule, the most that there can be."""
         return self.lanes * self.depth
+
+    @property
+    def cost(self) -> int:
+        """Rollout-steps by which units are dealt to processes: with what fills the unit up, and
+        with a rule a tenth of the most that there can be, which is what they usually take.
+        """
+        steps = math.prod(self.shape) * self.depth
+        return steps if self.stop is None else -(-steps // 10)
 
     def digest(self, identity: dict[str, Any]) -> str:
         """Names the unit of a sweep: a digest of everything that decides its result."""
@@ -98,13 +121,23 @@ def plan(
     lanes: int,
     langevin: bool = False,
     stop: Stop | None = None,
+    least: int | None = None,
 ) -> list[Unit]:
     """The units of one (sigma, seed): at most `lanes` each, and of equal size as near as can be.
 
-    With a rule a unit has all rollouts of `lanes` puzzles, of which few run.
+    With a rule a unit has all rollouts of `lanes` puzzles, of which few run. Given `least`, the
+    number of units is a multiple of 8, 4 or 2, as far as that leaves so many lanes to each.
     """
     width = _even(rollouts, lanes) if stop is None else rollouts
     height = _even(num_puzzles, max(1, lanes // width) if stop is None else lanes)
+    if least is not None:
+        blocks, across = math.ceil(num_puzzles / height), math.ceil(rollouts / width)
+        for share in (8, 4, 2):
+            multiple = share // math.gcd(share, across)
+            lower = math.ceil(num_puzzles / (math.ceil(blocks / multiple) * multiple))
+            if lower * width >= least:
+                height = lower
+                break
     return [
         Unit(
             *(sigma, seed, depth),
@@ -125,7 +158,11 @@ def _even(total: int, most: int) -> int:
 
 
 def plan_runs(
-    search: Search, num_puzzles: int, lane_tile: int, unit_steps: int | None
+    search: Search,
+    num_puzzles: int,
+    lane_tile: int,
+    unit_steps: int | None,
+    version: int | None = None,
 ) -> list[list[Unit]]:
     """The units of every run: the deterministic TRM, then PTRM by sigma as given, then seed.
 
@@ -134,11 +171,15 @@ def plan_runs(
       num_puzzles: B.
       lane_tile: rollouts that pass through the network together.
       unit_steps: approximate rollout-steps of a unit; None for the default.
+      version: of the plan, for a sweep that was begun; None for that of this package.
 
     Raises:
-      InputError: there are more than 200,000.
+      InputError: there are more than 200,000, or the version is not known.
     """
     steps = default_unit_steps(lane_tile) if unit_steps is None else unit_steps
+    version = plan_version(lane_tile) if version is None else version
+    if version not in (1, 2):
+        raise InputError(f"plan must be 1 or 2; got {version}; it is of a later version")
     _check_number(len(search.sigmas) * len(search.seeds))
     langevin = search.langevin is not None
     runs: list[tuple[float, int, int, int, bool, Stop | None]]
@@ -148,7 +189,10 @@ def plan_runs(
         for sigma in search.sigmas
         for seed in search.seeds
     ]
-    lanes = [max(8 * lane_tile, steps // depth) for _, _, depth, *_ in runs]
+    least = [
+        8 * lane_tile if version == 1 else 4 * tile_of(lane_tile, depth) for _, _, depth, *_ in runs
+    ]
+    lanes = [max(few, steps // run[2]) for run, few in zip(runs, least, strict=True)]
     _check_number(sum(num_puzzles * run[3] // most for run, most in zip(runs, lanes, strict=True)))
     return [
         plan(
@@ -160,8 +204,11 @@ def plan_runs(
             lanes=most,
             langevin=langevin,
             stop=stop,
+            least=None if version == 1 else few,
         )
-        for (sigma, seed, depth, rollouts, langevin, stop), most in zip(runs, lanes, strict=True)
+        for (sigma, seed, depth, rollouts, langevin, stop), most, few in zip(
+            runs, lanes, least, strict=True
+        )
     ]
 
 
@@ -178,12 +225,52 @@ def default_unit_steps(lane_tile: int) -> int:
     return 512 * lane_tile
 
 
+def plan_version(lane_tile: int) -> int:
+    """1 for the plan of 0.4.0, 2 for that of this module's docstring."""
+    return 1 if lane_tile <= _SMALL_TILE else 2
+
+
+def tile_of(lane_tile: int, depth: int) -> int:
+    """Rollouts of a run to `depth` that pass through the network together."""
+    tile = lane_tile
+    while tile > _LEAST_TILE and tile * depth > _SHALLOW * lane_tile:
+        tile = max(_LEAST_TILE, tile // 2)
+    return tile
+
+
+def deal(units: Sequence[Unit], count: int) -> list[list[Unit]]:
+    """The units of each of `count` processes: the costliest first, to whom has least to do.
+
+    It depends on nothing else, so that processes which know nothing of each other agree.
+    """
+    loads = [(0, index) for index in range(count)]
+    owner = {}
+    for unit in sorted(units, key=lambda unit: -unit.cost):  # stable
+        load, index = loads[0]
+        owner[unit] = index
+        heapq.heapreplace(loads, (load + unit.cost, index))
+    shares: list[list[Unit]] = [[] for _ in range(count)]
+    for unit in units:
+        shares[owner[unit]].append(unit)
+    return shares
+
+
+def speed_up(units: Sequence[Unit], count: int) -> float:
+    """How many times as fast as one process `count` of them are expected to be, by cost."""
+    loads = [sum(unit.cost for unit in share) for share in deal(units, count)]
+    return sum(loads) / max(1, *loads)
+
+
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """The part of the units that a process runs: every `count`-th, starting with the `index`-th."""
+    """The part of the units that a process runs, the `index`-th of `count` that `deal` makes."""
 
     index: int = 0
     count: int = 1
+
+    def of(self, units: Sequence[Unit]) -> list[Unit]:
+        """This part, in order."""
+        return deal(units, self.count)[self.index]
 
     @classmethod
     def parse(cls, text: str) -> "Shard":

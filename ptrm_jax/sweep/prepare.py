@@ -14,7 +14,7 @@ from ptrm_jax.errors import DataError, InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.provenance import environment
 from ptrm_jax.sweep.config import DEFAULT_NUM_PUZZLES, Search, SweepConfig
-from ptrm_jax.sweep.plan import Unit, default_unit_steps, plan_runs
+from ptrm_jax.sweep.plan import Unit, default_unit_steps, plan_runs, plan_version
 from ptrm_jax.tasks import bundled_sets, read_dataset
 
 
@@ -114,6 +114,7 @@ class Sweep(Workload):
         if config.read == "best" and config.keep_answers == "last":
             names += ["read"]
         unit_steps = self.unit_steps
+        version = plan_version(self.lane_tile)
         identity = {
             "checkpoint": source["checkpoint"]["digest"],
             "data": {name: source["data"][name] for name in ("digest", "num_puzzles", "task")},
@@ -125,6 +126,8 @@ class Sweep(Workload):
             "versions": {n: source["versions"][n] for n in ("ptrm_jax", "jax", "jaxlib")},
             "platform": {n: source["platform"][n] for n in ("backend", "device_kind", "machine")},
         }
+        if version > 1:  # 0.4.0 stated none
+            identity["plan"] = version
         return json.loads(json.dumps(identity))
 
 

@@ -13,7 +13,7 @@ from ptrm_jax.data import Dataset
 from ptrm_jax.model import TRM, Params, flops_per_energy_gradient, flops_per_rollout_step
 from ptrm_jax.sweep.config import Search
 from ptrm_jax.sweep.measure import Chosen, Finished, measure
-from ptrm_jax.sweep.plan import Shard, Unit
+from ptrm_jax.sweep.plan import Shard, Unit, tile_of
 from ptrm_jax.sweep.prepare import Workload
 from ptrm_jax.sweep.result import Outcome, assemble_outcome
 
@@ -23,7 +23,7 @@ Progress = Callable[[int, str], None]
 
 def remaining(workload: Workload, finished: Mapping[Unit, Finished], shard: Shard) -> list[Unit]:
     """The units of a shard that are not finished."""
-    return [unit for unit in workload.units[shard.index :: shard.count] if unit not in finished]
+    return [unit for unit in shard.of(workload.units) if unit not in finished]
 
 
 def work(
@@ -111,7 +111,7 @@ def _solve(
         "noise_on": search.noise_on,
         "noise_when": search.noise_when,
         "langevin": search.langevin if unit.langevin else None,
-        "lane_tile": workload.lane_tile,
+        "lane_tile": tile_of(workload.lane_tile, unit.depth),
         "devices": workload.devices,
         "backend": workload.backend,
     }
