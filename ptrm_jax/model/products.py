@@ -32,6 +32,16 @@ def silu(x: jax.Array) -> jax.Array:
     return (x32 / (1.0 + jnp.exp(-x32))).astype(x.dtype)
 
 
+def gated_by(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """silu(gate) * up of separate arrays, for accelerators.
+
+    Their `logistic` is one instruction, where the division in `silu` is a dozen.
+    """
+    gate32 = gate.astype(jnp.float32)
+    activated = (gate32 * lax.logistic(gate32)).astype(gate.dtype)
+    return rounded(rounded(activated) * up)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gated(x: jax.Array, axis: int) -> jax.Array:
     """silu(gate) * up; x holds the gate half and then the up half along `axis`."""
