@@ -124,7 +124,7 @@ class Embedding(nn.Module):
 
 
 class Halves(nn.Module):
-    """Products with the two halves of a `Linear` kernel; a compiler can fuse what reads each."""
+    """Products with the two halves of a `Linear` kernel, float32: what reads each can be fused."""
 
     features: int
     precision: Precision
@@ -135,7 +135,7 @@ class Halves(nn.Module):
         shape = (x.shape[self.axis], self.features)
         kernel = self.param("kernel", _KERNEL_INIT, shape, jnp.float32).astype(x.dtype)
         first, second = (
-            rounded(contract(x, half, self.axis, self.precision.matmul).astype(x.dtype))
+            contract(x, half, self.axis, self.precision.matmul)
             for half in jnp.split(kernel, 2, axis=1)
         )
         return first, second
@@ -157,7 +157,7 @@ class SwiGLU(nn.Module):
             inner = gated(linear(features, name="gate_up_proj")(x), self.axis)
         else:
             halves = Halves(features, self.precision, self.axis, name="gate_up_proj")
-            inner = gated_by(*halves(x))
+            inner = gated_by(*halves(x), x.dtype)
         return linear(x.shape[self.axis], name="down_proj")(inner)
 
 
