@@ -26,6 +26,12 @@ NoiseWhen = Literal["every", "first"]
 Backend = Literal["pmap", "mesh"]
 KeepAnswers = Literal["none", "last", "all"]
 Read = Literal["last", "best"]
+Arrangement = Literal["cpu", "accelerator"]
+"""How the network's program is written for a kind of hardware; the mathematics are the same.
+
+Products of bfloat16, sums in another order and another formula of silu make last bits differ, so
+the arrangement is recorded with a result.
+"""
 
 DEFAULT_LANE_TILE = 8
 """Default number of lanes that go through the network together.
@@ -288,6 +294,15 @@ class Precision:
     def unrounded(self) -> "Precision":
         """The same without rounding the operands of products; for the Q head."""
         return dataclasses.replace(self, matmul="highest") if self.matmul == "bfloat16" else self
+
+    @property
+    def in_one_pass(self) -> "Precision":
+        """The same where operands are bfloat16: their products are exact in one pass already.
+
+        A TPU's compiler does not fuse a product of higher precision with what makes its operands.
+        """
+        bfloat16 = self.compute_dtype == "bfloat16"
+        return dataclasses.replace(self, matmul="default") if bfloat16 else self
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ptrm_jax import chips
 from ptrm_jax.config import (
     DEFAULT_LANE_TILE,
     Backend,
@@ -26,7 +27,7 @@ from ptrm_jax.config import (
 )
 from ptrm_jax.devices import local
 from ptrm_jax.errors import InputError
-from ptrm_jax.model import TRM, Params
+from ptrm_jax.model import TRM, Params, init_params
 from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import (
     AnytimeSolution,
@@ -157,9 +158,26 @@ def use_compilation_cache(directory: str | os.PathLike[str]) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def default_lane_tile() -> int:
-    """A good tile for this backend: small enough for a CPU's cache, or large for an accelerator."""
-    return DEFAULT_LANE_TILE if jax.default_backend() == "cpu" else 256
+def default_lane_tile(model: TRM | None = None, device: jax.Device | None = None) -> int:
+    """A good tile: small enough for a CPU's cache, or the best known of an accelerator.
+
+    Args:
+      model: to run; without one, the smallest tile in an accelerator's table.
+      device: where; by default the first one of this process.
+    """
+    device = device or jax.local_devices()[0]
+    if device.platform == "cpu":
+        return DEFAULT_LANE_TILE
+    if model is None:
+        return min(row["lane_tile"] for row in chips.lane_tiles())
+    return chips.best_lane_tile(device.device_kind, model.config, model.precision.compute_dtype)
+
+
+def arrange(model: TRM, devices: Sequence[jax.Device]) -> TRM:
+    """The model as its program is written for these devices, unless the model says how."""
+    if model.arrangement is not None:
+        return model
+    return model.clone(arrangement="cpu" if devices[0].platform == "cpu" else "accelerator")
 
 
 def replicate(params: Params, devices: Sequence[jax.Device]) -> Params:
@@ -225,13 +243,8 @@ def map_lanes(
       A function like `fn` of any number of lanes, given as numpy arrays; its results are numpy
       arrays. The last lane is repeated as padding, and what it gives is dropped.
     """
-    # pmap splits an axis of devices, shard_map the axis of lanes itself.
-    lead = (-1,) if backend == "mesh" else (len(devices), -1)
-    spread = (
-        jax.jit(_shard_map(fn, devices, (False, True), True))
-        if backend == "mesh"
-        else jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0), devices=devices)
-    )
+    lead = _lead(devices, backend)
+    spread = _spread(fn, devices, backend)
 
     def call(shared: Any, lanes: Any) -> Any:
         num_lanes = len(jax.tree.leaves(lanes)[0])
@@ -247,6 +260,18 @@ def map_lanes(
         return jax.tree.map(unfold, spread(shared, jax.tree.map(fold, lanes)))
 
     return call
+
+
+def _lead(devices: Sequence[jax.Device], backend: Backend) -> tuple[int, ...]:
+    """Leading axes of lanes: pmap splits an axis of devices, shard_map the axis of lanes itself."""
+    return (-1,) if backend == "mesh" else (len(devices), -1)
+
+
+def _spread(fn: Callable[[Any, Any], Any], devices: Sequence[jax.Device], backend: Backend) -> Any:
+    """The jitted program of `map_lanes`: (shared, lanes with the axes of `_lead`) -> results."""
+    if backend == "mesh":
+        return jax.jit(_shard_map(fn, devices, (False, True), True))
+    return jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
 
 def solve(
@@ -299,13 +324,58 @@ def _run_lanes(
     model: TRM, settings: LoopSettings, devices: tuple[jax.Device, ...], backend: Backend
 ) -> Callable[[Any, Lanes], LaneResults]:
     """`run_lanes` over devices: ((params, key data, puzzles, sigma), lanes) -> results."""
+    run = _of_device(arrange(model, devices), settings)
+    return map_lanes(run, devices, tile=settings.lane_tile, backend=backend)
 
+
+def _of_device(model: TRM, settings: LoopSettings) -> Callable[[Any, Lanes], LaneResults]:
     def run(shared: Any, lanes: Lanes) -> LaneResults:
         params, key_data, puzzles, sigma = shared
         key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
         return run_lanes(model, params, key, puzzles, lanes, sigma, settings)
 
-    return map_lanes(run, devices, tile=settings.lane_tile, backend=backend)
+    return run
+
+
+def lower(
+    model: TRM,
+    settings: LoopSettings,
+    devices: Sequence[jax.Device],
+    *,
+    num_puzzles: int,
+    num_lanes: int,
+    backend: Backend = "pmap",
+) -> jax.stages.Lowered:
+    """The program of `solve`, which every unit of a sweep runs, before it is compiled.
+
+    Args:
+      model: the network.
+      settings: of the loop.
+      devices: where it will run; they may be those of a topology, and need not be there.
+      num_puzzles: B.
+      num_lanes: of all devices, whole tiles on each.
+      backend: as for `map_lanes`.
+    """
+    devices = tuple(devices)
+    model = arrange(model, devices)
+    whole, split = (sharding(devices, split=split) for split in (False, True))
+
+    def shape(*sizes: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=whole if backend == "mesh" else None)
+
+    params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    params = jax.tree.map(lambda x: shape(*x.shape, dtype=x.dtype), params)
+    puzzles = Puzzles(
+        inputs=shape(num_puzzles, model.config.seq_len),
+        puzzle_identifiers=shape(num_puzzles),
+        index=shape(num_puzzles),
+    )
+    shared = (params, shape(2, dtype=jnp.uint32), puzzles, shape(dtype=jnp.float32))
+    if backend == "mesh":
+        lanes = jax.ShapeDtypeStruct((num_lanes,), jnp.int32, sharding=split)
+    else:
+        lanes = shape(len(devices), num_lanes // len(devices))
+    return _spread(_of_device(model, settings), devices, backend).lower(shared, Lanes(lanes, lanes))
 
 
 def solve_anytime(*args: Any, **settings: Any) -> AnytimeSolution[np.ndarray]:
@@ -385,12 +455,13 @@ def _run_pool(
     num_tiles: int,
 ) -> Callable[[Any, Any], tuple[AnytimeSolution, PoolUse]]:
     """`run_pool` over devices: ((params, key data, sigma, rule), (puzzles, active)) -> results."""
+    arranged = arrange(model, devices)
 
     def run(shared: Any, rows: tuple[Puzzles, jax.Array]) -> tuple[AnytimeSolution, PoolUse]:
         params, key_data, sigma, rule = shared
         key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
         return run_pool(
-            model,
+            arranged,
             params,
             key,
             *rows,

@@ -7,6 +7,7 @@ from ptrm_jax.model.flops import (
 from ptrm_jax.model.products import (
     contract as contract,
     gated as gated,
+    gated_by as gated_by,
     product as product,
     rounded as rounded,
     silu as silu,

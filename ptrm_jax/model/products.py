@@ -32,6 +32,23 @@ def silu(x: jax.Array) -> jax.Array:
     return (x32 / (1.0 + jnp.exp(-x32))).astype(x.dtype)
 
 
+def gated_by(gate: jax.Array, up: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """silu(gate) * up in `dtype`, of separate float32 arrays, for accelerators.
+
+    Rounds to the values of `dtype` where `gated` does, but in float32: a TPU's products that write
+    bfloat16 take up to five times as long. `logistic` is one instruction there, the division in
+    `silu` a dozen.
+    """
+
+    def as_dtype(x: jax.Array) -> jax.Array:
+        if dtype == jnp.bfloat16:
+            return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+        return x
+
+    gate, up = as_dtype(gate), as_dtype(up)
+    return as_dtype(as_dtype(gate * lax.logistic(gate)) * up).astype(dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gated(x: jax.Array, axis: int) -> jax.Array:
     """silu(gate) * up; x holds the gate half and then the up half along `axis`."""

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from ptrm_jax.config import ModelConfig, Precision
-from ptrm_jax.model.products import contract, gated, product, rounded
+from ptrm_jax.config import Arrangement, ModelConfig, Precision
+from ptrm_jax.model.products import contract, gated, gated_by, product, rounded
 
 Params = Any  # nested dict of float32 arrays, the layout of `TRM.init(...)["params"]`
 
@@ -123,18 +123,49 @@ class Embedding(nn.Module):
         return table[ids].astype(self.dtype)  # cast last: a table may have a million rows
 
 
+class Halves(nn.Module):
+    """Products with the two halves of a `Linear` kernel, float32: what reads each can be fused."""
+
+    features: int
+    precision: Precision
+    axis: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        shape = (x.shape[self.axis], self.features)
+        kernel = self.param("kernel", _KERNEL_INIT, shape, jnp.float32).astype(x.dtype)
+        first, second = (
+            contract(x, half, self.axis, self.precision.matmul)
+            for half in jnp.split(kernel, 2, axis=1)
+        )
+        return first, second
+
+
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)) over one axis; one fused projection, gate first."""
 
     width: int
     precision: Precision
     axis: int = -1
+    arrangement: Arrangement = "cpu"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         linear = functools.partial(Linear, precision=self.precision, axis=self.axis)
-        inner = gated(linear(2 * self.width, name="gate_up_proj")(x), self.axis)
+        features = 2 * self.width
+        if self.arrangement == "cpu":
+            inner = gated(linear(features, name="gate_up_proj")(x), self.axis)
+        else:
+            halves = Halves(features, self.precision, self.axis, name="gate_up_proj")
+            inner = gated_by(*halves(x), x.dtype)
         return linear(x.shape[self.axis], name="down_proj")(inner)
+
+
+_SCORES_ON_CHIP = 32 * 2**20
+"""Bytes of attention scores that an accelerator's program computes together.
+
+They stay in on-chip memory, of which the smallest TPU here has 128 MiB, instead of going to main
+memory and back three times."""
 
 
 class Attention(nn.Module):
@@ -142,15 +173,31 @@ class Attention(nn.Module):
 
     config: ModelConfig
     precision: Precision
+    arrangement: Arrangement = "cpu"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         cfg, prec = self.config, self.precision
         qkv = Linear(3 * cfg.hidden_size, prec, name="qkv_proj")(x)
-        attend = self._attend
-        for _ in range(x.ndim - 2):  # each lane attends to itself alone
-            attend = jax.vmap(attend, in_axes=1, out_axes=1)
-        return Linear(cfg.hidden_size, prec, name="o_proj")(attend(qkv))
+        if self.arrangement == "accelerator" and x.ndim == 3:
+            attended = self._attend_in_groups(qkv)
+        else:
+            attend = self._attend
+            for _ in range(x.ndim - 2):  # each lane attends to itself alone
+                attend = jax.vmap(attend, in_axes=1, out_axes=1)
+            attended = attend(qkv)
+        return Linear(cfg.hidden_size, prec, name="o_proj")(attended)
+
+    def _attend_in_groups(self, qkv: jax.Array) -> jax.Array:
+        """Weighted values [L, T, C] from [L, T, 3 C], as many lanes together as fit on the chip."""
+        num_lanes = qkv.shape[1]
+        most = max(1, _SCORES_ON_CHIP // (4 * self.config.num_heads * self.config.length**2))
+        size = max(n for n in range(1, min(most, num_lanes) + 1) if num_lanes % n == 0)
+        if size == num_lanes:
+            return jax.vmap(self._attend, in_axes=1, out_axes=1)(qkv)
+        groups = jnp.swapaxes(qkv, 0, 1).reshape(-1, size, qkv.shape[0], qkv.shape[2])
+        out = lax.map(jax.vmap(self._attend), groups)
+        return jnp.swapaxes(out.reshape(num_lanes, *out.shape[2:]), 0, 1)
 
     def _attend(self, qkv: jax.Array) -> jax.Array:
         """Weighted values [L, C] from the fused projection [L, 3 C] of one rollout."""
@@ -172,18 +219,19 @@ class Block(nn.Module):
 
     config: ModelConfig
     precision: Precision
+    arrangement: Arrangement = "cpu"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        cfg, prec = self.config, self.precision
+        cfg, prec, arranged = self.config, self.precision, self.arrangement
         if cfg.variant == "mlp_t":
-            mixed = SwiGLU(cfg.mlp_t_width, prec, axis=0, name="mlp_t")(x)
+            mixed = SwiGLU(cfg.mlp_t_width, prec, 0, arranged, name="mlp_t")(x)
             # Upstream transposes and norms the last axis: the mean runs over positions.
             x = rms_norm(rounded(x + mixed), cfg.rms_norm_eps, axis=0)
         else:
-            mixed = Attention(cfg, prec, name="self_attn")(x)
+            mixed = Attention(cfg, prec, arranged, name="self_attn")(x)
             x = rms_norm(rounded(x + mixed), cfg.rms_norm_eps, axis=-1)
-        mixed = SwiGLU(cfg.mlp_width, prec, name="mlp")(x)
+        mixed = SwiGLU(cfg.mlp_width, prec, -1, arranged, name="mlp")(x)
         return rms_norm(rounded(x + mixed), cfg.rms_norm_eps, axis=-1)
 
 
@@ -192,9 +240,11 @@ class Network(nn.Module):
 
     config: ModelConfig
     precision: Precision
+    arrangement: Arrangement = "cpu"
 
     def setup(self) -> None:
-        self.layers = [Block(self.config, self.precision) for _ in range(self.config.num_layers)]
+        block = functools.partial(Block, self.config, self.precision, self.arrangement)
+        self.layers = [block() for _ in range(self.config.num_layers)]
 
     def __call__(self, s: jax.Array, injection: jax.Array) -> jax.Array:
         s = rounded(s + injection)
@@ -252,13 +302,17 @@ class TRM(nn.Module):
     Attributes:
       config: the architecture.
       precision: compute dtype and matmul precision.
+      arrangement: how the program is written; None is "cpu", except in `mesh`, which chooses by the
+        devices.
     """
 
     config: ModelConfig
     precision: Precision = Precision()
+    arrangement: Arrangement | None = None
 
     def setup(self) -> None:
         cfg, prec = self.config, self.precision
+        arrangement = self.arrangement or "cpu"
         init = _truncated_normal(1.0)
         # Embeddings are scaled by sqrt(C) after the look-up, so they start at 1 / sqrt(C).
         scaled = _truncated_normal(1.0 / math.sqrt(cfg.hidden_size))
@@ -274,8 +328,9 @@ class TRM(nn.Module):
             self.embed_pos = Embedding(cfg.length, cfg.hidden_size, prec.dtype, scaled)
         self.H_init = self.param("H_init", init, (cfg.hidden_size,), jnp.float32)
         self.L_init = self.param("L_init", init, (cfg.hidden_size,), jnp.float32)
-        self.network = Network(cfg, prec)
-        self.lm_head = Linear(cfg.vocab_size, prec)
+        products = prec if arrangement == "cpu" else prec.in_one_pass
+        self.network = Network(cfg, products, arrangement)
+        self.lm_head = Linear(cfg.vocab_size, products)
         # As upstream: every Q logit starts at -5, so that nothing halts before it has been trained.
         self.q_head = Linear(
             2,

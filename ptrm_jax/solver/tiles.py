@@ -89,7 +89,7 @@ def tile_model(model: TRM, params: Params) -> TileModel:
         embed=jax.vmap(functools.partial(apply, method=TRM.embed), out_axes=1),
         deep_recursion=functools.partial(
             recur,
-            jax.vmap(f, in_axes=1, out_axes=1),
+            f if model.arrangement == "accelerator" else jax.vmap(f, in_axes=1, out_axes=1),
             H_cycles=model.config.H_cycles,
             L_cycles=model.config.L_cycles,
         ),

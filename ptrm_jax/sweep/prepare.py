@@ -148,7 +148,7 @@ def prepare(config: SweepConfig) -> Sweep:
     whole = read_dataset(config.data or _data_of(config.checkpoint), split=config.split)
     puzzles = _choose_puzzles(config, whole)
     puzzles.check_fits(model.config)
-    lane_tile = config.lane_tile or mesh.default_lane_tile()
+    lane_tile = config.lane_tile or mesh.default_lane_tile(model, devices[0])
     provenance = {
         "checkpoint": {"name": config.checkpoint, "digest": manifest["digest"]},
         "data": {
