@@ -23,6 +23,7 @@ from ptrm_jax.tasks.sudoku.boards import BOARDS
 from ptrm_jax.tasks.text import Lines, encode_all
 
 _LONGEST_FILE_NAME = 255
+_LONGEST_LINE = 10_000
 _FILE_NAME = re.compile(r"[^\n?]*(?:[/\\][^\n?]*|\.[A-Za-z]\w{0,6})")
 
 
@@ -52,6 +53,11 @@ def read(text: str, *, num_cells: int | None = None) -> tuple[Task, np.ndarray]:
         name, lines = text, read_text(path).splitlines()
         if not any(line.strip() for line in lines):
             raise InputError(f"{path} must hold puzzles, such as one per line; it is empty")
+    if (longest := max(map(len, lines), default=0)) > _LONGEST_LINE:
+        raise InputError(
+            f"{name or 'a puzzle'} must have lines of at most {_LONGEST_LINE:,} characters; one has "
+            f"{longest:,}; write one puzzle per line"
+        )
     task = tasks.of_text("\n".join(lines).strip("\n"))
     if not name and task.name == "sudoku" and _FILE_NAME.fullmatch(text):
         raise InputError(f"no such file: {text}")

@@ -85,6 +85,7 @@ def test_reads_a_puzzle_or_a_file(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("\n \n", "must hold puzzles, such as one per line; it is empty"),
+        ("1" * 10**7, "must have lines of at most 10,000 characters; one has 10,000,000"),
         (
             f"{'.' * 36}\n{'.' * 81}",
             ":2: a file must hold puzzles of one size; .*; use one file per size",
