@@ -95,6 +95,7 @@ def small(
     hidden_size: int,
     num_heads: int = 1,
     rope_theta: float = 10_000.0,
+    H_cycles: int = 2,
     L_cycles: int = 3,
     batch_size: int = 128,
     **recipe: Any,
@@ -109,7 +110,7 @@ def small(
         seq_len=seq_len,
         hidden_size=hidden_size,
         prefix_len=1,
-        H_cycles=2,
+        H_cycles=H_cycles,
         L_cycles=L_cycles,
         forward_dtype="float32",
     )
