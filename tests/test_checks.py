@@ -57,15 +57,15 @@ def test_a_device_that_computes_something_else_is_found(monkeypatch: pytest.Monk
 
     def wrong(*args: Any, **settings: Any) -> Any:
         carry, heads = right(*args, **settings)
-        off = 0.5 if args[3].y.devices() == {device} and settings["t"] == 2 else 0.0
+        off = 0.5 if args[0].arrangement == "accelerator" and settings["t"] == 2 else 0.0
         return carry, heads._replace(logits=heads.logits + off)
 
     monkeypatch.setattr(agreement, "step", wrong)
     places = (random_puzzles(model, 2), device, cpu)
     found = agreement.parity("toy", model, params, *places, depth=3)
     assert not found.holds
-    np.testing.assert_allclose(found.values["steps"]["logits"], [0, 0.5, 0], atol=1e-6)
-    assert found.values["steps"]["z"] == [0, 0, 0] and "5.0e-01 (logits)" in found.found
+    np.testing.assert_allclose(found.values["steps"]["logits"], [0, 0.5, 0], atol=1e-4)
+    assert max(found.values["steps"]["z"]) < 1e-4 and "5.0e-01 (logits)" in found.found
 
 
 @pytest.mark.parametrize("defect", ["", "sigma = 0", "K prefix", "layouts"])
@@ -116,13 +116,13 @@ def test_time_that_is_over_is_said() -> None:
 @pytest.mark.parametrize(
     ("kind", "peak"),
     [
-        *(("TPU v5 lite", 197.0), ("TPU v5", 459.0), ("NVIDIA H100 80GB HBM3", 989.0)),
-        *(("NVIDIA H100 PCIe", 756.0), ("NVIDIA L40S", 362.0), ("NVIDIA L4", 121.0)),
+        *(("TPU v5 lite", 197e12), ("TPU v5", 459e12), ("NVIDIA H100 80GB HBM3", 989e12)),
+        *(("NVIDIA H100 PCIe", 756e12), ("NVIDIA L40S", 362e12), ("NVIDIA L4", 121e12)),
         *(("cpu", None), ("TPU v9", None)),
     ],
 )
 def test_peaks_are_found_by_kind(kind: str, peak: float | None) -> None:
-    assert speed.peak_tflops(SimpleNamespace(device_kind=kind)) == peak  # type: ignore[arg-type]
+    assert speed.peak(SimpleNamespace(device_kind=kind)) == peak  # type: ignore[arg-type]
 
 
 def test_full_size_models_are_the_published_ones() -> None:

@@ -7,4 +7,4 @@ from ptrm_jax.checks.agreement import (
     parity as parity,
 )
 from ptrm_jax.checks.host import Settings as Settings, check as check, table as table
-from ptrm_jax.checks.speed import PEAK_TFLOPS as PEAK_TFLOPS, Rate as Rate, rate as rate
+from ptrm_jax.checks.speed import Rate as Rate, rate as rate

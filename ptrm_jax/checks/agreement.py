@@ -12,7 +12,7 @@ import numpy as np
 
 from ptrm_jax import mesh
 from ptrm_jax.config import Backend, Save
-from ptrm_jax.model import TRM, Params
+from ptrm_jax.model import TRM, Carry, Heads, Params
 from ptrm_jax.puzzles import Puzzles
 from ptrm_jax.solver import initial_carry, noise_key, step
 
@@ -55,6 +55,8 @@ def parity(
 ) -> Agreement:
     """A device against the CPU, step by step: before every step both have the CPU's states.
 
+    The device's program is written as for an accelerator, also where the device is the CPU.
+
     Args:
       name: of the model.
       model: the network, in float32.
@@ -66,25 +68,17 @@ def parity(
       sigma: noise scale.
     """
     key, num_puzzles = jax.random.key(_KEY, impl="threefry2x32"), len(puzzles.index)
-    shared = {place: jax.device_put((params, key), place) for place in (cpu, device)}
-    placed = {place: jax.device_put(puzzles, place) for place in (cpu, device)}
-    carry = initial_carry(model, shared[cpu][0], num_puzzles)
+
+    def after(t: int, carry: Carry, arranged: TRM, place: jax.Device) -> tuple[Carry, Heads]:
+        placed = jax.device_put((params, key, carry, puzzles), place)
+        return step(arranged, *placed, rollout=0, t=t, sigma=sigma, lane_tile=num_puzzles)
+
+    carry = initial_carry(model, jax.device_put(params, cpu), num_puzzles)
     largest: dict[str, list[float]] = {"y": [], "z": [], "logits": [], "q": []}
     cells = []
     for t in range(1, depth + 1):
-        got, want = (
-            step(
-                model,
-                *shared[place],
-                jax.device_put(carry, place),
-                placed[place],
-                rollout=0,
-                t=t,
-                sigma=sigma,
-                lane_tile=num_puzzles,
-            )
-            for place in (device, cpu)
-        )
+        got = after(t, carry, model.clone(arrangement="accelerator"), device)
+        want = after(t, carry, model.clone(arrangement="cpu"), cpu)
         pairs = zip(
             *((*moved, *heads) for moved, heads in jax.device_get((got, want))),
             strict=True,

@@ -208,7 +208,10 @@ def table(found: dict[str, Any]) -> str:
         f"{versions['jax']}, ptrm_jax {versions['ptrm_jax']}, commit {found['commit']}"
     ]
     if found["against_itself"]:
-        lines.append("There is no accelerator: the CPU is compared with itself.")
+        lines.append(
+            "There is no accelerator: the CPU is compared with itself, for parity with its program "
+            "as it is written for an accelerator."
+        )
     if found["settings"]["quick"]:
         lines.append("A rehearsal (--quick): the rates are of a toy model, not the paper's.")
     agreements = markdown.table(

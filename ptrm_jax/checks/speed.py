@@ -8,28 +8,23 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ptrm_jax import mesh, timing
+from ptrm_jax import chips, mesh, timing
 from ptrm_jax.config import ModelConfig, Precision
 from ptrm_jax.model import TRM, Params, flops_per_rollout_step, init_params
 from ptrm_jax.puzzles import make_puzzles
 from ptrm_jax.training import presets
 
-PEAK_TFLOPS = {
-    "TPU v3": 61.5,  # a core
-    "TPU v4": 275.0,
-    "TPU v5 lite": 197.0,  # v5e
-    "TPU v5": 459.0,  # v5p
-    "TPU v6 lite": 918.0,  # v6e
-    "NVIDIA A100": 312.0,
-    "NVIDIA H100 PCIe": 756.0,
-    "NVIDIA H100": 989.0,
-    "NVIDIA H200": 989.0,
-    "NVIDIA L4": 121.0,
-    "NVIDIA L40S": 362.0,
-    "NVIDIA B200": 2250.0,
+GPU_PEAKS = {
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA B200": 2250e12,
 }
-"""Dense bfloat16 operations per second, in 1e12, by how JAX names a device; the longest name that
-the device's begins with counts. From the makers' data sheets."""
+"""Dense bfloat16 operations per second by how JAX names a GPU; the longest name that the device's
+begins with counts. From NVIDIA's data sheets; those of TPUs are in `ptrm_jax.chips`."""
 
 DEPTH = 4
 """Supervision steps of a timed call."""
@@ -77,10 +72,12 @@ def full_size() -> dict[str, ModelConfig]:
     }
 
 
-def peak_tflops(device: jax.Device) -> float | None:
-    """Of a device, from `PEAK_TFLOPS`; None if its kind is not there."""
-    kinds = [kind for kind in PEAK_TFLOPS if device.device_kind.startswith(kind)]
-    return PEAK_TFLOPS[max(kinds, key=len)] if kinds else None
+def peak(device: jax.Device) -> float | None:
+    """Bfloat16 operations per second of a device; None if its kind is not known."""
+    if chip := chips.chip_of(device.device_kind):
+        return chip.peak
+    kinds = [kind for kind in GPU_PEAKS if device.device_kind.startswith(kind)]
+    return GPU_PEAKS[max(kinds, key=len)] if kinds else None
 
 
 def random_params(config: ModelConfig) -> Params:
@@ -141,13 +138,11 @@ def rate(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return found._replace(note="does not fit the device's memory")
-    peak = peak_tflops(devices[0])
+    most = peak(devices[0])
     stats = devices[0].memory_stats() or {}
     found = found._replace(
         steps_per_second=per_second,
-        share=per_second * flops_per_rollout_step(config) / (peak * 1e12 * len(devices))
-        if peak
-        else None,
+        share=per_second * flops_per_rollout_step(config) / (most * len(devices)) if most else None,
         first_seconds=first,
         peak_bytes=stats.get("peak_bytes_in_use"),
     )
