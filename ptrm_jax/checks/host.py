@@ -62,7 +62,7 @@ class Settings:
     @property
     def tiles(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Tiles to try first, and those to try with the time that is left."""
-        return ((2, 4), ()) if self.quick else _TILES
+        return ((2,), ()) if self.quick else _TILES
 
 
 def check(
