@@ -73,6 +73,14 @@ class TorchTRM:
         }
         self._rotary = self._rotary_tables() if config.positions == "rope" else None
 
+    def to(self, device: torch.device | str) -> "TorchTRM":
+        """This network, with its weights on a device."""
+        self.weights = {name: value.to(device) for name, value in self.weights.items()}
+        if self._rotary is not None:
+            cos, sin = self._rotary
+            self._rotary = cos.to(device), sin.to(device)
+        return self
+
     def _rotary_tables(self) -> tuple[Tensor, Tensor]:
         """cos and sin, [L, 1, head_dim], at least float32."""
         dim, at_least = self.config.head_dim, self._at_least_float32

@@ -78,6 +78,13 @@ def use_cpu_cores(num_devices: int | None = None) -> None:
     jax.config.update("jax_num_cpu_devices", num_devices)
 
 
+def keep_cpu() -> None:
+    """Keeps the CPU beside the platforms that JAX_PLATFORMS names; call before any computation."""
+    named = jax.config.jax_platforms  # type: ignore[attr-defined]
+    if named and "cpu" not in named.split(","):
+        jax.config.update("jax_platforms", f"{named},cpu")
+
+
 def join(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> tuple[int, int]:

@@ -63,8 +63,10 @@ class Target:
         sizes = grid.split("x")
         # v5p chips are wired in three axes, the others in two.
         axes = 3 if kind == "v5p" else 2
-        if kind not in CHIPS or len(sizes) != axes or not all(
-            size.isdecimal() and 1 <= int(size) <= 64 for size in sizes
+        if (
+            kind not in CHIPS
+            or len(sizes) != axes
+            or not all(size.isdecimal() and 1 <= int(size) <= 64 for size in sizes)
         ):
             raise InputError(
                 f"target must be a chip ({', '.join(CHIPS)}) and a grid, such as v5e:1x1, v5e:2x2, "
@@ -309,7 +311,8 @@ def _forecast(
         {
             found.name
             for found, times in program.executed()
-            if found.opcode == "custom-call" and 'custom_call_target="tpu_custom_call"' in found.text
+            if found.opcode == "custom-call"
+            and 'custom_call_target="tpu_custom_call"' in found.text
         }
     )
     memory = compiled.memory_analysis()

@@ -326,6 +326,29 @@ def test_a_signed_record_of_another_shape_is_refused(
         sweep.read(copy)
 
 
+def test_a_folder_of_another_plan_is_read_and_not_resumed(tmp_path: Path) -> None:
+    """With a tile above 8, which 0.4.0 cut into other units, and said nothing of it."""
+    large = {"lane_tile": 16, "unit_steps": None, "rollouts": 100, "depth": 16, "num_puzzles": 80}
+    prepared = prepare(dataclasses.replace(CONFIG, **large, sigmas=(0.3,), seeds=(0,)))
+
+    def at_once(steps: int, what: str) -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        sweep.resume(prepared, tmp_path / "run", progress=at_once)
+    assert prepared.identity["plan"] == 2 and "plan" not in prepare(CONFIG).identity
+    with pytest.raises(IncompleteError, match="18 of 18 units"):
+        sweep.read(tmp_path / "run")
+    resigned(tmp_path / "run", lambda s: s["identity"].pop("plan"))
+    with pytest.raises(IncompleteError, match="17 of 17 units"):
+        sweep.read(tmp_path / "run")
+    with pytest.raises(SweepError, match="plan was None and is 2; pass --new"):
+        sweep.inspect(prepared, tmp_path / "run")
+    resigned(tmp_path / "run", lambda s: s["identity"].update(plan=3))
+    with pytest.raises(InputError, match="plan must be 1 or 2; got 3"):
+        sweep.read(tmp_path / "run")
+
+
 def with_member(payload: bytes, name: str, array: np.ndarray) -> bytes:
     with np.load(io.BytesIO(payload)) as arrays:
         buffer = io.BytesIO()
