@@ -405,10 +405,10 @@ def _forecast(
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        found = re.search(r"Used ([\d.]+\w+) of ([\d.]+\w+) hbm", str(error))
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise _TooLargeError(f"it needs {found[1]}" if found else "out of memory") from error
+        used = re.search(r"Used ([\d.]+\w+) of", str(error))
+        raise _TooLargeError(f"it needs {used[1]}B" if used else "out of memory") from error
     seconds = time.perf_counter() - start
     program = Program.parse(compiled.as_text() or "")
     executed = [(found, times) for found, times in program.executed() if found.cycles]
@@ -521,8 +521,8 @@ def survey(
     target = f"{chip}:{'1x1x1' if chip == 'v5p' else '1x1'}"
     device = Target.parse(target).devices()[0]
     rows = []
-    for name in models:
-        for dtype in dtypes:
+    for dtype in dtypes:
+        for name in models:
             model = TRM(FULL_SIZE[name], Precision(dtype))
             default = mesh.default_lane_tile(model, device)
             found: dict[int, Forecast] = {}
