@@ -568,26 +568,42 @@ def _descend(cost: Callable[[int], float], start: int) -> int:
 
 def survey_table(rows: Sequence[Row]) -> str:
     """A survey as text, and what the cycles of the best tiles go into."""
-    lines = [
-        f"{'':26}{'':10}{'tile':>5}  {'cycles per':>12}{'share':>7}{'roofline':>10}"
-        f"{'steps/s':>9}{'memory':>9}{'compiled':>10}",
-        f"{'':26}{'':10}{'':>5}  {'rollout-step':>12}{'':7}{'share':>10}{'':9}{'GB':>9}{'s':>10}",
-    ]
+    titles = ("dtype", "tile", "", "cycles", "share", "roofline", "steps/s", "GB", "compiled")
+    widths = (-26, -9, 5, 2, 11, 7, 9, 9, 7, 9)
+    lines = [_line(("", *titles), widths)]
     for row in rows:
         found = row.forecast
-        mark = ("d" if row.is_default else "") + ("b" if row.is_best else "")
-        ideal = found.flops / found.roofline / found.chip.flops_per_cycle
-        lines.append(
-            f"{row.model:26}{found.compute_dtype:10}{found.lane_tile:5} {mark:2}"
-            f"{found.cycles:11,.0f}{found.share_of_peak:7.3f}{ideal:10.2f}{found.rate:9,.0f}"
-            f"{found.memory / 1e9:9.2f}{found.compile_seconds:10.0f}"
+        cells = (
+            row.model,
+            found.compute_dtype,
+            str(found.lane_tile),
+            ("d" if row.is_default else "") + ("b" if row.is_best else ""),
+            f"{found.cycles:,.0f}",
+            f"{found.share_of_peak:.3f}",
+            f"{found.flops / found.roofline / found.chip.flops_per_cycle:.2f}",
+            f"{found.rate:,.0f}",
+            f"{found.memory / 1e9:.2f}",
+            f"{found.compile_seconds:.0f} s",
         )
-    lines += ["d default tile, b best tile", ""]
+        lines.append(_line(cells, widths))
+    lines += [
+        "d default, b best tile; a chip's cycles per rollout-step; share of its bfloat16 peak,",
+        "and the share that operations and bytes would allow; rollout-steps per second of a chip",
+        "",
+    ]
     for row in rows:
         if row.is_best:
             parts = (f"{100 * share:.0f} % {name}" for name, share in row.forecast.operations[:6])
             lines.append(f"{row.model}, {row.forecast.compute_dtype}: {', '.join(parts)}")
     return "\n".join(lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Cells beside each other, flush left where the width is negative."""
+    return " ".join(
+        cell.ljust(-width) if width < 0 else cell.rjust(width)
+        for cell, width in zip(cells, widths, strict=True)
+    ).rstrip()
 
 
 def table_of_tiles(rows: Sequence[Row]) -> str:
