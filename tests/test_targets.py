@@ -11,14 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import random_puzzles, small_model
+from conftest import load_experiment, random_puzzles, small_model
 
-from ptrm_jax import Precision, Save, chips, hlo, load, mesh, targets
+from ptrm_jax import Precision, Save, chips, hlo, load, mesh, sweep, targets
 from ptrm_jax.config import Backend, LoopSettings
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, trm
 from ptrm_jax.solver.langevin import tile_energy
 from ptrm_jax.solver.tiles import tile_model
+from ptrm_jax.sweep import price
 
 # --- The arrangement for accelerators, on the CPU ------------------------------------------------
 
@@ -291,3 +292,69 @@ def test_programs_compile_for_a_host_and_a_pod(target: str, backend: Backend) ->
     assert {dtype for dtype, _ in found.product_operands} == {"bf16"}
     assert 0 < found.share_of_peak < 1 and found.cycles > found.roofline
     assert found.arrangement == "accelerator"
+
+
+# --- The price of a sweep ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_sweep() -> sweep.Sweep:
+    return sweep.prepare(sweep.SweepConfig(checkpoint="sudoku6", num_puzzles=64, rollouts=4))
+
+
+def test_a_price_is_that_of_every_host(
+    small_sweep: sweep.Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 puzzles, D 16: 64 lanes of TRM to K * D = 64, 256 of PTRM to 16, in tiles of 4."""
+
+    def forecast(model: TRM, target: str, *, settings: LoopSettings, num_devices: int) -> Any:
+        assert num_devices == 1 and target == "v5e:2x4"
+        cycles = {64: 1000.0, 16: 2000.0}[settings.depth]
+        return forecast_of(cycles=cycles, depth=settings.depth, lane_tile=settings.lane_tile)
+
+    monkeypatch.setattr(targets, "forecast", forecast)
+    monkeypatch.setattr(targets.Target, "devices", lambda self: pytest.fail("tile is given"))
+    found = price.price(small_sweep, "v5e:2x4", lane_tile=4)
+    assert len(found.forecasts) == 2 and found.rollout_steps == 64 * 64 + 256 * 16
+    planned = sum(found.units)
+    assert len(found.units) == len(found.seconds) == 2 and planned > 2
+    total = (64 / 4 * 64 * 1000 + 256 / 4 * 16 * 2000) / 1.5e9  # four chips to a host
+    assert sum(found.seconds) == pytest.approx(total)
+    assert found.chip_hours == pytest.approx(8 * max(found.seconds) / 3600)
+    text = price.describe(found, 1.2, "{:.3g} s".format)
+    assert "no measurement" in text and f"${1.2 * found.chip_hours:,.2f} at $1.2 each" in text
+    assert "$" not in price.describe(found, None, str)
+    with pytest.raises(InputError, match="dollars_per_chip_hour must be finite and > 0; got -1"):
+        price.describe(found, -1.0, str)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--target", "v5e:2x2"], "target is for --dry-run"),
+        (["--dry-run", "--dollars-per-chip-hour", "1"], "dollars_per_chip_hour needs a target"),
+        (["--dry-run", "--target", "h100:8"], "target must be a chip"),
+    ],
+)
+def test_flags_of_a_price_go_together(
+    flags: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")  # those that there are
+    assert load_experiment("ptrm_sweep").main(flags) == 2
+    error = capsys.readouterr().err
+    assert message in " ".join(error.split()) and error.startswith("error: ")
+
+
+def test_the_arrangement_is_part_of_a_sweeps_identity(
+    small_sweep: sweep.Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a CPU it is not stated, so that older folders are resumed."""
+    assert "arrangement" not in small_sweep.identity | small_sweep.provenance
+    arranged = small_sweep.model.clone(arrangement="accelerator")
+    monkeypatch.setattr(mesh, "arrange", lambda model, devices: arranged)
+    assert sweep.prepare(small_sweep.config).identity == small_sweep.identity | {
+        "arrangement": "accelerator"
+    }
