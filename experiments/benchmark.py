@@ -6,6 +6,7 @@
     python experiments/benchmark.py memory
     python experiments/benchmark.py rules
     python experiments/benchmark.py anytime
+    python experiments/benchmark.py targets   # needs libtpu: pip install -e ".[tpu]"; no TPU
 
 `speed`: rollout-steps per second at the full TRM-MLP size (random weights; 25.6 GFLOP each), in
 float32 and with matmul precision "bfloat16", compared with this machine's matrix product, in
@@ -28,6 +29,11 @@ answers to each against the rules; 9x9 Sudokus and 13x13 mazes.
 `anytime`: `solve_anytime` against `solve` on the same puzzles of the bundled `maze11`, K = 32,
 D = 16, sigma 0.1, stopping at Q >= 2: wall time, rollout-steps per second, idle lanes, puzzles
 solved. About ten minutes on two CPU cores.
+
+`targets`: what the TPU's compiler says of every full-size model on a TPU that need not be there, at
+the default lane tile and at the best: cycles per rollout-step and what follows from them, which are
+the compiler's static estimates and no measurement; memory; the roofline. Each of some 20 programs
+takes about a minute to compile; --json FILE keeps what was compiled, and is read again.
 """
 
 if __name__ == "__main__":  # first, since the other imports take seconds
@@ -43,15 +49,16 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
 import tyro
 
 import ptrm_jax
-from ptrm_jax import console, mesh, tasks, timing
-from ptrm_jax.config import Backend, MatmulPrecision, swiglu_width
+from ptrm_jax import console, mesh, targets, tasks, timing
+from ptrm_jax.config import Backend, MatmulPrecision
+from ptrm_jax.files import write_text
 from ptrm_jax.model import flops_per_rollout_step, init_params
 from ptrm_jax.sweep import folder as sweep_folder, journal
 from ptrm_jax.tasks import maze, sudoku
@@ -59,22 +66,7 @@ from ptrm_jax.training import presets
 from ptrm_jax.training.examples import augmentation
 from ptrm_jax.training.step import Examples, init_state, make_model, make_step, place
 
-# The published configuration for Sudoku-Extreme, mlp_t.
-FULL = ptrm_jax.ModelConfig(
-    vocab_size=11,
-    seq_len=81,
-    hidden_size=512,
-    num_layers=2,
-    H_cycles=3,
-    L_cycles=6,
-    mlp_width=swiglu_width(512, 4),
-    variant="mlp_t",
-    mlp_t_width=swiglu_width(97, 4),
-    num_heads=8,
-    prefix_len=16,
-    puzzle_emb_ndim=512,
-    forward_dtype="float32",
-)
+FULL = dataclasses.replace(targets.FULL_SIZE["TRM-MLP, Sudoku-Extreme"], forward_dtype="float32")
 
 
 def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int) -> None:
@@ -421,6 +413,19 @@ def anytime(rounds: int, num_puzzles: int = 256) -> None:
     )
 
 
+def target_table(chip: str, json_file: str | None, tiles_file: str | None) -> None:
+    """Prints what the compiler says of every full-size model on a chip."""
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")
+    cache = targets.Cache(json_file)
+    say = console.messages().print
+    rows = targets.survey(chip, cache=cache, said=lambda text: say(f"compiling: {text}"))
+    print(f"{chip}, one chip, D=16: {targets.NOTE}; memory is that of the compiled program\n")
+    print(targets.survey_table(rows))
+    if tiles_file is not None:
+        write_text(Path(tiles_file), targets.table_of_tiles(rows))
+
+
 def _solved(data: ptrm_jax.data.Dataset, answers: np.ndarray, first: int = 0) -> np.ndarray:
     labels = data.labels[first : first + len(answers)]
     return ptrm_jax.metrics.exact(answers[:, None], labels, ignore_label=data.ignore_label)[:, 0]
@@ -431,7 +436,7 @@ class Arguments:
     """Measure speed and memory."""
 
     what: tyro.conf.Positional[
-        Literal["speed", "training", "layouts", "memory", "rules", "anytime"]
+        Literal["speed", "training", "layouts", "memory", "rules", "anytime", "targets"]
     ]
     """The measurement."""
     rounds: int = 5
@@ -444,6 +449,13 @@ class Arguments:
     """`speed`: rollouts that pass through the network together."""
     torch_batch: int = 32
     """`speed`: rollouts of one call of PyTorch."""
+    chip: str = "v5e"
+    """`targets`: v5e, v5p or v6e."""
+    json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """`targets`: file of all that the compiler said, new or of an earlier run."""
+    tiles: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """`targets`: also write the best lane tiles; the package has them in
+    ptrm_jax/assets/lane_tiles.json."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -464,6 +476,7 @@ def _measure(given: Arguments) -> None:
         "memory": memory,
         "rules": rules,
         "anytime": lambda: anytime(given.rounds),
+        "targets": lambda: target_table(given.chip, given.json, given.tiles),
     }
     measurements[given.what]()
 

@@ -31,11 +31,11 @@ from typing import Annotated
 import tyro
 from etils import epath
 
-from ptrm_jax import console, mesh, paper, sweep
+from ptrm_jax import console, mesh, paper, sweep, targets
 from ptrm_jax.config import group
 from ptrm_jax.errors import IncompleteError, InputError
 from ptrm_jax.files import check_writable, writing
-from ptrm_jax.sweep import report, scores
+from ptrm_jax.sweep import price, report, scores
 from ptrm_jax.sweep.clock import Clock
 from ptrm_jax.sweep.config import Inputs, Kept, Numerics, Search, SweepConfig
 from ptrm_jax.sweep.folder import Progressed, free_output
@@ -56,6 +56,11 @@ class Output:
     """Print every sigma, choice, stratum and grid, as table.txt has them."""
     dry_run: bool = False
     """Print the estimated cost, and what several processes gain, and stop."""
+    target: Annotated[str | None, tyro.conf.arg(metavar="CHIP:GRID")] = None
+    """With dry_run: the cost on TPUs that need not be there, such as v5e:16x16, by their compiler's
+    static estimates. Needs pip install -e ".[tpu]"."""
+    dollars_per_chip_hour: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """With target: what a chip-hour costs."""
     profile: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for a trace of three units, by jax.profiler, for XProf, TensorBoard or Perfetto."""
     compilation_cache: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
@@ -158,6 +163,7 @@ def _sweep(arguments: Arguments, command: str) -> int:
         mesh.use_compilation_cache(arguments.output.compilation_cache)
     config, shard = arguments.config, _shard(arguments.processes)
     folder = _folder(arguments.output, config)
+    _check_target(arguments.output)
     if not arguments.output.dry_run:
         check_writable(folder)
         if arguments.output.profile is not None:
@@ -167,6 +173,11 @@ def _sweep(arguments: Arguments, command: str) -> int:
     found = sweep.inspect(prepared, folder, shard)
     for where in found.damaged:
         console.messages().print(f"damaged, will be run again: {where}", style="yellow")
+    if arguments.output.target is not None:
+        priced = price.price(prepared, arguments.output.target, config.lane_tile)
+        rate = arguments.output.dollars_per_chip_hour
+        output.print(price.describe(priced, rate, console.duration))
+        return 0
     if shard.index == 0:
         output.print(_cost(prepared, found, arguments.output.dry_run))
     if arguments.output.dry_run:
@@ -232,6 +243,18 @@ def _folder(output: Output, config: SweepConfig) -> str:
     path = Path("runs", "-".join([*names, Path(config.checkpoint).name]))
     path = epath.Path(output.output or path)
     return os.fspath(free_output(path.parent, path.name) if output.new else path)
+
+
+def _check_target(output: Output) -> None:
+    if output.target is not None and not output.dry_run:
+        raise InputError(f"target is for --dry-run; got {output.target!r} without it; pass both")
+    if output.dollars_per_chip_hour is not None and output.target is None:
+        raise InputError(
+            f"dollars_per_chip_hour needs a target; got {output.dollars_per_chip_hour} without; "
+            "pass --target, such as v5e:16x16"
+        )
+    if output.target is not None:
+        targets.Target.parse(output.target)
 
 
 def _shard(processes: Processes) -> sweep.Shard:

@@ -367,7 +367,7 @@ def lower(
     model = arrange(model, devices)
     whole, split = (sharding(devices, split=split) for split in (False, True))
 
-    def shape(*sizes: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+    def shape(*sizes: int, dtype: Any = jnp.int32) -> Any:
         return jax.ShapeDtypeStruct(sizes, dtype, sharding=whole if backend == "mesh" else None)
 
     params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
@@ -378,6 +378,7 @@ def lower(
         index=shape(num_puzzles),
     )
     shared = (params, shape(2, dtype=jnp.uint32), puzzles, shape(dtype=jnp.float32))
+    lanes: Any
     if backend == "mesh":
         lanes = jax.ShapeDtypeStruct((num_lanes,), jnp.int32, sharding=split)
     else:

@@ -7,28 +7,46 @@ no measurement: they rank programs and show what dominates.
 """
 
 import collections
+import contextlib
 import dataclasses
+import functools
+import hashlib
 import importlib.util
+import json
+import math
 import os
 import platform
 import re
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 
 from ptrm_jax import mesh
 from ptrm_jax.chips import CHIPS, Chip
-from ptrm_jax.config import Backend, LoopSettings, Save
+from ptrm_jax.config import (
+    Backend,
+    DType,
+    LoopSettings,
+    ModelConfig,
+    Precision,
+    Save,
+    swiglu_width,
+)
 from ptrm_jax.errors import InputError
+from ptrm_jax.files import write_text
 from ptrm_jax.hlo import Program
 from ptrm_jax.model import TRM, flops_per_rollout_step, init_params
 from ptrm_jax.reading import shown
 
 TILES_PER_DEVICE = 8
 """Tiles of each device in the program that is compiled: the number in a sweep's default unit."""
+
+NOTE = "the TPU compiler's static estimates, no measurement"
 
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",  # else libtpu asks a metadata server for the machine's TPU
@@ -79,10 +97,7 @@ class Target:
 
     @property
     def num_chips(self) -> int:
-        number = 1
-        for size in self.shape:
-            number *= size
-        return number
+        return math.prod(self.shape)
 
     @property
     def num_hosts(self) -> int:
@@ -98,19 +113,31 @@ class Target:
         _check_libtpu()
         from jax.experimental import topologies
 
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        jax.local_devices()  # JAX's own backend first, before libtpu is told of another machine
         options: dict[str, Any] = {}
         if self.num_chips == 1:
             options["chips_per_host_bounds"] = (1, 1, 1)
         try:
-            found = topologies.get_topology_desc(str(self), platform="tpu", **options)
-        except Exception as error:  # JaxRuntimeError, or what a newer JAX raises
+            with _environment():
+                found = topologies.get_topology_desc(str(self), platform="tpu", **options)
+        except jax.errors.JaxRuntimeError as error:
             raise InputError(
                 f"target {self} is refused by libtpu: {str(error).splitlines()[0]}; pass a grid "
                 "that exists, such as v5e:2x2 or v5e:16x16"
             ) from error
         return tuple(found.devices)
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """The variables of a TPU host, where the user has not set them, while libtpu is loaded."""
+    added = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _check_libtpu() -> None:
@@ -211,6 +238,46 @@ class Forecast:
         names = ("rate", "share_of_peak", "roofline", "memory", "fits")
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in names}
 
+    @classmethod
+    def of_plain(cls, row: dict[str, Any]) -> "Forecast":
+        """Inverse of `plain`."""
+        fields = {field.name: row[field.name] for field in dataclasses.fields(cls)}
+        for name in ("unestimated", "collectives"):
+            fields[name] = tuple(fields[name])
+        for name in ("product_operands", "operations"):
+            fields[name] = tuple(tuple(pair) for pair in fields[name])
+        return cls(**fields)
+
+
+def _published(**fields: Any) -> ModelConfig:
+    """A model of the published size: h 512, 2 layers, expansion 4, 16 prefix positions."""
+    common = {"hidden_size": 512, "num_layers": 2, "num_heads": 8, "prefix_len": 16}
+    common |= {"mlp_width": swiglu_width(512, 4), "puzzle_emb_ndim": 512}
+    return ModelConfig(**common | fields)
+
+
+FULL_SIZE = {
+    "TRM-MLP, Sudoku-Extreme": _published(
+        vocab_size=11,
+        seq_len=81,
+        H_cycles=3,
+        L_cycles=6,
+        variant="mlp_t",
+        mlp_t_width=swiglu_width(97, 4),
+    ),
+    # The paper states neither cycles nor prefix; here they are those of Sudoku-Extreme.
+    "TRM attention, PPBench": _published(
+        vocab_size=294, seq_len=100, H_cycles=3, L_cycles=6, variant="attention", positions="rope"
+    ),
+    "TRM attention, Maze-Hard": _published(
+        vocab_size=6, seq_len=900, H_cycles=3, L_cycles=4, variant="attention", positions="rope"
+    ),
+}
+"""The published models, by name.
+
+Source: upstream's `config/arch/trm.yaml` and the commands of its README; PTRM, Section 5.
+"""
+
 
 def forecast(
     model: TRM,
@@ -220,6 +287,7 @@ def forecast(
     backend: Backend = "pmap",
     num_devices: int | None = None,
     rollouts: int = 64,
+    cache: "Cache | None" = None,
 ) -> Forecast:
     """Compiles the program that `mesh.solve` and sweeps run, for a target that need not be there.
 
@@ -230,6 +298,7 @@ def forecast(
       backend: as for `mesh.solve`.
       num_devices: the first devices of the target; by default all.
       rollouts: K.
+      cache: of earlier forecasts.
 
     Raises:
       InputError: an unknown target, no libtpu, or a program that exceeds the target's memory; the
@@ -241,9 +310,9 @@ def forecast(
         tile = mesh.default_lane_tile(model, devices[0])
         settings = LoopSettings(lane_tile=tile, save=Save(answers=True, q_logits=True))
     try:
-        return _forecast(model, place, devices, settings, backend, rollouts)
+        return _forecast(model, place, devices, settings, backend, rollouts, cache)
     except _TooLargeError as error:
-        fits = _largest_tile(model, place, devices[:1], settings, backend, rollouts)
+        fits = _largest_tile(model, place, devices[:1], settings, backend, rollouts, cache)
         remedy = f"pass at most {fits}" if fits else "no tile fits; use a smaller depth or batch"
         raise InputError(
             f"lane_tile {settings.lane_tile} exceeds the {place.chip.memory / 1e9:.0f} GB of a "
@@ -255,6 +324,41 @@ class _TooLargeError(Exception):
     """The program needs more memory than the target has."""
 
 
+class Cache:
+    """Forecasts of programs that were compiled before, in a JSON file or in memory.
+
+    Args:
+      path: of the file, which may not exist yet; None for memory only.
+
+    Raises:
+      InputError: the file is none of forecasts.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self._path = None if path is None else Path(path)
+        self._rows: dict[str, Forecast] = {}
+        if self._path is not None and self._path.exists():
+            try:
+                rows = json.loads(self._path.read_text())["programs"]
+                self._rows = {key: Forecast.of_plain(row) for key, row in rows.items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InputError(
+                    f"{self._path} must be a file that this command wrote; got "
+                    f"{type(error).__name__}: {shown(str(error))}; pass another file"
+                ) from error
+
+    def get(self, key: str) -> Forecast | None:
+        return self._rows.get(key)
+
+    def put(self, key: str, found: Forecast) -> None:
+        """Keeps a forecast, in the file too."""
+        self._rows[key] = found
+        if self._path is not None:
+            rows = {key: row.plain() for key, row in self._rows.items()}
+            text = json.dumps({"note": NOTE, "programs": rows}, indent=1)
+            write_text(self._path, text + "\n")
+
+
 def _largest_tile(
     model: TRM,
     target: Target,
@@ -262,12 +366,13 @@ def _largest_tile(
     settings: LoopSettings,
     backend: Backend,
     rollouts: int,
+    cache: Cache | None,
 ) -> int | None:
     tile = settings.lane_tile // 2
     while tile:
         try:
             smaller = dataclasses.replace(settings, lane_tile=tile)
-            _forecast(model, target, devices, smaller, backend, rollouts)
+            _forecast(model, target, devices, smaller, backend, rollouts, cache)
             return tile
         except _TooLargeError:
             tile //= 2
@@ -281,6 +386,7 @@ def _forecast(
     settings: LoopSettings,
     backend: Backend,
     rollouts: int,
+    cache: Cache | None,
 ) -> Forecast:
     model = mesh.arrange(model, devices)
     lanes = TILES_PER_DEVICE * settings.lane_tile
@@ -292,14 +398,17 @@ def _forecast(
         num_lanes=lanes * len(devices),
         backend=backend,
     )
+    key = _key(lowered, target)
+    if cache is not None and (known := cache.get(key)) is not None:
+        return known
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        found = re.search(r"Used ([\d.]+\w+) of ([\d.]+\w+) hbm", str(error))
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise _TooLargeError(f"it needs {found[1]}" if found else "out of memory") from error
+        used = re.search(r"Used ([\d.]+\w+) of", str(error))
+        raise _TooLargeError(f"it needs {used[1]}B" if used else "out of memory") from error
     seconds = time.perf_counter() - start
     program = Program.parse(compiled.as_text() or "")
     executed = [(found, times) for found, times in program.executed() if found.cycles]
@@ -341,7 +450,16 @@ def _forecast(
     )
     if not result.fits:
         raise _TooLargeError(f"it needs {result.memory / 1e9:.1f} GB")
+    if cache is not None:
+        cache.put(key, result)
     return result
+
+
+def _key(lowered: jax.stages.Lowered, target: Target) -> str:
+    """Digest of all that decides what a compiler says: program, target, versions."""
+    digest = hashlib.sha256(lowered.as_text().encode())
+    digest.update(f"{target} {jax.__version__} {metadata.version('libtpu')}".encode())
+    return digest.hexdigest()[:16]
 
 
 def _operation(op_name: str) -> str:
@@ -358,3 +476,149 @@ def _least_bytes(model: TRM, lane_tile: int) -> float:
     weights = sum(x.size for x in jax.tree.leaves({**params, "puzzle_emb": ()})) * dtype.itemsize
     state = model.config.length * model.config.hidden_size * dtype.itemsize
     return weights / lane_tile + 5 * state  # x; y and z, read and written
+
+
+class Row(NamedTuple):
+    """A full-size model on one chip, at one tile.
+
+    Attributes:
+      model: name in `FULL_SIZE`.
+      forecast: at this tile.
+      is_default: whether it is the tile of the table that the package comes with.
+      is_best: whether it takes the fewest cycles of those tried.
+    """
+
+    model: str
+    forecast: Forecast
+    is_default: bool
+    is_best: bool
+
+
+def survey(
+    chip: str,
+    *,
+    models: Sequence[str] = tuple(FULL_SIZE),
+    dtypes: Sequence[DType] = ("bfloat16", "float32"),
+    cache: Cache | None = None,
+    said: Callable[[str], None] = lambda text: None,
+) -> list[Row]:
+    """Every full-size model on one chip: the default tile, and others until none is better.
+
+    From the default tile the search doubles or halves it for as long as the cycles fall.
+
+    Args:
+      chip: its name.
+      models: names in `FULL_SIZE`.
+      dtypes: compute dtypes.
+      cache: of earlier forecasts.
+      said: called with a line of text before each program is compiled.
+
+    Raises:
+      InputError: as `forecast`.
+    """
+    if chip not in CHIPS:
+        raise InputError(f"chip must be one of {', '.join(CHIPS)}; got {shown(chip)}")
+    target = f"{chip}:{'1x1x1' if chip == 'v5p' else '1x1'}"
+    device = Target.parse(target).devices()[0]
+    rows = []
+    for dtype in dtypes:
+        for name in models:
+            model = TRM(FULL_SIZE[name], Precision(dtype))
+            default = mesh.default_lane_tile(model, device)
+            found: dict[int, Forecast] = {}
+            cycles = functools.partial(_cycles, found, model, target, device, cache, said)
+            best = _descend(cycles, default)
+            rows += [
+                Row(name, row, tile == default, tile == best) for tile, row in sorted(found.items())
+            ]
+    return rows
+
+
+def _cycles(
+    found: dict[int, Forecast],
+    model: TRM,
+    target: str,
+    device: jax.Device,
+    cache: Cache | None,
+    said: Callable[[str], None],
+    tile: int,
+) -> float:
+    """Cycles at a tile, infinite where it does not fit; what fits is added to `found`."""
+    if tile not in found:
+        said(f"L {model.config.length}, {model.precision.compute_dtype}, tile {tile}")
+        settings = LoopSettings(lane_tile=tile, save=Save(answers=True, q_logits=True))
+        try:
+            place = Target.parse(target)
+            found[tile] = _forecast(model, place, (device,), settings, "pmap", 64, cache)
+        except _TooLargeError:
+            return math.inf
+    return found[tile].cycles
+
+
+def _descend(cost: Callable[[int], float], start: int) -> int:
+    """From `start` doubled, or else halved, for as long as the cost falls."""
+    best = start
+    while cost(2 * best) < cost(best):
+        best *= 2
+    if best == start:
+        while best > 1 and cost(best // 2) < cost(best):
+            best //= 2
+    return best
+
+
+def survey_table(rows: Sequence[Row]) -> str:
+    """A survey as text, and what the cycles of the best tiles go into."""
+    titles = ("dtype", "tile", "", "cycles", "share", "roofline", "steps/s", "GB", "compiled")
+    widths = (-26, -9, 5, 2, 11, 7, 9, 9, 7, 9)
+    lines = [_line(("", *titles), widths)]
+    for row in rows:
+        found = row.forecast
+        cells = (
+            row.model,
+            found.compute_dtype,
+            str(found.lane_tile),
+            ("d" if row.is_default else "") + ("b" if row.is_best else ""),
+            f"{found.cycles:,.0f}",
+            f"{found.share_of_peak:.3f}",
+            f"{found.flops / found.roofline / found.chip.flops_per_cycle:.2f}",
+            f"{found.rate:,.0f}",
+            f"{found.memory / 1e9:.2f}",
+            f"{found.compile_seconds:.0f} s",
+        )
+        lines.append(_line(cells, widths))
+    lines += [
+        "d default, b best tile; a chip's cycles per rollout-step; share of its bfloat16 peak,",
+        "and the share that operations and bytes would allow; rollout-steps per second of a chip",
+        "",
+    ]
+    for row in rows:
+        if row.is_best:
+            parts = (f"{100 * share:.0f} % {name}" for name, share in row.forecast.operations[:6])
+            lines.append(f"{row.model}, {row.forecast.compute_dtype}: {', '.join(parts)}")
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Cells beside each other, flush left where the width is negative."""
+    return " ".join(
+        cell.ljust(-width) if width < 0 else cell.rjust(width)
+        for cell, width in zip(cells, widths, strict=True)
+    ).rstrip()
+
+
+def table_of_tiles(rows: Sequence[Row]) -> str:
+    """The best tiles of surveys, as `ptrm_jax.chips` reads them: JSON."""
+    tiles = [
+        {
+            "chip": row.forecast.chip.name,
+            "model": row.model,
+            "variant": FULL_SIZE[row.model].variant,
+            "length": FULL_SIZE[row.model].length,
+            "hidden_size": FULL_SIZE[row.model].hidden_size,
+            "compute_dtype": row.forecast.compute_dtype,
+            "lane_tile": row.forecast.lane_tile,
+        }
+        for row in rows
+        if row.is_best
+    ]
+    return "[\n" + ",\n".join(f" {json.dumps(row)}" for row in tiles) + "\n]\n"

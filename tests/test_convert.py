@@ -42,7 +42,7 @@ from convert.torch_trm import TorchTRM
 from ptrm_jax import checkpoint
 from ptrm_jax.config import ModelConfig, Precision
 from ptrm_jax.files import file_digest
-from ptrm_jax.model import TRM, param_shapes, path_name
+from ptrm_jax.model import TRM, param_shapes, path_name, trm
 
 DATA = Path(__file__).parent / "data" / "torch_trm"
 CASES = (
@@ -166,6 +166,15 @@ def test_every_step_and_algorithm_1_agree_with_upstream(case):
         assert run["answers_tied"] <= ties
         assert run["answers_equal"]
         assert run["largest_q_difference"] <= 1e-2
+
+
+@pytest.mark.parametrize("case", ["attention_rope", "mlp_t_none", "bfloat16_mlp_t"])
+def test_the_arrangement_for_accelerators_agrees_with_upstream(case, monkeypatch):
+    """Within the same bounds; attention one lane at a time, as for boards that fill the chip."""
+    monkeypatch.setattr(trm, "_SCORES_ON_CHIP", 1)
+    model = model_of(case).clone(arrangement="accelerator")
+    record = parity_against_reference(model, params_of(case), DATA / case / "reference.npz")
+    assert record["passed"], record["worst"]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -128,6 +128,8 @@ class Sweep(Workload):
         }
         if version > 1:  # 0.4.0 stated none
             identity["plan"] = version
+        if "arrangement" in source:  # a CPU's is not stated
+            identity["arrangement"] = source["arrangement"]
         return json.loads(json.dumps(identity))
 
 
@@ -149,6 +151,7 @@ def prepare(config: SweepConfig) -> Sweep:
     puzzles = _choose_puzzles(config, whole)
     puzzles.check_fits(model.config)
     lane_tile = config.lane_tile or mesh.default_lane_tile(model, devices[0])
+    arrangement = mesh.arrange(model, devices).arrangement
     provenance = {
         "checkpoint": {"name": config.checkpoint, "digest": manifest["digest"]},
         "data": {
@@ -165,6 +168,7 @@ def prepare(config: SweepConfig) -> Sweep:
             "draw_dtype": "float32",
             "jax_threefry_partitionable": bool(jax.config.jax_threefry_partitionable),  # type: ignore[attr-defined]
         },
+        **({} if arrangement == "cpu" else {"arrangement": arrangement}),
         **environment(devices),
     }
     return Sweep(

@@ -188,7 +188,7 @@ def evaluate(
             params=mesh.replicate(params, devices),
             puzzles=puzzles,
             devices=devices,
-            lane_tile=lane_tile or mesh.default_lane_tile(),
+            lane_tile=lane_tile or mesh.default_lane_tile(model, devices[0]),
         )
     )
 
