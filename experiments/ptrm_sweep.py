@@ -313,10 +313,11 @@ def _say_speed_up(prepared: sweep.Sweep, count: int) -> None:
     text = ", ".join(f"{n} processes {gain:.2f}" for n, gain in gains.items())
     console.output().print(f"expected speed-up over one process, by rollout-steps: {text}")
     if poor := [n for n, gain in gains.items() if gain < 0.8 * n]:
-        console.messages().print(
+        say = console.output() if count == 1 else console.messages()  # a hint, or a warning
+        say.print(
             f"shares of {poor[0]} processes are uneven: the speed-up is below "
             f"{0.8 * poor[0]:.1f}; pass a smaller --unit-steps, more puzzles or fewer processes",
-            style="yellow",
+            style=None if count == 1 else "yellow",
         )
 
 

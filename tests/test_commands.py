@@ -483,7 +483,7 @@ def test_a_clock_knows_what_a_unit_still_takes(
     """And has the second to the fourth unit traced."""
     now, traced, passed_on = [0.0], [], []
     monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(jax.profiler, "start_trace", lambda place: traced.append(place))
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda place, **_: traced.append(place))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: traced.append("end"))
     units = [Unit(0.3, 0, 4, (0, n), (0, 1), (n, 1)) for n in (1, 2, 2, 8, 8)]
     watch = clock.Clock(units, lambda *call: passed_on.append(call), tmp_path)

@@ -36,7 +36,11 @@ class Clock:
         if steps == 0:
             self._begun = now
             if self._profile is not None and self._done == min(_TRACED[0], len(self._units) - 1):
-                jax.profiler.start_trace(self._profile)
+                options = jax.profiler.ProfileOptions()
+                options.python_tracer_level = (
+                    0  # what Python calls fills a trace, and costs minutes
+                )
+                jax.profiler.start_trace(self._profile, profiler_options=options)
                 self._tracing = True
         else:
             self._rate = steps / max(now - self._begun, 1e-6)
