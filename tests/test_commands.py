@@ -530,8 +530,8 @@ def test_two_workers_of_one_host_install_once(tmp_path: Path) -> None:
     runs = [call for call in calls if "experiments/ptrm_sweep.py --distributed" in call]
     assert len(runs) == 2 and all(run.endswith("/compiled --depth 4") for run in runs)
     (needed,) = (tmp_path / "cache").glob("*/requirements.txt")
-    assert {"jax[tpu]", "flax>=0.12"} <= set(needed.read_text().split())
-    assert "gcsfs" in needed.read_text()
+    for name in ("jax[tpu]", "flax", "gcsfs"):
+        assert re.search(rf"^{re.escape(name)}\W", needed.read_text(), re.MULTILINE)
     # Of an older Python nothing is asked but its version.
     python.write_text('#!/usr/bin/env bash\n[[ $1 == --version ]] && echo "Python 3.10.12"\n')
     old = subprocess.run([script], env=os.environ | own, capture_output=True, text=True)

@@ -37,9 +37,7 @@ class Clock:
             self._begun = now
             if self._profile is not None and self._done == min(_TRACED[0], len(self._units) - 1):
                 options = jax.profiler.ProfileOptions()
-                options.python_tracer_level = (
-                    0  # what Python calls fills a trace, and costs minutes
-                )
+                options.python_tracer_level = 0  # Python's calls would fill the trace
                 jax.profiler.start_trace(self._profile, profiler_options=options)
                 self._tracing = True
         else:
