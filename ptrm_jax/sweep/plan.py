@@ -8,7 +8,8 @@ A unit takes at most `unit_steps` rollout-steps, unless a few tiles take more by
 as those of a deterministic TRM of K * D steps do. Such a run is shortened by its tile: beyond 64
 steps the tile is halved as the depth doubles, down to 16 lanes, and a unit has at least four of
 them, 64 lanes. To cut it in depth the carry would have to be kept: 25 MB for each such unit of the
-paper's Sudoku model, a thousand times its record, and no shard could begin before another ended.
+paper's Sudoku model in float32, at each cut, where the whole record of 1,600 steps is 2 MB; and the
+parts of a unit could not run side by side.
 Tiles of up to 8 lanes, those of a CPU, are never halved, and eight of them make the smallest unit,
 as in 0.4.0. With larger ones the number of units of a run is a multiple of 8 where that leaves four
 tiles to each, so that 2, 4 or 8 processes have equal shares.
