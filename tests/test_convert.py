@@ -168,7 +168,7 @@ def test_every_step_and_algorithm_1_agree_with_upstream(case):
         assert run["largest_q_difference"] <= 1e-2
 
 
-@pytest.mark.parametrize("case", ["attention_rope", "mlp_t_none", "bfloat16_mlp_t"])
+@pytest.mark.parametrize("case", ["attention_rope", "bfloat16_mlp_t"])
 def test_the_arrangement_for_accelerators_agrees_with_upstream(case, monkeypatch):
     """Within the same bounds; attention one lane at a time, as for boards that fill the chip."""
     monkeypatch.setattr(trm, "_SCORES_ON_CHIP", 1)

@@ -80,7 +80,7 @@ def test_gradients_go_through_attention_in_groups(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_arrangement_is_chosen_by_the_devices_unless_it_is_given() -> None:
-    model, params = small_model()
+    model, params = small_model(num_layers=1, L_cycles=1)
 
     class Elsewhere:
         platform = "tpu"
@@ -272,6 +272,24 @@ def test_a_survey_is_a_table_and_a_table_of_tiles() -> None:
     assert lines[-1] == f"{name}, bfloat16: 75 % mlp"
     (row,) = json.loads(targets.table_of_tiles(rows))
     assert row["lane_tile"] == 1 and row["length"] == 916 and row["variant"] == "attention"
+
+
+@pytest.mark.parametrize(("fits", "remedy"), [(9, "pass at most 8"), (0, "no tile fits")])
+def test_a_tile_that_is_too_large_is_refused_with_one_that_fits(
+    fits: int, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(model: TRM, place: Any, devices: Any, settings: LoopSettings, *more: Any) -> Any:
+        if settings.lane_tile > fits:
+            raise targets._TooLargeError("it needs 17.0 GB")
+        return forecast_of()
+
+    monkeypatch.setattr(targets, "_forecast", compiled)
+    monkeypatch.setattr(targets.Target, "devices", lambda self: mesh.local_devices(1))
+    model, _ = small_model()
+    message = rf"lane_tile 64 exceeds the 16 GB of a v5e: it needs 17.0 GB; {remedy}"
+    with pytest.raises(InputError, match=message):
+        targets.forecast(model, "v5e:1x1", settings=LoopSettings(lane_tile=64))
+    assert fits == 0 or targets.forecast(model, "v5e:1x1") == forecast_of()  # tile 8
 
 
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
