@@ -55,8 +55,8 @@ def read(text: str, *, num_cells: int | None = None) -> tuple[Task, np.ndarray]:
             raise InputError(f"{path} must hold puzzles, such as one per line; it is empty")
     if (longest := max(map(len, lines), default=0)) > _LONGEST_LINE:
         raise InputError(
-            f"{name or 'a puzzle'} must have lines of at most {_LONGEST_LINE:,} characters; one has "
-            f"{longest:,}; write one puzzle per line"
+            f"{name or 'a puzzle'} must have lines of at most {_LONGEST_LINE:,} characters; one "
+            f"has {longest:,}; write one puzzle per line"
         )
     task = tasks.of_text("\n".join(lines).strip("\n"))
     if not name and task.name == "sudoku" and _FILE_NAME.fullmatch(text):

@@ -398,7 +398,7 @@ def test_bundled_sets_are_read_by_name(name: str, seq_len: int) -> None:
 
 
 def test_an_unknown_name_lists_the_names_and_the_layout(tmp_path: Path) -> None:
-    assert bundled_sets() == ("maze11", "sudoku6", "sudoku9")
+    assert bundled_sets() == ("maze11", "pencil6", "sudoku6", "sudoku9")
     says = ("sudoku6, sudoku9", "CSV", "dataset.json", "all__inputs.npy")
     for unknown in ("sudoku7", str(tmp_path / "nowhere.csv")):
         refuses(read_dataset, unknown, says=(repr(unknown), *says))

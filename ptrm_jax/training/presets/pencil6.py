@@ -3,8 +3,12 @@
     python experiments/pencil_data.py DIR --rounds 40
     python experiments/train.py pencil6 --data DIR/train
 
-PTRM's paper uses attention for Pencil Puzzle Bench. At this size and on one core, attention did not
-get beyond guessing: RESULT_OF_ATTENTION
+PTRM's paper uses attention for Pencil Puzzle Bench. Here attention with rotary positions (h 96,
+cycles 1 x 1) stayed at 86 % of the cells of training states for 7,000 steps of 32 rows, also when
+it went on with three L cycles; with learned positions it began more slowly. `mlp_t` goes on
+learning, but is not finished: after these 9,000 steps, 72 minutes on one busy core of an AMD EPYC,
+TRM at D = 16 solves 15.6 % [8.3, 22.9] of the first 96 bundled puzzles, and best-Q@4 the same. The
+result is not bundled; a longer run is needed.
 """
 
 from ptrm_jax.tasks.ppbench import of_side
