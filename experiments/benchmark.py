@@ -57,6 +57,8 @@ import tyro
 
 import ptrm_jax
 from ptrm_jax import console, mesh, targets, tasks, timing
+from ptrm_jax.checks import survey
+from ptrm_jax.checks.speed import full_size
 from ptrm_jax.config import Backend, MatmulPrecision
 from ptrm_jax.files import write_text
 from ptrm_jax.model import flops_per_rollout_step, init_params
@@ -66,7 +68,7 @@ from ptrm_jax.training import presets
 from ptrm_jax.training.examples import augmentation
 from ptrm_jax.training.step import Examples, init_state, make_model, make_step, place
 
-FULL = dataclasses.replace(targets.FULL_SIZE["TRM-MLP, Sudoku-Extreme"], forward_dtype="float32")
+FULL = dataclasses.replace(full_size()["sudoku-extreme"], forward_dtype="float32")
 
 
 def speed(rounds: int, lanes: int, depth: int, lane_tile: int, torch_batch: int) -> None:
@@ -419,11 +421,11 @@ def target_table(chip: str, json_file: str | None, tiles_file: str | None) -> No
         jax.config.update("jax_platforms", "cpu")
     cache = targets.Cache(json_file)
     say = console.messages().print
-    rows = targets.survey(chip, cache=cache, said=lambda text: say(f"compiling: {text}"))
+    rows = survey.survey(chip, cache=cache, said=lambda text: say(f"compiling: {text}"))
     print(f"{chip}, one chip, D=16: {targets.NOTE}; memory is that of the compiled program\n")
-    print(targets.survey_table(rows))
+    print(survey.survey_table(rows))
     if tiles_file is not None:
-        write_text(Path(tiles_file), targets.table_of_tiles(rows))
+        write_text(Path(tiles_file), survey.table_of_tiles(rows))
 
 
 def _solved(data: ptrm_jax.data.Dataset, answers: np.ndarray, first: int = 0) -> np.ndarray:

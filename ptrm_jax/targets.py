@@ -9,7 +9,6 @@ no measurement: they rank programs and show what dominates.
 import collections
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import importlib.util
 import json
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -30,18 +29,14 @@ from ptrm_jax import mesh
 from ptrm_jax.chips import CHIPS, Chip
 from ptrm_jax.config import (
     Backend,
-    DType,
     LoopSettings,
-    ModelConfig,
-    Precision,
     Save,
-    swiglu_width,
 )
 from ptrm_jax.errors import InputError
 from ptrm_jax.files import write_text
 from ptrm_jax.hlo import Program
 from ptrm_jax.model import TRM, flops_per_rollout_step, init_params
-from ptrm_jax.reading import shown
+from ptrm_jax.reading import read_json, shown
 
 TILES_PER_DEVICE = 8
 """Tiles of each device in the program that is compiled: the number in a sweep's default unit."""
@@ -249,36 +244,6 @@ class Forecast:
         return cls(**fields)
 
 
-def _published(**fields: Any) -> ModelConfig:
-    """A model of the published size: h 512, 2 layers, expansion 4, 16 prefix positions."""
-    common = {"hidden_size": 512, "num_layers": 2, "num_heads": 8, "prefix_len": 16}
-    common |= {"mlp_width": swiglu_width(512, 4), "puzzle_emb_ndim": 512}
-    return ModelConfig(**common | fields)
-
-
-FULL_SIZE = {
-    "TRM-MLP, Sudoku-Extreme": _published(
-        vocab_size=11,
-        seq_len=81,
-        H_cycles=3,
-        L_cycles=6,
-        variant="mlp_t",
-        mlp_t_width=swiglu_width(97, 4),
-    ),
-    # The paper states neither cycles nor prefix; here they are those of Sudoku-Extreme.
-    "TRM attention, PPBench": _published(
-        vocab_size=294, seq_len=100, H_cycles=3, L_cycles=6, variant="attention", positions="rope"
-    ),
-    "TRM attention, Maze-Hard": _published(
-        vocab_size=6, seq_len=900, H_cycles=3, L_cycles=4, variant="attention", positions="rope"
-    ),
-}
-"""The published models, by name.
-
-Source: upstream's `config/arch/trm.yaml` and the commands of its README; PTRM, Section 5.
-"""
-
-
 def forecast(
     model: TRM,
     target: str,
@@ -309,10 +274,15 @@ def forecast(
     if settings is None:
         tile = mesh.default_lane_tile(model, devices[0])
         settings = LoopSettings(lane_tile=tile, save=Save(answers=True, q_logits=True))
+
+    def compiles(tile: int, devices: Sequence[jax.Device] = devices[:1]) -> Forecast:
+        tiled = dataclasses.replace(settings, lane_tile=tile)
+        return compile_program(model, place, devices, tiled, backend, rollouts, cache)
+
     try:
-        return _forecast(model, place, devices, settings, backend, rollouts, cache)
-    except _TooLargeError as error:
-        fits = _largest_tile(model, place, devices[:1], settings, backend, rollouts, cache)
+        return compiles(settings.lane_tile, devices)
+    except TooLargeError as error:
+        fits = _largest_tile(compiles, settings.lane_tile)
         remedy = f"pass at most {fits}" if fits else "no tile fits; use a smaller depth or batch"
         raise InputError(
             f"lane_tile {settings.lane_tile} exceeds the {place.chip.memory / 1e9:.0f} GB of a "
@@ -320,7 +290,7 @@ def forecast(
         ) from error
 
 
-class _TooLargeError(Exception):
+class TooLargeError(Exception):
     """The program needs more memory than the target has."""
 
 
@@ -339,7 +309,7 @@ class Cache:
         self._rows: dict[str, Forecast] = {}
         if self._path is not None and self._path.exists():
             try:
-                rows = json.loads(self._path.read_text())["programs"]
+                rows = read_json(self._path)["programs"]
                 self._rows = {key: Forecast.of_plain(row) for key, row in rows.items()}
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(
@@ -359,35 +329,29 @@ class Cache:
             write_text(self._path, text + "\n")
 
 
-def _largest_tile(
-    model: TRM,
-    target: Target,
-    devices: Sequence[jax.Device],
-    settings: LoopSettings,
-    backend: Backend,
-    rollouts: int,
-    cache: Cache | None,
-) -> int | None:
-    tile = settings.lane_tile // 2
-    while tile:
-        try:
-            smaller = dataclasses.replace(settings, lane_tile=tile)
-            _forecast(model, target, devices, smaller, backend, rollouts, cache)
+def _largest_tile(compiles: Callable[[int], Forecast], tile: int) -> int | None:
+    """The largest of tile / 2, tile / 4, ... that fits, None if none does."""
+    while tile := tile // 2:
+        with contextlib.suppress(TooLargeError):
+            compiles(tile)
             return tile
-        except _TooLargeError:
-            tile //= 2
     return None
 
 
-def _forecast(
+def compile_program(
     model: TRM,
     target: Target,
     devices: Sequence[jax.Device],
     settings: LoopSettings,
     backend: Backend,
     rollouts: int,
-    cache: Cache | None,
+    cache: Cache | None = None,
 ) -> Forecast:
+    """As `forecast`, of one tile on devices of a target; nothing smaller is tried.
+
+    Raises:
+      TooLargeError: the program exceeds the memory of a device.
+    """
     model = mesh.arrange(model, devices)
     lanes = TILES_PER_DEVICE * settings.lane_tile
     lowered = mesh.lower(
@@ -408,7 +372,7 @@ def _forecast(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         used = re.search(r"Used ([\d.]+\w+) of", str(error))
-        raise _TooLargeError(f"it needs {used[1]}B" if used else "out of memory") from error
+        raise TooLargeError(f"it needs {used[1]}B" if used else "out of memory") from error
     seconds = time.perf_counter() - start
     program = Program.parse(compiled.as_text() or "")
     executed = [(found, times) for found, times in program.executed() if found.cycles]
@@ -449,7 +413,7 @@ def _forecast(
         compile_seconds=seconds,
     )
     if not result.fits:
-        raise _TooLargeError(f"it needs {result.memory / 1e9:.1f} GB")
+        raise TooLargeError(f"it needs {result.memory / 1e9:.1f} GB")
     if cache is not None:
         cache.put(key, result)
     return result
@@ -476,149 +440,3 @@ def _least_bytes(model: TRM, lane_tile: int) -> float:
     weights = sum(x.size for x in jax.tree.leaves({**params, "puzzle_emb": ()})) * dtype.itemsize
     state = model.config.length * model.config.hidden_size * dtype.itemsize
     return weights / lane_tile + 5 * state  # x; y and z, read and written
-
-
-class Row(NamedTuple):
-    """A full-size model on one chip, at one tile.
-
-    Attributes:
-      model: name in `FULL_SIZE`.
-      forecast: at this tile.
-      is_default: whether it is the tile of the table that the package comes with.
-      is_best: whether it takes the fewest cycles of those tried.
-    """
-
-    model: str
-    forecast: Forecast
-    is_default: bool
-    is_best: bool
-
-
-def survey(
-    chip: str,
-    *,
-    models: Sequence[str] = tuple(FULL_SIZE),
-    dtypes: Sequence[DType] = ("bfloat16", "float32"),
-    cache: Cache | None = None,
-    said: Callable[[str], None] = lambda text: None,
-) -> list[Row]:
-    """Every full-size model on one chip: the default tile, and others until none is better.
-
-    From the default tile the search doubles or halves it for as long as the cycles fall.
-
-    Args:
-      chip: its name.
-      models: names in `FULL_SIZE`.
-      dtypes: compute dtypes.
-      cache: of earlier forecasts.
-      said: called with a line of text before each program is compiled.
-
-    Raises:
-      InputError: as `forecast`.
-    """
-    if chip not in CHIPS:
-        raise InputError(f"chip must be one of {', '.join(CHIPS)}; got {shown(chip)}")
-    target = f"{chip}:{'1x1x1' if chip == 'v5p' else '1x1'}"
-    device = Target.parse(target).devices()[0]
-    rows = []
-    for dtype in dtypes:
-        for name in models:
-            model = TRM(FULL_SIZE[name], Precision(dtype))
-            default = mesh.default_lane_tile(model, device)
-            found: dict[int, Forecast] = {}
-            cycles = functools.partial(_cycles, found, model, target, device, cache, said)
-            best = _descend(cycles, default)
-            rows += [
-                Row(name, row, tile == default, tile == best) for tile, row in sorted(found.items())
-            ]
-    return rows
-
-
-def _cycles(
-    found: dict[int, Forecast],
-    model: TRM,
-    target: str,
-    device: jax.Device,
-    cache: Cache | None,
-    said: Callable[[str], None],
-    tile: int,
-) -> float:
-    """Cycles at a tile, infinite where it does not fit; what fits is added to `found`."""
-    if tile not in found:
-        said(f"L {model.config.length}, {model.precision.compute_dtype}, tile {tile}")
-        settings = LoopSettings(lane_tile=tile, save=Save(answers=True, q_logits=True))
-        try:
-            place = Target.parse(target)
-            found[tile] = _forecast(model, place, (device,), settings, "pmap", 64, cache)
-        except _TooLargeError:
-            return math.inf
-    return found[tile].cycles
-
-
-def _descend(cost: Callable[[int], float], start: int) -> int:
-    """From `start` doubled, or else halved, for as long as the cost falls."""
-    best = start
-    while cost(2 * best) < cost(best):
-        best *= 2
-    if best == start:
-        while best > 1 and cost(best // 2) < cost(best):
-            best //= 2
-    return best
-
-
-def survey_table(rows: Sequence[Row]) -> str:
-    """A survey as text, and what the cycles of the best tiles go into."""
-    titles = ("dtype", "tile", "", "cycles", "share", "roofline", "steps/s", "GB", "compiled")
-    widths = (-26, -9, 5, 2, 11, 7, 9, 9, 7, 9)
-    lines = [_line(("", *titles), widths)]
-    for row in rows:
-        found = row.forecast
-        cells = (
-            row.model,
-            found.compute_dtype,
-            str(found.lane_tile),
-            ("d" if row.is_default else "") + ("b" if row.is_best else ""),
-            f"{found.cycles:,.0f}",
-            f"{found.share_of_peak:.3f}",
-            f"{found.flops / found.roofline / found.chip.flops_per_cycle:.2f}",
-            f"{found.rate:,.0f}",
-            f"{found.memory / 1e9:.2f}",
-            f"{found.compile_seconds:.0f} s",
-        )
-        lines.append(_line(cells, widths))
-    lines += [
-        "d default, b best tile; a chip's cycles per rollout-step; share of its bfloat16 peak,",
-        "and the share that operations and bytes would allow; rollout-steps per second of a chip",
-        "",
-    ]
-    for row in rows:
-        if row.is_best:
-            parts = (f"{100 * share:.0f} % {name}" for name, share in row.forecast.operations[:6])
-            lines.append(f"{row.model}, {row.forecast.compute_dtype}: {', '.join(parts)}")
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Cells beside each other, flush left where the width is negative."""
-    return " ".join(
-        cell.ljust(-width) if width < 0 else cell.rjust(width)
-        for cell, width in zip(cells, widths, strict=True)
-    ).rstrip()
-
-
-def table_of_tiles(rows: Sequence[Row]) -> str:
-    """The best tiles of surveys, as `ptrm_jax.chips` reads them: JSON."""
-    tiles = [
-        {
-            "chip": row.forecast.chip.name,
-            "model": row.model,
-            "variant": FULL_SIZE[row.model].variant,
-            "length": FULL_SIZE[row.model].length,
-            "hidden_size": FULL_SIZE[row.model].hidden_size,
-            "compute_dtype": row.forecast.compute_dtype,
-            "lane_tile": row.forecast.lane_tile,
-        }
-        for row in rows
-        if row.is_best
-    ]
-    return "[\n" + ",\n".join(f" {json.dumps(row)}" for row in tiles) + "\n]\n"

@@ -99,6 +99,25 @@ def test_a_device_that_computes_something_else_is_found(monkeypatch: pytest.Monk
     assert [call[:2] for call in asked] == [call[:2] for call in expected]
 
 
+@pytest.mark.parametrize(("patched", "found"), [("noise_key", "DIFFERENT"), ("perturb", "equal")])
+def test_noise_that_differs_is_found(
+    patched: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a device whose keys, or whose draws, are those of another step."""
+    original, traced = getattr(agreement, patched), []
+
+    def other(*args: Any) -> Any:
+        traced.append(args)
+        step = {"noise_key": 3, "perturb": 2}[patched]
+        return original(*args[:step], args[step] + int(len(traced) == 1), *args[step + 1 :])
+
+    monkeypatch.setattr(agreement, patched, other)
+    model, _ = small_model()
+    cpu, device = jax.local_devices()[:2]
+    seen = checks.noise(model, device, cpu, num_puzzles=2, depth=2)
+    assert not seen.holds and f"bits {found}" in seen.found and len(traced) == 2
+
+
 @pytest.mark.parametrize("defect", ["", "sigma = 0", "K prefix", "layouts"])
 def test_bits_that_differ_are_found(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a solver that breaks one promise at a time."""

@@ -14,6 +14,8 @@ import pytest
 from conftest import load_experiment, random_puzzles, small_model
 
 from ptrm_jax import Precision, Save, chips, hlo, load, mesh, sweep, targets
+from ptrm_jax.checks import survey
+from ptrm_jax.checks.speed import full_size
 from ptrm_jax.config import Backend, LoopSettings
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, trm
@@ -104,12 +106,13 @@ def test_the_arrangement_is_chosen_by_the_devices_unless_it_is_given() -> None:
 
 
 def test_lane_tiles_are_those_of_the_model_most_alike() -> None:
+    configs = full_size()
     for row in chips.lane_tiles():
         assert row["lane_tile"] >= 1 and row["chip"] in chips.CHIPS
-        config = targets.FULL_SIZE[row["model"]]
+        config = configs[row["model"]]
         kind = chips.CHIPS[row["chip"]].device_kinds[0]
         assert chips.best_lane_tile(kind, config, row["compute_dtype"]) == row["lane_tile"]
-    maze = targets.FULL_SIZE["TRM attention, Maze-Hard"]
+    maze = configs["maze-hard"]
     assert chips.best_lane_tile("NVIDIA H100", maze, "bfloat16") == chips.best_lane_tile(
         "TPU v5 lite", maze, "bfloat16"
     )
@@ -125,7 +128,7 @@ def test_lane_tiles_are_those_of_the_model_most_alike() -> None:
     ],
 )
 def test_the_best_tile_is_found_downhill(costs: dict[int, float], start: int, best: int) -> None:
-    assert targets._descend(costs.__getitem__, start) == best
+    assert survey._descend(costs.__getitem__, start) == best
 
 
 # --- What the compiler writes --------------------------------------------------------------------
@@ -261,16 +264,15 @@ def test_a_cache_keeps_forecasts_and_refuses_other_files(tmp_path: Any) -> None:
 
 
 def test_a_survey_is_a_table_and_a_table_of_tiles() -> None:
-    name = "TRM attention, Maze-Hard"
     rows = [
-        targets.Row(name, forecast_of(lane_tile=1, cycles=1000.0), False, True),
-        targets.Row(name, forecast_of(lane_tile=2, cycles=2000.0), True, False),
+        survey.Row("maze-hard", forecast_of(lane_tile=1, cycles=1000.0), False, True),
+        survey.Row("maze-hard", forecast_of(lane_tile=2, cycles=2000.0), True, False),
     ]
-    lines = targets.survey_table(rows).splitlines()
-    assert lines[1].split()[-9:-5] == ["1", "b", "1,000", "0.500"]
-    assert lines[2].split()[-9:-5] == ["2", "d", "2,000", "0.250"]
-    assert lines[-1] == f"{name}, bfloat16: 75 % mlp"
-    (row,) = json.loads(targets.table_of_tiles(rows))
+    lines = survey.survey_table(rows).splitlines()
+    assert lines[2].split(" | ")[2:5] == ["1, best", "1,000", "0.500"]
+    assert lines[3].split(" | ")[2:5] == ["2, default", "2,000", "0.250"]
+    assert lines[-1] == "maze-hard, bfloat16: 75 % mlp"
+    (row,) = json.loads(survey.table_of_tiles(rows))
     assert row["lane_tile"] == 1 and row["length"] == 916 and row["variant"] == "attention"
 
 
@@ -280,10 +282,10 @@ def test_a_tile_that_is_too_large_is_refused_with_one_that_fits(
 ) -> None:
     def compiled(model: TRM, place: Any, devices: Any, settings: LoopSettings, *more: Any) -> Any:
         if settings.lane_tile > fits:
-            raise targets._TooLargeError("it needs 17.0 GB")
+            raise targets.TooLargeError("it needs 17.0 GB")
         return forecast_of()
 
-    monkeypatch.setattr(targets, "_forecast", compiled)
+    monkeypatch.setattr(targets, "compile_program", compiled)
     monkeypatch.setattr(targets.Target, "devices", lambda self: mesh.local_devices(1))
     model, _ = small_model()
     message = rf"lane_tile 64 exceeds the 16 GB of a v5e: it needs 17.0 GB; {remedy}"

@@ -154,7 +154,10 @@ def _of_type(kind: str | None, puzzles: Dataset) -> np.ndarray:
     types = puzzles.strata.get("type", np.zeros(0, str))
     if kind not in types:
         known = ", ".join(sorted(set(types.tolist()))) or "none, since the data have no types"
-        raise InputError(f"type must be one of those of {puzzles.name} ({known}); got {kind!r}")
+        raise InputError(
+            f"type must be one of those of {puzzles.name} ({known}); got {kind!r}; pass one of "
+            "them, other data, or no type"
+        )
     return types == kind
 
 

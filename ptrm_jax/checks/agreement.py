@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ptrm_jax import mesh
 from ptrm_jax.config import Backend, Save
 from ptrm_jax.model import TRM, Carry, Heads, Params
 from ptrm_jax.puzzles import Puzzles
-from ptrm_jax.solver import initial_carry, noise_key, step
+from ptrm_jax.solver import initial_carry, step
+from ptrm_jax.solver.noise import Noise, noise_key, perturb
 
 MOST_LOGIT_DIFFERENCE = 0.01
 """Of one supervision step in float32 from equal states. Between PyTorch and JAX on one CPU it was
@@ -102,29 +104,30 @@ def parity(
 def noise(
     model: TRM, device: jax.Device, cpu: jax.Device, *, num_puzzles: int, depth: int
 ) -> Agreement:
-    """The noise of a device against that of the CPU: random bits, and normal draws of them."""
+    """The noise that the solver adds to z, on a device and on the CPU: its keys and its values."""
 
     def draws(place: jax.Device) -> tuple[np.ndarray, np.ndarray]:
         key = jax.device_put(jax.random.key(_KEY, impl="threefry2x32"), place)
-        shape = (model.config.length, model.config.hidden_size)
+        rows, steps = jnp.arange(num_puzzles), jnp.arange(1, depth + 1)
+        nothing = jnp.zeros((model.config.length, num_puzzles, model.config.hidden_size))
 
-        def of(key: jax.Array, row: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-            own = jax.random.fold_in(noise_key(key, row, 1, t), 0)
-            return jax.random.bits(own, shape), jax.random.normal(own, shape)
+        def of(key: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+            drawn = Noise(key, rows, jnp.ones_like(rows), jnp.float32(1.0))
+            keys = jax.vmap(noise_key, (None, 0, 0, None))(key, rows, drawn.rollout, t)
+            moved = perturb(Carry(y=nothing, z=nothing), drawn, t, "z")
+            return jax.random.key_data(keys), moved.z
 
-        rows, steps = np.arange(num_puzzles), np.arange(1, depth + 1)
-        every = jax.vmap(jax.vmap(of, (None, None, 0)), (None, 0, None))
-        return jax.device_get(jax.jit(every)(key, rows, steps))
+        return jax.device_get(jax.jit(jax.vmap(of, (None, 0)))(key, steps))
 
-    (bits, normal), (bits_cpu, normal_cpu) = draws(device), draws(cpu)
-    equal = bool((bits == bits_cpu).all())
+    (keys, normal), (keys_cpu, normal_cpu) = draws(device), draws(cpu)
+    equal = bool((keys == keys_cpu).all())
     ulp = np.abs(normal - normal_cpu) / np.spacing(np.abs(normal_cpu))
     return Agreement(
         "noise",
         equal and bool(ulp.max() <= MOST_ULP),
-        f"{bits.size:,} draws: bits {'equal' if equal else 'DIFFERENT'}; "
-        f"{100 * np.mean(ulp > 0):.2f} % of the normal draws differ, by {ulp.max():.0f} units in "
-        "the last place at most",
+        f"{keys.size // 2:,} keys: bits {'equal' if equal else 'DIFFERENT'}; "
+        f"{100 * np.mean(ulp > 0):.2f} % of {normal.size:,} normal draws differ, by "
+        f"{ulp.max():.0f} units in the last place at most",
         {"bits_equal": equal, "differ": float(np.mean(ulp > 0)), "ulp": float(ulp.max())},
     )
 

@@ -1,14 +1,20 @@
-"""Six types of pencil puzzles, 4x4 to 6x6, by `mlp_t`.
+r"""Six types of pencil puzzles, 4x4 to 6x6, by `mlp_t`.
 
     python experiments/pencil_data.py DIR --rounds 40
     python experiments/train.py pencil6 --data DIR/train
 
-PTRM's paper uses attention for Pencil Puzzle Bench. Here attention with rotary positions (h 96,
-cycles 1 x 1) stayed at 86 % of the cells of training states for 7,000 steps of 32 rows, also when
-it went on with three L cycles; with learned positions it began more slowly. `mlp_t` goes on
-learning, but is not finished: after these 9,000 steps, 72 minutes on one busy core of an AMD EPYC,
-TRM at D = 16 solves 15.6 % [8.3, 22.9] of the first 96 bundled puzzles, and best-Q@4 the same. The
-result is not bundled; a longer run is needed.
+72 minutes on one busy core of an AMD EPYC, and not finished: after these 9,000 steps TRM at D = 16
+solves 15.6 % [8.3, 22.9] of the first 96 bundled puzzles, and best-Q@4 the same (the run's own last
+evaluation). The result is not bundled; a longer run is needed.
+
+PTRM's paper uses attention for Pencil Puzzle Bench. Here it stopped learning early:
+
+    python experiments/train.py pencil6 --data DIR/train --model.variant attention \
+        --model.positions rope --model.mlp-t-width 0 --model.num-heads 4 --model.rope-theta 30 \
+        --model.hidden-size 96 --model.puzzle-emb-ndim 96 --model.L-cycles 1 --batch-size 32 \
+        --learning-rate 1e-3 --min-learning-rate-ratio 1 --halt-max-steps 8
+
+solved 1.0 % [0.0, 3.1] at 3,000, 4,500 and 6,000 steps.
 """
 
 from ptrm_jax.tasks.ppbench import of_side
