@@ -7,7 +7,7 @@ r"""Six types of pencil puzzles, 4x4 to 6x6, by `mlp_t`.
 solves 15.6 % [8.3, 22.9] of the first 96 bundled puzzles, and best-Q@4 the same (the run's own last
 evaluation). The result is not bundled; a longer run is needed.
 
-PTRM's paper uses attention for Pencil Puzzle Bench. Here, on the first 26 rounds, it stopped learning:
+PTRM's paper uses attention for Pencil Puzzle Bench. Here, on 26 rounds, it stopped learning:
 
     python experiments/train.py pencil6 --data DIR/train --model.variant attention \
         --model.positions rope --model.mlp-t-width 0 --model.num-heads 4 --model.rope-theta 30 \
