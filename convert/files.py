@@ -456,6 +456,7 @@ def _looks_like_trm(state: _State) -> bool:
 
 
 _LARGEST = 64 * 2**30
+_MOST_TENSORS = 10_000
 """Bytes of a file of weights; there is no larger TRM."""
 
 
@@ -510,6 +511,11 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         tensors = safetensors.deserialize(read_bytes(path, _LARGEST))
     except (safetensors.SafetensorError, ValueError) as error:
         raise ConversionError(f"{path.name} is damaged: {_first_line(error)}") from error
+    if len(tensors) > _MOST_TENSORS:
+        raise ConversionError(
+            f"{path.name} must have at most {_MOST_TENSORS:,} tensors, more than a TRM has; it has "
+            f"{len(tensors):,}; pass another file"
+        )
     unknown = sorted({t["dtype"] for _, t in tensors} - _SAFETENSORS_DTYPES.keys())
     if unknown:
         raise ConversionError(

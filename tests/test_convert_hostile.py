@@ -1,5 +1,6 @@
 """Checkpoints made to take all time or memory of a conversion end in its own error."""
 
+import json
 import os
 import zipfile
 from collections.abc import Callable
@@ -121,6 +122,15 @@ def test_settings_that_repeat_or_cannot_be_numbers(tmp_path: Path) -> None:
         (tmp_path / "dataset.json").write_text(text)
         with pytest.raises(ConversionError):
             read_dataset(tmp_path / "dataset.json")
+
+
+def test_more_tensors_than_a_model_has(tmp_path: Path) -> None:
+    tensor = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({f"a{i}": tensor for i in range(10_001)}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ConversionError, match=r"at most 10,000 tensors.*it has 10,001"):
+        read_state(path)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "loop", "folder"])
