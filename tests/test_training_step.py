@@ -25,9 +25,11 @@ from ptrm_jax.training import step as training_step
 from ptrm_jax.training.config import TrainConfig
 from ptrm_jax.training.loss import RowLosses, cross_entropy, log_stablemax, row_losses
 from ptrm_jax.training.optimizer import (
+    MUON_RMS,
     ema_decay,
     make_optimizer,
     scale_by_adam_atan2,
+    scale_by_muon,
     schedule,
     sign_sgd_rows,
 )
@@ -301,6 +303,29 @@ def test_optimizers_are_pytorchs(name: str) -> None:
         np.testing.assert_allclose(ours["w"], theirs, rtol=1e-6, atol=1e-6)
     kept = math.prod(1 - rate * decay for rate in rates)
     np.testing.assert_allclose(ours["w"][:, 0], weights[:, 0] * kept, rtol=1e-6)
+
+
+def test_muon_turns_matrices_of_the_recursion_only() -> None:
+    """Their singular values become nearly equal; the rest is Adam's, to the bit."""
+    rng = np.random.default_rng(0)
+    shapes = {"network": {"kernel": (24, 64)}, "lm_head": {"kernel": (24, 9)}, "H_init": (24,)}
+    grads = jax.tree.map(
+        lambda shape: jnp.asarray(rng.normal(0, 1, shape), jnp.float32),
+        shapes,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+    with jax.numpy_dtype_promotion("standard"):  # optax needs it
+        updates, adams = (
+            jax.jit(optimizer.update)(grads, optimizer.init(grads), grads)[0]
+            for optimizer in (scale_by_muon(0.9, 0.95), optax.scale_by_adam(0.9, 0.95))
+        )
+    matrix = np.asarray(updates["network"].pop("kernel"), np.float64)
+    singular = np.linalg.svd(matrix, compute_uv=False) / (MUON_RMS * 64**0.5)
+    assert 0.6 < singular.min() < singular.max() < 1.3
+    gradient = np.linalg.svd(grads["network"]["kernel"], compute_uv=False)
+    assert gradient.max() > 3 * gradient.min()
+    del adams["network"]["kernel"]
+    jax.tree.map(np.testing.assert_array_equal, updates, adams)
 
 
 def upstream_rate(peak: float, t: int, warmup: int, total: int, ratio: float) -> float:

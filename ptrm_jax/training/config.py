@@ -17,7 +17,7 @@ from ptrm_jax.config import (
 )
 from ptrm_jax.errors import InputError
 
-OptimizerName = Literal["adam_atan2", "adamw"]
+OptimizerName = Literal["adam_atan2", "adamw", "muon"]
 Loss = Literal["stablemax", "softmax"]
 
 
@@ -54,7 +54,8 @@ class Recipe:
     batch_size: int = 768
     """Rows over all devices; a row is one puzzle in progress."""
     optimizer: OptimizerName = "adam_atan2"
-    """Optimiser of all weights except the puzzle embedding."""
+    """Optimiser of all weights except the puzzle embedding. "muon" is for the matrices of the
+    recursion, with AdamW for embeddings and heads; upstream does not have it."""
     learning_rate: float = 1e-4
     """Peak learning rate."""
     warmup_steps: int = 2000
