@@ -3,9 +3,10 @@
     python experiments/pencil_data.py DIR --rounds 40
     python experiments/train.py pencil6 --data DIR/train
 
-A round is a chunk of each type and size, from 4x4 to 6x6 cells. Each puzzle has one solution, and
-no clue that can be left out (nurikabe: each island keeps its number); the table counts the cells
-that unit propagation does not find, as a measure of difficulty. Rounds that are there already are
+A round is a chunk of each type and size, from 4x4 to 6x6 cells. Each puzzle has one solution. It is
+drawn without a clue that can be left out (nurikabe: each island keeps its number), and the table
+counts the cells that unit propagation then does not find, as a measure of difficulty; in the sets
+it gets up to `--extra-clues` more. Rounds that are there already are
 kept, so the command can be stopped and rerun, and several processes may share the rounds
 (`--first`, `--step`). Writes DIR/test.jsonl and DIR/train.
 """
@@ -40,8 +41,11 @@ class Arguments:
     """Every which round this process makes."""
     num_test: int = 512
     """Puzzles of the test set, as many of each type."""
+    extra_clues: int = examples.EXTRA_CLUES
+    """A puzzle of 6x6 cells has 0 to this many clues that could be left out."""
     seed: int = 0
-    """Seed of the states of training puzzles. A round is the seed of its puzzles."""
+    """Seed of extra clues and of the states of training puzzles; a round is the seed of its
+    puzzles."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,7 +63,12 @@ def _run(arguments: Arguments) -> None:
                 rate = examples.write_chunk(arguments.directory, pid, size, count, number)
                 if rate is not None:
                     out.print(f"round {number}: {count} {pid} {size}x{size}, {rate:.1f} per second")
-    found = examples.collect(arguments.directory, num_test=arguments.num_test, seed=arguments.seed)
+    found = examples.collect(
+        arguments.directory,
+        num_test=arguments.num_test,
+        seed=arguments.seed,
+        extra_clues=arguments.extra_clues,
+    )
     titles = ["type", "size", "train", "test", "lookaheads", "guesses"]
     rows = [
         [pid, f"{size}x{size}", str(count), str(found.test[pid, size])]

@@ -19,6 +19,7 @@ if __name__ == "__main__":  # first, since the other imports take seconds
 
     interrupts.catch()
 
+import argparse
 import dataclasses
 import os
 import shlex
@@ -129,9 +130,10 @@ def main(argv: list[str] | None = None) -> int:
 def _arguments(argv: list[str]) -> Arguments:
     name = argv[0] if argv and not argv[0].startswith("-") else None
     config = SweepConfig()
-    if name is not None:  # the user chooses what to solve, and with which checkpoint
-        changes = {"benchmark": name, "checkpoint": tyro.MISSING, "data": tyro.MISSING}
-        config = dataclasses.replace(paper.load(name), **changes)
+    if name is not None:
+        config = dataclasses.replace(paper.load(name, _checkpoint(argv)), benchmark=name)
+        if config.data is None:  # the user chooses what to solve, and with which checkpoint
+            config = dataclasses.replace(config, checkpoint=tyro.MISSING, data=tyro.MISSING)
     return console.parse(
         Arguments,
         argv[1:] if name else argv,
@@ -145,6 +147,13 @@ def _arguments(argv: list[str]) -> Arguments:
         description=paper.describe(name) if name else __doc__,
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+def _checkpoint(argv: list[str]) -> str | None:
+    """The checkpoint that flags state, on which the defaults of the others depend."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--checkpoint", nargs="?")
+    return parser.parse_known_args(argv)[0].checkpoint
 
 
 def _sweep(arguments: Arguments, command: str) -> int:

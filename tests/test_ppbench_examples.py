@@ -72,6 +72,29 @@ def test_no_type_drowns_and_states_lead_to_the_solution(
     assert len(np.unique(shown)) > 5
 
 
+def test_puzzles_get_more_clues_than_they_need(
+    directory: Path, collected: examples.Collected, tmp_path: Path
+) -> None:
+    """In proportion to the area; without any, the puzzles are those of the chunks."""
+    (tmp_path / "chunks").symlink_to(directory / "chunks")
+    examples.collect(tmp_path, num_test=6, seed=0, extra_clues=0)
+    tokens = read_dataset(tmp_path, split="train").puzzles.inputs[:: 1 + examples.NUM_STATES]
+    chunk = examples.read_chunk(examples.chunk_path(directory, "lightup", 4, 0))
+    of_chunks = {row.tobytes() for row in ppbench.resize(chunk.inputs.astype(np.int32), 6)}
+    assert len(of_chunks & {row.tobytes() for row in tokens}) > 5
+    few, more = (
+        {
+            puzzle.name: np.array(puzzle.problem)
+            for puzzle in ppbench.read_jsonl(folder / "test.jsonl")
+        }
+        for folder in (tmp_path, directory)
+    )
+    added = [int((few[name] != problem).sum()) for name, problem in more.items()]
+    assert 0 < max(added) <= examples.EXTRA_CLUES * 16 // 36
+    with pytest.raises(InputError, match="extra_clues must be"):
+        examples.collect(tmp_path, num_test=6, seed=0, extra_clues=-1)
+
+
 def test_states_follow_the_trajectory() -> None:
     inputs, labels = np.array([0, 1, 1, 1, 9]), np.array([0, 2, 3, 4, 9])
     ranks = np.array([255, 2, 0, 1, 255])

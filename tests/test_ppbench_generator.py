@@ -12,7 +12,7 @@ from ppbench_boards import board, random_puzzle, tokens
 from ptrm_jax import metrics
 from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import ppbench
-from ptrm_jax.tasks.ppbench import PencilPuzzle, generator, rules
+from ptrm_jax.tasks.ppbench import PencilPuzzle, clues, generator, rules
 from ptrm_jax.tasks.ppbench.puzzle import STATES, TYPES
 
 needs_sat = pytest.mark.skipif(importlib.util.find_spec("pysat") is None, reason="needs python-sat")
@@ -82,6 +82,38 @@ def test_no_clue_can_be_taken_away():
             problem[row][column] = instead
             thinner = replace(puzzle, problem=tuple(map(tuple, problem)), answer=None)
             assert ppbench.count_solutions(thinner) == 2
+
+
+@needs_sat
+@pytest.mark.parametrize("pid", TYPES)
+def test_clues_are_put_back(pid):
+    """As many as asked, of those the solution has; the solution stays, and no other comes."""
+    (puzzle,) = ppbench.generate(pid, 4, 1, seed=2)
+    full = np.array(clues.all_clues(puzzle))
+    missing = int((full != np.array(puzzle.problem)).sum())
+    assert (missing == 0) == (pid == "nurikabe")
+    for number in (0, 2, 99):
+        easier = clues.with_more_clues(puzzle, number, np.random.default_rng(number))
+        given, before = np.array(easier.problem), np.array(puzzle.problem)
+        changed = given != before
+        assert changed.sum() == min(number, missing)
+        assert (given[changed] == full[changed]).all()
+        assert ppbench.is_solved(easier) and easier.walls == puzzle.walls
+        assert ppbench.count_solutions(replace(easier, answer=None)) == 1
+        kept = np.array(easier.answer) == np.array(puzzle.answer)
+        assert (kept | (changed & (pid == "tapa"))).all()
+    again = clues.with_more_clues(puzzle, 2, np.random.default_rng(2))
+    assert again == clues.with_more_clues(puzzle, 2, np.random.default_rng(2))
+
+
+def test_clues_need_a_solution():
+    puzzle = board("tapa", ". ./. .")
+    with pytest.raises(InputError, match=r"must have an answer to show more of it.*leave it out"):
+        clues.all_clues(puzzle)
+    solved = replace(puzzle, answer=(("#", "#"), ("#", "+")))
+    with pytest.raises(InputError, match="number must be"):
+        clues.with_more_clues(solved, -1, np.random.default_rng(0))
+    assert clues.all_clues(solved) == ((".", "."), (".", "3"))
 
 
 @needs_sat

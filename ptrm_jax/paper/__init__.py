@@ -2,8 +2,9 @@
 
 The docstring of a benchmark gives the command, the hardware, the time it takes there and the
 paper's numbers. CONFIG has the paper's K, D, sigma and seeds; checkpoint and data are the user's. A
-benchmark may have GRID, the widths and depths to report as well; `report`, which adds to the report
-of a finished sweep; and `check`, which refuses data that it could not report on.
+benchmark may have GRID, the widths and depths to report as well; FOR_CHECKPOINTS, settings for
+bundled checkpoints by name, with their data; `report`, which adds to the report of a finished
+sweep; and `check`, which refuses data that it could not report on.
 """
 
 import dataclasses
@@ -22,13 +23,14 @@ _REGISTRY = Registry(
 )
 
 
-def load(name: str) -> SweepConfig:
-    """The settings of a benchmark.
+def load(name: str, checkpoint: str | None = None) -> SweepConfig:
+    """The settings of a benchmark: the paper's, or its own for this bundled checkpoint.
 
     Raises:
       InputError: no benchmark has this name.
     """
-    return _REGISTRY.load(name).CONFIG
+    benchmark = _REGISTRY.load(name)
+    return getattr(benchmark, "FOR_CHECKPOINTS", {}).get(checkpoint, benchmark.CONFIG)
 
 
 def with_grid(config: SweepConfig) -> SweepConfig:

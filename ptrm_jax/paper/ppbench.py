@@ -1,8 +1,10 @@
 """Pencil Puzzle Bench, six types on 10x10 cells: K = 100, D = 48, sigma 0.2, three seeds.
 
     python experiments/ptrm_sweep.py ppbench --checkpoint DIR --data DATA
-    python experiments/ptrm_sweep.py ppbench --checkpoint DIR --data SMALL.jsonl --rollouts 64 \
-        --sigmas 0.1 0.2 0.4 --seeds 0 --num-puzzles 192
+    python experiments/ptrm_sweep.py ppbench --checkpoint pencil6
+
+The second takes the bundled model of boards of up to 6x6 cells and its test set, with settings of
+its own: K = 64, three sigmas, one seed.
 
 DATA is `ppbench-golden`, the golden set of the package ppbench (`pip install -e ".[ppbench]"`), 61
 puzzles of which 49 count; the hub's `full_dataset.jsonl`; or JSON lines with problem and answer
@@ -57,6 +59,19 @@ CONFIG = SweepConfig(
     num_puzzles=None,
 )
 GRID = ((1, 5, 10, 25, 100), (16, 48))
+FOR_CHECKPOINTS = {
+    "pencil6": dataclasses.replace(
+        CONFIG,
+        checkpoint="pencil6",
+        data="pencil6",
+        sigmas=(0.1, 0.2, 0.4),
+        rollouts=64,
+        seeds=(0,),
+        num_puzzles=90,
+        grid_rollouts=(1, 4, 16, 64),
+        grid_depths=(16, 48),
+    )
+}
 
 
 def check(sweep: Sweep) -> None:

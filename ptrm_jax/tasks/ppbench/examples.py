@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ptrm_jax.config import check_int
 from ptrm_jax.errors import DataError, InputError
 from ptrm_jax.files import write_text
+from ptrm_jax.tasks.ppbench.clues import with_more_clues
 from ptrm_jax.tasks.ppbench.formats import write_jsonl
 from ptrm_jax.tasks.ppbench.generator import deduce, generate
 from ptrm_jax.tasks.ppbench.puzzle import TYPES
@@ -30,8 +32,10 @@ SIZES: Mapping[str, Mapping[int, int]] = {
     pid: {4: 20, 6: 100} if pid == "sudoku" else {4: 20, 5: 50, 6: 60} for pid in TYPES
 }
 """Puzzles of a chunk, by type and side of the board."""
-TEST_SHARES = {4: 0.1, 5: 0.3, 6: 0.6}
+TEST_SHARES = dict.fromkeys((4, 5, 6), 1 / 3)
 """Shares of the sides in the test set; the other sides take what a type does not have."""
+EXTRA_CLUES = 12
+"""Most clues that a puzzle of 6x6 cells gets beside those it needs; how many is uniform from 0."""
 NUM_STATES = 9
 """States of a puzzle, beside the plain one: the paper's."""
 
@@ -56,6 +60,7 @@ class Chunk(NamedTuple):
 
 
 _UNDECIDED = 255  # of `Chunk.ranks`
+_REDRAWS = 20
 
 
 def make_chunk(pid: str, size: int, count: int, seed: int) -> Chunk:
@@ -131,7 +136,14 @@ class Collected:
     guesses: dict[tuple[str, int], float]
 
 
-def collect(directory: Path, *, num_test: int, seed: int, side: int = SMALL_SIDE) -> Collected:
+def collect(
+    directory: Path,
+    *,
+    num_test: int,
+    seed: int,
+    side: int = SMALL_SIDE,
+    extra_clues: int = EXTRA_CLUES,
+) -> Collected:
     """Writes `test.jsonl` and the folder `train`, in upstream's layout, from all chunks.
 
     Test puzzles are the first of each type and size that belong to the test split by their key, as
@@ -139,11 +151,18 @@ def collect(directory: Path, *, num_test: int, seed: int, side: int = SMALL_SIDE
     the others are repeated, with other states. A group of the folder is a puzzle with its states,
     of which an epoch has one. The number of cells that a state shows is uniform.
 
+    The puzzles of chunks have no clue that can be left out. `extra_clues` sets how difficult those
+    of the sets are: one of 6x6 cells gets 0 to this many more, uniformly, as far as its type has
+    them, and a smaller one fewer, in proportion to its area; nurikabe has none. A puzzle belongs to
+    the test split by its key without them, and a training puzzle that they make equal to one of the
+    test set is left out.
+
     Args:
       directory: holds `chunks`.
       num_test: puzzles of the test set; fewer if there are not enough.
-      seed: of the choice of states, and of the order of the test set.
+      seed: of the extra clues, the choice of states, and the order of the test set.
       side: of the grid.
+      extra_clues: most clues of a puzzle of 6x6 cells that could be left out.
 
     Raises:
       DataError: there is no chunk, or one is damaged.
@@ -152,6 +171,7 @@ def collect(directory: Path, *, num_test: int, seed: int, side: int = SMALL_SIDE
     """
     if num_test < len(TYPES):
         raise InputError(f"num_test must be at least {len(TYPES)}, one per type; got {num_test}")
+    check_int("extra_clues", extra_clues, 0)
     found = _read_all(directory)
     train: dict[str, list[_Solved]] = {pid: [] for pid in TYPES}
     test: list[_Solved] = []
@@ -165,6 +185,16 @@ def collect(directory: Path, *, num_test: int, seed: int, side: int = SMALL_SIDE
             test += [puzzle for puzzle in puzzles if puzzle.is_test][:quota]
             train[pid] += [puzzle for puzzle in puzzles if not puzzle.is_test]
     rng = np.random.default_rng(seed)
+    if extra_clues:
+        test = _distinct(test, extra_clues, rng)
+        known = set(_keys(test))
+        for pid in TYPES:
+            easier = [_with_more_clues(puzzle, extra_clues, rng) for puzzle in train[pid]]
+            train[pid] = [
+                puzzle
+                for puzzle, key in zip(easier, _keys(easier), strict=True)
+                if key not in known
+            ]
     _write_test(directory / "test.jsonl", test, rng)
     _write_train(directory / "train", train, side, rng)
     kinds = {(pid, size): puzzles for (pid, size), puzzles in found.items() if puzzles}
@@ -188,6 +218,38 @@ class _Solved(NamedTuple):
     size: int
     name: str
     is_test: bool
+
+
+def _with_more_clues(puzzle: _Solved, most: int, rng: np.random.Generator) -> _Solved:
+    number = int(rng.integers(most * puzzle.size**2 // SMALL_SIDE**2 + 1))
+    tokens, answer = puzzle.inputs.astype(np.int32), puzzle.labels.astype(np.int32)
+    inputs, labels = encode([with_more_clues(decode(tokens, answer), number, rng)])
+    given = (inputs[0] == labels[0]) & (puzzle.ranks != _UNDECIDED)
+    # The places of the other cells stay, so that a state shows those that came first.
+    _, places = np.unique(puzzle.ranks[(puzzle.ranks != _UNDECIDED) & ~given], return_inverse=True)
+    ranks = np.full_like(puzzle.ranks, _UNDECIDED)
+    ranks[(puzzle.ranks != _UNDECIDED) & ~given] = places
+    return puzzle._replace(
+        inputs=inputs[0].astype(np.uint16), labels=labels[0].astype(np.uint16), ranks=ranks
+    )
+
+
+def _distinct(puzzles: list[_Solved], most: int, rng: np.random.Generator) -> list[_Solved]:
+    """The puzzles with more clues, drawn again where two would be the same."""
+    found: dict[int, _Solved] = {}
+    for puzzle in puzzles:
+        for _ in range(_REDRAWS):
+            drawn = _with_more_clues(puzzle, most, rng)
+            if found.setdefault(_keys([drawn])[0], drawn) is drawn:
+                break
+    return list(found.values())
+
+
+def _keys(puzzles: list[_Solved]) -> list[int]:
+    if not puzzles:
+        return []
+    inputs = np.stack([puzzle.inputs for puzzle in puzzles]).astype(np.int32)
+    return puzzle_keys(inputs, np.stack([puzzle.labels for puzzle in puzzles])).tolist()
 
 
 def _read_all(directory: Path) -> dict[tuple[str, int], list[_Solved]]:

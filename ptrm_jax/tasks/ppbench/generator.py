@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from ptrm_jax.errors import InputError
 from ptrm_jax.tasks import sudoku as sudoku_task
+from ptrm_jax.tasks.ppbench.clues import BLACK, all_clues, with_givens
 from ptrm_jax.tasks.ppbench.puzzle import (
     BOTTOM,
     OPEN,
@@ -32,7 +33,6 @@ from ptrm_jax.tasks.ppbench.puzzle import (
     Rows,
     rooms_of,
     rooms_to_walls,
-    tapa_clues,
     to_rows,
 )
 from ptrm_jax.tasks.ppbench.rules import (
@@ -227,11 +227,9 @@ def _draw_lightup(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
                 lit[seen] = True
     if black.all():
         return None
-    grid = np.pad(bulbs.astype(int), 1)
-    beside = grid[:-2, 1:-1] + grid[2:, 1:-1] + grid[1:-1, :-2] + grid[1:-1, 2:]
-    problem = _rows(np.where(black, beside.astype(str), OPEN))
+    problem = _rows(np.where(black, BLACK["lightup"], OPEN))
     answer = _rows(np.where(black, OPEN, np.where(bulbs, "#", "+")))
-    return _thinned(PencilPuzzle("lightup", problem, answer), "-", OPEN, rng)
+    return _thinned(PencilPuzzle("lightup", problem, answer), rng)
 
 
 def _draw_nurikabe(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
@@ -255,33 +253,14 @@ def _draw_heyawake(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
     answer = next(solutions(blank, rng), None)
     if answer is None:
         return None
-    counts = np.bincount(rooms.ravel(), weights=(np.array(answer) == "#").ravel()).astype(int)
-    problem = np.full(size * size, OPEN, dtype=object)
-    # The leftmost, then topmost cell of a room holds its number.
-    for room, number in enumerate(counts.tolist()):
-        column, row = np.argwhere(rooms.T == room)[0]
-        problem[row * size + column] = str(number)
-    puzzle = replace(blank, problem=_rows(problem.reshape(size, size)), answer=answer)
-    return _thinned(puzzle, OPEN, None, rng)
+    return _thinned(replace(blank, answer=answer), rng)
 
 
 def _draw_tapa(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
     shaded = _random_wall(size, rng)
-    grid = np.pad(shaded, 1)
-    problem = np.full((size, size), OPEN, dtype=object)
-    for row, column in np.argwhere(~shaded).tolist():
-        ring = sum(
-            int(grid[row + 1 + down, column + 1 + right]) << bit
-            for bit, (down, right) in enumerate(RING)
-        )
-        fitting = tapa_table()[:, ring]
-        problem[row, column] = next(
-            clue
-            for clue, fits in zip(tapa_clues(), fitting, strict=True)
-            if fits and "-" not in clue
-        )
-    answer = np.where(problem != OPEN, OPEN, "#")
-    return _thinned(PencilPuzzle("tapa", _rows(problem), _rows(answer)), OPEN, "+", rng)
+    problem = _rows(np.full((size, size), OPEN))
+    answer = _rows(np.where(shaded, "#", "+"))
+    return _thinned(PencilPuzzle("tapa", problem, answer), rng)
 
 
 def _draw_shakashaka(size: int, rng: np.random.Generator) -> PencilPuzzle | None:
@@ -305,16 +284,15 @@ def _draw_shakashaka(size: int, rng: np.random.Generator) -> PencilPuzzle | None
         cell: white_quarters.index([quarter in true for quarter in lits])
         for cell, lits in quarters.items()
     }
-    triangles = {cell for cell, state in states.items() if state > 1}
-    if not triangles:
+    if max(states.values()) < 2:  # no triangle
         return None
     problem = np.full((size, size), OPEN, dtype=object)
     answer = problem.copy()
     for cell, state in states.items():
         answer[cell] = STATES["shakashaka"][state]
         if state == 0:
-            problem[cell] = str(sum(other in triangles for other in _beside(cell, size, size)))
-    return _thinned(PencilPuzzle("shakashaka", _rows(problem), _rows(answer)), "5", OPEN, rng)
+            problem[cell] = BLACK["shakashaka"]
+    return _thinned(PencilPuzzle("shakashaka", _rows(problem), _rows(answer)), rng)
 
 
 def _random_wall(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -354,20 +332,17 @@ def _random_rooms(size: int, rng: np.random.Generator) -> np.ndarray:
     return rooms
 
 
-def _thinned(
-    puzzle: PencilPuzzle, instead: str, answer: str | None, rng: np.random.Generator
-) -> PencilPuzzle | None:
+def _thinned(puzzle: PencilPuzzle, rng: np.random.Generator) -> PencilPuzzle | None:
     """The puzzle with a minimal set of clues, or None if it has several solutions with all clues.
 
     Args:
-      puzzle: the puzzle with all its clues, solved.
-      instead: replaces a clue that is removed.
-      answer: replaces the symbol of the answer in its cell; None keeps it.
+      puzzle: solved, without clues.
+      rng: of the order in which clues are removed.
     """
-    assert puzzle.answer is not None
-    clued = [cell for cell, given in np.ndenumerate(np.array(puzzle.problem)) if given != OPEN]
+    given, full = np.array(puzzle.problem, object), np.array(all_clues(puzzle), object)
+    clued = [(row, column) for row, column in np.argwhere(full != given).tolist()]
     kept = dict.fromkeys(clued)
-    with _Rivals(puzzle, clued, answer) as rivals:
+    with _Rivals(with_givens(puzzle, full), clued, puzzle.answer) as rivals:
         if rivals.exist(kept):
             return None
         for index in rng.permutation(len(clued)).tolist():
@@ -375,12 +350,9 @@ def _thinned(
             del kept[removed]
             if rivals.exist(kept):
                 kept[removed] = None
-    problem, solution = np.array(puzzle.problem, object), np.array(puzzle.answer, object)
-    for cell in clued:
-        if cell not in kept:
-            problem[cell] = instead
-            solution[cell] = solution[cell] if answer is None else answer
-    return replace(puzzle, problem=_rows(problem), answer=_rows(solution))
+    for cell in kept:
+        given[cell] = full[cell]
+    return with_givens(puzzle, given)
 
 
 class _Rivals:
@@ -391,19 +363,19 @@ class _Rivals:
     Args:
       puzzle: solved, not a sudoku.
       optional: cells whose clues may be left out; a black cell, room or open cell remains.
-      instead: the symbol that the puzzle's own solution then has there, if it is another.
+      answer: the puzzle's solution without these clues, if it then has more cells to decide.
     """
 
     def __init__(
         self,
         puzzle: PencilPuzzle,
         optional: Collection[Cell] = (),
-        instead: str | None = None,
+        answer: Rows | None = None,
     ) -> None:
-        assert puzzle.answer is not None
+        solution = puzzle.answer if answer is None else answer
+        assert solution is not None
         formula, marks = _formula(puzzle, optional)
-        symbols = {cell: puzzle.answer[cell[0]][cell[1]] for cell in marks}
-        symbols |= dict.fromkeys(optional, instead) if instead is not None else {}
+        symbols = {cell: solution[cell[0]][cell[1]] for cell in marks}
         formula.clauses.append(
             [
                 -lit
