@@ -89,10 +89,10 @@ class Solve:
         )
 
     def load(self) -> _Problem:
-        num_cells = None
-        if self.checkpoint is not None:
-            num_cells = read_manifest(self.checkpoint)["config"]["seq_len"]
-        task, inputs = puzzle_text.read(self.puzzle, num_cells=num_cells)
+        known = {} if self.checkpoint is None else read_manifest(self.checkpoint)["config"]
+        task, inputs = puzzle_text.read(
+            self.puzzle, num_cells=known.get("seq_len"), vocab_size=known.get("vocab_size")
+        )
         name = self.checkpoint or _bundled_for(task, inputs.shape[1])
         config = ModelConfig.from_dict(read_manifest(name)["config"])
         if task.resize is not None:

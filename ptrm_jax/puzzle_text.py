@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ptrm_jax import metrics, tasks
 from ptrm_jax.analysis import boards
+from ptrm_jax.checkpoint import bundled
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM, Params
 from ptrm_jax.reading import read_text
@@ -27,14 +28,18 @@ _LONGEST_LINE = 10_000
 _FILE_NAME = re.compile(r"[^\n?]*(?:[/\\][^\n?]*|\.[A-Za-z]\w{0,6})")
 
 
-def read(text: str, *, num_cells: int | None = None) -> tuple[Task, np.ndarray]:
+def read(
+    text: str, *, num_cells: int | None = None, vocab_size: int | None = None
+) -> tuple[Task, np.ndarray]:
     """Reads a puzzle, or a file of puzzles.
 
     Args:
       text: a puzzle; or the path of a file that a task reads (.csv, .jsonl), or of a text of
         puzzles, each on one line or on several.
       num_cells: S of the model that is to solve them, if it is known. A puzz.link Sudoku is read
-        as a Sudoku, unless the model reads boards of PPBench.
+        as a Sudoku, unless the model reads boards of PPBench or no bundled one reads Sudokus of
+        this size.
+      vocab_size: V of that model, which tells the two apart where they have the same S.
 
     Returns:
       The task, and tokens [B, S] int32.
@@ -64,15 +69,18 @@ def read(text: str, *, num_cells: int | None = None) -> tuple[Task, np.ndarray]:
     puzzles = task.lines(lines)
     if not puzzles:
         raise InputError(f"{text} must hold puzzles; it has only comments")
-    if boards := _linked_sudokus(task, puzzles, num_cells):
+    if boards := _linked_sudokus(task, puzzles, num_cells, vocab_size):
         return tasks.load("sudoku"), np.stack(boards)
     return task, np.stack(encode_all(puzzles, task.encode, name, task.resize))
 
 
-def _linked_sudokus(task: Task, puzzles: Lines, num_cells: int | None) -> list[np.ndarray]:
+def _linked_sudokus(
+    task: Task, puzzles: Lines, num_cells: int | None, vocab_size: int | None
+) -> list[np.ndarray]:
     """puzz.link Sudokus as boards of the task sudoku; none if these are others."""
     if task.name != "ppbench":
         return []
+    sudoku = tasks.load("sudoku")
     boards = []
     for _, text in puzzles:
         try:
@@ -82,7 +90,11 @@ def _linked_sudokus(task: Task, puzzles: Lines, num_cells: int | None) -> list[n
         size = puzzle.height * puzzle.width
         if puzzle.pid != "sudoku" or size not in BOARDS or num_cells not in (None, size):
             return []
-        boards.append(tasks.load("sudoku").encode("".join(itertools.chain(*puzzle.problem))))
+        if vocab_size not in (None, sudoku.vocab_size(size)):
+            return []
+        if num_cells is None and sudoku.bundled(size) not in bundled():  # such as 4x4
+            return []
+        boards.append(sudoku.encode("".join(itertools.chain(*puzzle.problem))))
     return boards if len({len(board) for board in boards}) == 1 else []
 
 

@@ -225,6 +225,24 @@ def test_a_linked_sudoku_is_solved_by_the_bundled_model() -> None:
     assert puzzle_text.read(url, num_cells=100)[0].name == "ppbench"
 
 
+@pytest.mark.parametrize(
+    ("address", "checkpoint", "loaded"),
+    [
+        ("sudoku/4/4/1q2q3", None, ("pencil6", "ppbench")),  # no model has Sudokus of 4x4 alone
+        ("sudoku/6/6/zg5", None, ("sudoku6", "sudoku")),
+        ("sudoku/6/6/zg5", "pencil6", ("pencil6", "ppbench")),  # whose boards have 36 cells, too
+        ("akari/4/4/i.i2g2h", None, ("pencil6", "ppbench")),
+    ],
+)
+def test_linked_small_puzzles_go_to_a_model_that_reads_them(
+    address: str, checkpoint: str | None, loaded: tuple[str, str]
+) -> None:
+    found = ptrm_command.Solve("https://puzz.link/p?" + address, checkpoint).load()
+    assert (found.checkpoint, found.task.name) == loaded
+    assert found.puzzles.inputs.shape == (1, 36)
+    assert found.puzzles.inputs.max() < found.model.config.vocab_size
+
+
 # --- Addresses of pzpr ---------------------------------------------------------------------------
 
 BODY = "g" * 80 + "5"

@@ -23,7 +23,8 @@ ASSETS = Path(ptrm_jax.__file__).parent / "assets"
 
 
 @pytest.mark.parametrize(
-    ("name", "values"), [("maze11", 132_162), ("sudoku6", 156_482), ("sudoku9", 522_626)]
+    ("name", "values"),
+    [("maze11", 132_162), ("pencil6", 266_514), ("sudoku6", 156_482), ("sudoku9", 522_626)],
 )
 def test_what_is_bundled(name: str, values: int) -> None:
     model, params = ptrm_jax.load(name)

@@ -126,6 +126,16 @@ def test_mazes_are_judged_by_label_and_by_rule(
     assert sweep.read(tmp_path / "run").config.benchmark == "maze-hard"
 
 
+@pytest.mark.parametrize("flag", [["--checkpoint", "pencil6"], ["--checkpoint=pencil6"]])
+def test_a_bundled_checkpoint_has_settings_of_its_own(command: ModuleType, flag: list[str]) -> None:
+    """The data, too; flags come before them, and another checkpoint has the paper's."""
+    config = command._arguments(["ppbench", *flag, "--depth", "4"]).config
+    assert (config.benchmark, config.checkpoint, config.data) == ("ppbench", "pencil6", "pencil6")
+    assert (config.rollouts, config.depth, len(config.sigmas)) == (64, 4, 3)
+    argv = ["ppbench", "--checkpoint", "sudoku6", "--data", "sudoku6"]
+    assert command._arguments(argv).config.rollouts == 100
+
+
 def ppbench_line(pid: str, answer: list[str]) -> str:
     """A board of 10x10 cells without givens, as a line of a file."""
     problem = [" ".join("." * 10)] * 10

@@ -64,10 +64,10 @@ FOR_CHECKPOINTS = {
         CONFIG,
         checkpoint="pencil6",
         data="pencil6",
-        sigmas=(0.1, 0.2, 0.4),
+        sigmas=(0.2, 0.5, 1.0),
         rollouts=64,
         seeds=(0,),
-        num_puzzles=90,
+        num_puzzles=60,
         grid_rollouts=(1, 4, 16, 64),
         grid_depths=(16, 48),
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from ptrm_jax.config import ModelConfig, Variant, swiglu_width
 from ptrm_jax.registry import Registry
-from ptrm_jax.training.config import TrainConfig
+from ptrm_jax.training.config import OptimizerName, TrainConfig
 
 NAMES = (
     *("arc_agi_1", "arc_agi_2", "maze11", "maze_hard", "pencil6", "sudoku6", "sudoku9"),
@@ -98,6 +98,7 @@ def small(
     H_cycles: int = 2,
     L_cycles: int = 3,
     batch_size: int = 128,
+    optimizer: OptimizerName = "adamw",
     **recipe: Any,
 ) -> TrainConfig:
     """A small run for two CPU cores, in float32, evaluated on a bundled set."""
@@ -119,7 +120,7 @@ def small(
         evaluation=evaluation,
         task=task,
         batch_size=batch_size,
-        optimizer="adamw",
+        optimizer=optimizer,
         warmup_steps=200,
         ema_warmup=True,
         **recipe,
