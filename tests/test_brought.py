@@ -228,7 +228,7 @@ def test_a_linked_sudoku_is_solved_by_the_bundled_model() -> None:
 @pytest.mark.parametrize(
     ("address", "checkpoint", "loaded"),
     [
-        ("sudoku/4/4/1q2q3", None, ("pencil6", "ppbench")),  # no model has Sudokus of 4x4 alone
+        ("sudoku/4/4/1l2m3", None, ("pencil6", "ppbench")),  # no model has Sudokus of 4x4 alone
         ("sudoku/6/6/zg5", None, ("sudoku6", "sudoku")),
         ("sudoku/6/6/zg5", "pencil6", ("pencil6", "ppbench")),  # whose boards have 36 cells, too
         ("akari/4/4/i.i2g2h", None, ("pencil6", "ppbench")),

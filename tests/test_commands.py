@@ -557,7 +557,7 @@ def test_run_command_passes_bugs_on() -> None:
         (["solve", "S   G   #"], "no bundled model solves puzzles of 9 cells of task 'maze'"),
         (["solve", "S#  G"], "a maze must be square"),
         (["solve", "S# ## G  "], "a maze must have a path from S to G"),
-        (["solve", "https://puzz.link/p?akari/3/3/i"], "no bundled model solves puzzles of 36"),
+        (["solve", "https://puzz.link/p?akari/7/7/i"], "no bundled model solves puzzles of 100"),
         (["solve", "https://puzz.link/p?chess/3/3/i"], "chess"),
         (["solve", "." * 36, "--checkpoint", "nowhere"], "no checkpoint at 'nowhere'"),
         (["solve", "." * 36, "--rollouts", "0"], "max_rollouts must be a whole number >= 1"),

@@ -129,9 +129,9 @@ def test_mazes_are_judged_by_label_and_by_rule(
 @pytest.mark.parametrize("flag", [["--checkpoint", "pencil6"], ["--checkpoint=pencil6"]])
 def test_a_bundled_checkpoint_has_settings_of_its_own(command: ModuleType, flag: list[str]) -> None:
     """The data, too; flags come before them, and another checkpoint has the paper's."""
-    config = command._arguments(["ppbench", *flag, "--depth", "4"]).config
+    config = command._arguments(["ppbench", *flag, "--num-puzzles", "4"]).config
     assert (config.benchmark, config.checkpoint, config.data) == ("ppbench", "pencil6", "pencil6")
-    assert (config.rollouts, config.depth, len(config.sigmas)) == (64, 4, 3)
+    assert (config.rollouts, config.num_puzzles, len(config.sigmas)) == (64, 4, 3)
     argv = ["ppbench", "--checkpoint", "sudoku6", "--data", "sudoku6"]
     assert command._arguments(argv).config.rollouts == 100
 
