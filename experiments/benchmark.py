@@ -167,6 +167,7 @@ def training(rounds: int) -> None:
         return run
 
     def theirs(dtype: torch.dtype, compiled: bool) -> Callable[[], object]:
+        assert config.optimizer != "muon"  # which upstream does not have
         trainer = TorchTrainer(
             cfg,
             weights,

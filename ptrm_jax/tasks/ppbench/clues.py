@@ -101,5 +101,5 @@ def with_givens(puzzle: PencilPuzzle, given: np.ndarray) -> PencilPuzzle:
     answer = np.array(puzzle.answer, object)
     if puzzle.pid == "tapa":
         answer[given != OPEN] = OPEN
-    problem, answer = (to_rows(cells.ravel().tolist(), puzzle.width) for cells in (given, answer))
-    return replace(puzzle, problem=problem, answer=answer, moves=None)
+    problem, solution = (to_rows(cells.ravel().tolist(), puzzle.width) for cells in (given, answer))
+    return replace(puzzle, problem=problem, answer=solution, moves=None)
