@@ -456,8 +456,8 @@ def _looks_like_trm(state: _State) -> bool:
 
 
 _LARGEST = 64 * 2**30
-_MOST_TENSORS = 10_000
 """Bytes of a file of weights; there is no larger TRM."""
+_MOST_TENSORS = 10_000
 
 
 def _read_content(path: Path) -> Any:

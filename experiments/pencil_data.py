@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: Arguments) -> None:
+    examples.check_settings(arguments.num_test, arguments.extra_clues)
     out = console.output()
     for number in range(arguments.first, arguments.rounds, arguments.step):
         for pid in TYPES:

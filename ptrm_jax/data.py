@@ -59,7 +59,7 @@ class Dataset:
         if not 1 <= num_puzzles <= len(self.labels):
             raise DataError(
                 f"num_puzzles must be between 1 and {len(self.labels)}, the size of {self.name}; "
-                f"got {num_puzzles}"
+                f"got {num_puzzles}; pass fewer, or None for all"
             )
         return self.take(slice(num_puzzles))
 

@@ -79,17 +79,17 @@ def test_pencil_puzzles_are_balanced() -> None:
 def test_pencil_puzzles_are_those_of_the_generator() -> None:
     """With more clues; the split is by the key without them, on PPBench's own grid."""
     bundled = ppbench.read_jsonl(ASSETS / "puzzles" / "pencil6.jsonl")
-    checked = set()
+    checked = []
     for puzzle in bundled:
         pid, size, seed, row = puzzle.name.split("_")
-        if int(row) < 3 and pid not in checked:
-            checked.add(pid)
+        if int(row) < 3:  # the generator would draw the rows before it as well
+            checked.append(pid)
             drawn = ppbench.generate(pid, int(size[0]), int(row) + 1, int(seed))[-1]
             assert in_test_split(ppbench.puzzle_keys(*ppbench.encode([drawn]))).all()
             given, before = np.array(puzzle.problem), np.array(drawn.problem)
             assert (given == np.where(given == before, before, clues.all_clues(drawn))).all()
             assert puzzle.walls == drawn.walls
-    assert len(checked) == 6
+    assert len(checked) >= 30 and set(checked) == set(ppbench.TYPES)
 
 
 def test_sudoku6_solves_its_puzzles() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import load_experiment
 
 from ptrm_jax import read_dataset
 from ptrm_jax.errors import DataError, InputError
@@ -93,6 +94,17 @@ def test_puzzles_get_more_clues_than_they_need(
     assert 0 < max(added) <= examples.EXTRA_CLUES * 16 // 36
     with pytest.raises(InputError, match="extra_clues must be"):
         examples.collect(tmp_path, num_test=6, seed=0, extra_clues=-1)
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [("--extra-clues=-1", "extra_clues must be"), ("--num-test=5", "num_test must")],
+)
+def test_the_command_refuses_before_it_generates(
+    flag: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load_experiment("pencil_data").main([str(tmp_path / "made"), flag]) == 2
+    assert says in capsys.readouterr().err and not (tmp_path / "made").exists()
 
 
 def test_states_follow_the_trajectory() -> None:

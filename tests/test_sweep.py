@@ -6,7 +6,9 @@ import html.parser
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -20,8 +22,9 @@ from ptrm_jax.metrics import Rollouts
 from ptrm_jax.model import TRM, flops_per_energy_gradient, flops_per_rollout_step, init_params
 from ptrm_jax.sweep import Result, Run, SweepConfig, pictures, report, scores, web
 from ptrm_jax.sweep.config import powers_of_two
+from ptrm_jax.sweep.plan import Unit
 from ptrm_jax.sweep.result import assemble_outcome, kept_answers
-from ptrm_jax.sweep.run import estimate, work
+from ptrm_jax.sweep.run import calibrate, estimate, work
 
 
 @pytest.fixture(scope="module")
@@ -379,6 +382,26 @@ def test_steps_are_counted(config: SweepConfig) -> None:
     seen: list[int] = []
     sweep.run(prepared, progress=lambda steps, what: seen.append(steps))
     assert sum(seen) == prepared.rollout_steps == 10 * (2 * 2 * 4 * 3 + 12)
+
+
+@pytest.mark.parametrize(("seconds", "counts"), [((2.0, 0.1), 0.1), ((20.0, 0.1), 20.0)])
+def test_a_rate_leaves_out_what_the_first_run_alone_takes(
+    config: SweepConfig,
+    seconds: tuple[float, float],
+    counts: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A second or two count in a fast model's estimate, and not in that of a slow one."""
+    times = iter(seconds)
+    units = []
+
+    def run_unit(_: object, unit: Unit) -> SimpleNamespace:
+        units.append(unit)
+        return SimpleNamespace(seconds=next(times))
+
+    monkeypatch.setattr(sys.modules[calibrate.__module__], "_run_unit", run_unit)
+    rate = calibrate(sweep.prepare(config))
+    assert rate == pytest.approx(units[0].rollout_steps / counts)
 
 
 def test_a_shallow_narrow_sweep_is_part_of_a_deep_wide_one(

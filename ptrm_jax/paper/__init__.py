@@ -24,7 +24,11 @@ _REGISTRY = Registry(
 
 
 def load(name: str, checkpoint: str | None = None) -> SweepConfig:
-    """The settings of a benchmark: the paper's, or its own for this bundled checkpoint.
+    """The settings of a benchmark.
+
+    Args:
+      name: of the benchmark.
+      checkpoint: a bundled one for which it may have settings of its own; otherwise the paper's.
 
     Raises:
       InputError: no benchmark has this name.

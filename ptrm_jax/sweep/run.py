@@ -246,8 +246,8 @@ def calibrate(workload: Workload) -> float:
     langevin = workload.search.langevin is not None
     unit = Unit(0.0, 0, depth, (0, 1), (0, lanes), (1, lanes), langevin)
     first = _run_unit(workload, unit)
-    # The first run has overheads, which do not matter where the model is slow.
-    measured = first if first.seconds > 1 else _run_unit(workload, unit)
+    # The first run has a second or so of overheads, which do not matter where the model is slow.
+    measured = first if first.seconds > 10 else _run_unit(workload, unit)
     # By FLOP: steps with Langevin updates cost more than those without.
     flops_per_step = _flops(workload, workload.units) / workload.rollout_steps
     return _flops(workload, [unit]) / measured.seconds / flops_per_step

@@ -1,8 +1,7 @@
-"""Upstream's optimisers as optax transformations, its schedule, and its puzzle embedding's update;
-and Muon.
+"""Upstream's optimisers as optax transformations, its schedule, and its puzzle embedding's update.
 
-Weight decay is decoupled and acts on every trained weight, including biases and embeddings, as in
-upstream.
+Muon is the one addition. Weight decay is decoupled and acts on every trained weight, including
+biases and embeddings, as in upstream.
 """
 
 from typing import Any, NamedTuple
@@ -60,10 +59,10 @@ def scale_by_adam_atan2(b1: float = 0.9, b2: float = 0.95) -> optax.GradientTran
 
 
 MUON_RMS = 0.7
-"""Root mean square of an entry of Muon's direction; at most 1 for Adam's.
+"""Root mean square of the entries of Muon's direction.
 
-Liu et al. (arXiv 2502.16982, section 2.2) take 0.2, which is Adam's in long runs. In the first
-thousands of steps Adam's is larger, and with 0.2 a small TRM learns more slowly than with AdamW.
+Liu et al. (arXiv 2502.16982, section 2.2) take 0.2, which is that of Adam in long runs. Adam begins
+with 1, and a small TRM is trained for some thousand steps only.
 """
 
 

@@ -169,9 +169,7 @@ def collect(
       InputError: a number is out of range, or a puzzle does not fit the grid.
       OSError: it cannot be written.
     """
-    if num_test < len(TYPES):
-        raise InputError(f"num_test must be at least {len(TYPES)}, one per type; got {num_test}")
-    check_int("extra_clues", extra_clues, 0)
+    check_settings(num_test, extra_clues)
     found = _read_all(directory)
     train: dict[str, list[_Solved]] = {pid: [] for pid in TYPES}
     test: list[_Solved] = []
@@ -206,6 +204,17 @@ def collect(
     )
 
 
+def check_settings(num_test: int, extra_clues: int) -> None:
+    """Checks what `collect` is told, which can be done before there are chunks.
+
+    Raises:
+      InputError: a number is out of range.
+    """
+    if num_test < len(TYPES):
+        raise InputError(f"num_test must be at least {len(TYPES)}, one per type; got {num_test}")
+    check_int("extra_clues", extra_clues, 0)
+
+
 class _Solved(NamedTuple):
     """A puzzle of a chunk: [100] each, and where it is from."""
 
@@ -224,11 +233,9 @@ def _with_more_clues(puzzle: _Solved, most: int, rng: np.random.Generator) -> _S
     number = int(rng.integers(most * puzzle.size**2 // SMALL_SIDE**2 + 1))
     tokens, answer = puzzle.inputs.astype(np.int32), puzzle.labels.astype(np.int32)
     inputs, labels = encode([with_more_clues(decode(tokens, answer), number, rng)])
-    given = (inputs[0] == labels[0]) & (puzzle.ranks != _UNDECIDED)
-    # The places of the other cells stay, so that a state shows those that came first.
-    _, places = np.unique(puzzle.ranks[(puzzle.ranks != _UNDECIDED) & ~given], return_inverse=True)
+    undecided = inputs[0] != labels[0]
     ranks = np.full_like(puzzle.ranks, _UNDECIDED)
-    ranks[(puzzle.ranks != _UNDECIDED) & ~given] = places
+    ranks[undecided] = puzzle.ranks[undecided].argsort().argsort()  # without gaps, in this order
     return puzzle._replace(
         inputs=inputs[0].astype(np.uint16), labels=labels[0].astype(np.uint16), ranks=ranks
     )
