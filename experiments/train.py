@@ -4,7 +4,9 @@
     python experiments/train.py sudoku9 --data generate:sudoku9:100000 SUDOKU_EXTREME.csv
 
 Flags change the settings of a preset. Writes a folder (`--output`) with log, curves, snapshots and,
-at the end, `model/`, a checkpoint that all other commands read.
+at the end, `model/`, a checkpoint that all other commands read. A preset may have earlier stages,
+from whose weights its own run starts; flags of settings that a stage does not have of its own
+change these runs too, and `--start-from` replaces them.
 """
 
 if __name__ == "__main__":  # first, since the other imports take seconds
@@ -23,10 +25,10 @@ from rich.progress import Progress
 
 from ptrm_jax import console, mesh
 from ptrm_jax.config import ModelConfig, group
-from ptrm_jax.training import TrainConfig, loop, presets
+from ptrm_jax.training import TrainConfig, loop, presets, stages
 from ptrm_jax.training.config import Data, Numerics, Recipe, Records
 from ptrm_jax.training.log import Record
-from ptrm_jax.training.run import prepare
+from ptrm_jax.training.run import TrainingRun, check_folder, prepare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         console.output().print(_overview())
         return 0
-    return console.run_command(lambda: _train(_arguments(argv[0], argv[1:])))
+    return console.run_command(lambda: _train_stages(argv[0], _arguments(argv[0], argv[1:])))
 
 
 def _overview() -> str:
@@ -85,18 +87,29 @@ def _arguments(preset: str, argv: list[str]) -> Arguments:
     )
 
 
-def _train(arguments: Arguments) -> int:
+def _train_stages(preset: str, arguments: Arguments) -> int:
     mesh.use_cpu_cores()
     output = console.output()
-    run = prepare(arguments.config, arguments.output, num_devices=arguments.devices)
-    output.print(f"{len(run.examples):,} puzzles to train on; {run.directory}")
+    runs = stages.plan(arguments.config, presets.stages(preset), arguments.output)
+    check_folder(arguments.output)
+    for number, (config, directory) in enumerate(runs, 1):
+        run = prepare(config, directory, num_devices=arguments.devices)
+        stage = f"stage {number} of {len(runs)}: " if len(runs) > 1 else ""
+        output.print(f"{stage}{len(run.examples):,} puzzles to train on; {run.directory}")
+        if number < len(runs) and run.complete:
+            continue  # exported again, its checkpoint would state the versions of now
+        if signal := _train(run):
+            output.print(f"stopped; rerun the same command to resume: {run.directory}")
+            return 128 + signal
+        output.print(f"written to {run.directory / 'model'}")
+    return 0
+
+
+def _train(run: TrainingRun) -> int:
+    """Trains a run to its end, or until a signal comes; returns its number, or 0."""
     with console.signals("step") as stop, console.progress("steps") as bar:
         complete = loop.train(run, progress=_show(bar, run.config.steps), stop=stop)
-    if not complete:
-        output.print(f"stopped; rerun the same command to resume: {run.directory}")
-        return 128 + stop.signal
-    output.print(f"written to {run.directory / 'model'}")
-    return 0
+    return 0 if complete else stop.signal
 
 
 def _show(bar: Progress, steps: int) -> Callable[[Record], None]:

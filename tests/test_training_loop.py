@@ -29,6 +29,7 @@ from ptrm_jax.training.config import Records
 from ptrm_jax.training.examples import Position, augmentation, read_source
 from ptrm_jax.training.log import read_log
 from ptrm_jax.training.run import TrainingRun, prepare
+from ptrm_jax.training.stages import Stage, plan
 from ptrm_jax.training.states import States
 from ptrm_jax.training.step import TrainState, averaged, init_state, make_model, make_step
 
@@ -433,6 +434,57 @@ def test_a_run_may_become_longer(config: TrainConfig, copy: Path, tmp_path: Path
     assert train(longer, copy)
     assert train(longer, tmp_path / "at once")
     assert weights(copy) == weights(tmp_path / "at once")
+
+
+def test_a_curriculum_is_one_command(
+    command: ModuleType,
+    whole: Path,
+    config: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Stopped in either stage it ends with the same bits; a finished stage is left as it is."""
+    own = {"steps": STEPS, "learning_rate": 1e-2, "halt_max_steps": 4, "L_cycles": 1}
+    monkeypatch.setattr(presets, "stages", lambda name: (Stage(**own),))
+    monkeypatch.setattr(mesh, "use_cpu_cores", lambda: None)
+    last = dataclasses.replace(config, seed=2**32 - 1, steps=6)  # the stage has the seed after it
+    output = tmp_path / "run"
+    argv = [*flags(last), "--devices", "1", "--output", str(output)]
+    train_on, stops = loop.train, [3, None, 2, None]
+
+    def stopped(run: TrainingRun, *, stop: Any, **others: Any) -> bool:
+        steps = stops.pop(0)
+        complete = train_on(run, stop=stop if steps is None else after(steps), **others)
+        stop.signal = 0 if complete else signal.SIGINT
+        return complete
+
+    monkeypatch.setattr(loop, "train", stopped)
+    stage = output / "stages" / "1"
+    assert command.main(argv) == 130 and not (stage / "model").exists()
+    assert not (output / "config.json").exists()
+    assert command.main(argv) == 130 and (output / "config.json").exists()
+    before = same_files(stage)
+    assert command.main(argv) == 0
+    assert same_files(stage) == before and stops == []
+    assert weights(stage) == weights(whole)
+    said = capsys.readouterr().out
+    assert "stage 1 of 2: 40 puzzles to train on" in said and f"written to {output}/model" in said
+
+    monkeypatch.undo()
+    by_hand = dataclasses.replace(last, start_from=str(stage / "model"))
+    assert train(by_hand, tmp_path / "by hand")
+    assert weights(output) == weights(tmp_path / "by hand")
+
+
+def test_a_checkpoint_takes_the_place_of_the_earlier_stages(tmp_path: Path) -> None:
+    config, earlier = presets.load("pencil6"), presets.stages("pencil6")
+    runs = plan(config, earlier, tmp_path)
+    assert len(runs) == len(earlier) + 1 and len({c.seed for c, _ in runs}) == len(runs)
+    assert [c.start_from for c, _ in runs] == [None, *(str(d / "model") for _, d in runs[:-1])]
+    assert runs[-1] == (dataclasses.replace(config, start_from=runs[-1][0].start_from), tmp_path)
+    given = dataclasses.replace(config, start_from="pencil6")
+    assert plan(given, earlier, tmp_path) == [(given, tmp_path)]
 
 
 def test_a_command_that_is_killed_and_stopped_ends_with_the_same_bits(

@@ -19,6 +19,7 @@ from ptrm_jax.reading import read_json
 from ptrm_jax.tasks import read_dataset
 from ptrm_jax.training.config import Records, TrainConfig
 from ptrm_jax.training.examples import augmentation, read_examples
+from ptrm_jax.training.stages import FOLDER
 from ptrm_jax.training.step import make_model, make_step
 
 
@@ -63,6 +64,12 @@ class TrainingRun:
         return _decisive(self.identity)
 
     @property
+    def complete(self) -> bool:
+        """Whether all its steps are done and its checkpoint is written."""
+        done = max(saved_steps(self.directory), default=0)
+        return done == self.config.steps and (self.directory / "model").exists()
+
+    @property
     def config_path(self) -> Path:
         """Where the identity is stored."""
         return self.directory / "config.json"
@@ -84,7 +91,7 @@ def prepare(
       StorageError: the folder cannot be written.
     """
     directory = Path(directory)
-    _check_writable(directory)
+    check_folder(directory)
     model, devices = make_model(config), _devices(config, num_devices)
     # Builds the step, which checks the settings, without compiling it.
     make_step(model, config, augmentation(config), None, devices)
@@ -137,13 +144,18 @@ def _load_initial(model: ModelConfig, source: str) -> tuple[Params, dict[str, An
     return checkpoint.load(source)[1], start
 
 
-def _check_writable(directory: Path) -> None:
-    """Raises an error if a run cannot be stored there; leaves nothing behind."""
+def check_folder(directory: Path) -> None:
+    """Checks that a run can be stored there; leaves nothing behind.
+
+    Raises:
+      TrainingError: the folder holds something else.
+      StorageError: the folder cannot be written.
+    """
     check_writable(directory)
     if not directory.exists() or (directory / "config.json").exists():
         return
-    # A run may have been killed while it wrote its first file.
-    if not all(map(is_partial, directory.iterdir())):
+    # A run may have been killed while it wrote its first file, or before its last stage.
+    if not all(is_partial(path) or path.name == FOLDER for path in directory.iterdir()):
         raise TrainingError(_foreign(directory))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from ptrm_jax.config import ModelConfig, Variant, swiglu_width
 from ptrm_jax.registry import Registry
 from ptrm_jax.training.config import OptimizerName, TrainConfig
+from ptrm_jax.training.stages import Stage
 
 NAMES = (
     *("arc_agi_1", "arc_agi_2", "maze11", "maze_hard", "pencil6", "sudoku6", "sudoku9"),
@@ -32,6 +33,15 @@ def describe(name: str) -> str:
       InputError: no preset has this name.
     """
     return _REGISTRY.load(name).__doc__ or ""
+
+
+def stages(name: str) -> tuple[Stage, ...]:
+    """The runs that precede that of a preset; most presets have none.
+
+    Raises:
+      InputError: no preset has this name.
+    """
+    return getattr(_REGISTRY.load(name), "STAGES", ())
 
 
 def upstream(
