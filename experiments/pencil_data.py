@@ -1,7 +1,7 @@
 """Generates small puzzles of PPBench's six types to train and test on; rerun to continue.
 
-    python experiments/pencil_data.py DIR --rounds 40
-    python experiments/train.py pencil6 --data DIR/train
+    python experiments/pencil_data.py pencil6 --rounds 40
+    python experiments/train.py pencil6
 
 A round is a chunk of each type and size, from 4x4 to 6x6 cells. Each puzzle has one solution. It is
 drawn without a clue that can be left out (nurikabe: each island keeps its number), and the table

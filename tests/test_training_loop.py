@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import load_experiment, start_command
+from conftest import load_experiment, random_params, start_command
 
 import ptrm_jax
 from ptrm_jax import TRM, CheckpointError, ModelConfig, checkpoint, mesh, sweep
 from ptrm_jax.errors import StorageError, TrainingError
-from ptrm_jax.model import init_params
 from ptrm_jax.tasks import sudoku
 from ptrm_jax.training import TrainConfig, loop, presets
+from ptrm_jax.training.card import model_card
 from ptrm_jax.training.config import Records
 from ptrm_jax.training.examples import Position, augmentation, read_source
 from ptrm_jax.training.log import read_log
@@ -340,6 +340,9 @@ def test_a_checkpoint_says_what_it_started_from_and_nothing_of_the_machine(
     said = json.loads(text)["provenance"]
     assert said["start"]["digest"] == digest and said["start"]["provenance"]["step"] == STEPS
     assert said["config"]["start_from"] == "whole/model"
+    before = "12 optimiser steps at 0.01 of at most 4 supervision steps with cycles 2 x 1"
+    told = f"| started from | `whole/model`, digest `{digest[:8]}`, {before} |"
+    assert told in model_card("run", tmp_path / "model", [])
     assert str(Path(whole).parents[0]) not in text and "test.csv" in said["config"]["evaluation"]
     assert not Path(said["config"]["evaluation"]).is_absolute()
 
@@ -670,7 +673,7 @@ def test_a_start_with_another_q_head_is_refused(
     """In both directions, though a checkpoint that reads the first position does not say so."""
     pooled = dataclasses.replace(config.model, q_pooling="attention")
     assert "q_pooling" not in config.to_dict()["model"]
-    checkpoint.save(tmp_path / "pooled", pooled, init_params(TRM(pooled), jax.random.key(0)))
+    checkpoint.save(tmp_path / "pooled", pooled, random_params(pooled))
     for model, start, there, here in (
         (pooled, whole / "model", "first", "attention"),
         (config.model, tmp_path / "pooled", "attention", "first"),
@@ -985,7 +988,7 @@ def test_a_card_of_another_checkpoint_is_refused(
     copy: Path, swept: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = load_experiment("card")
-    checkpoint.save(tmp_path / "other", MODEL, init_params(TRM(MODEL), jax.random.key(0)))
+    checkpoint.save(tmp_path / "other", MODEL, random_params(MODEL))
     for model, message in (
         (copy / "snapshots" / "step_000005", "sweeps must be of checkpoint"),
         (tmp_path / "other", "no log.jsonl in the folders that contain"),

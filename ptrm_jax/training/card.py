@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 
@@ -110,7 +111,7 @@ def _facts(manifest: checkpoint.Manifest, log: str | os.PathLike[str] | None, co
             [
                 markdown.code(config["start_from"]),
                 f"digest {markdown.code(start['digest'][:8])}",
-                *(f"after {s:,} steps" for n, s in start["provenance"].items() if n == "step"),
+                *_earlier_runs(start["provenance"]),
             ]
         )
     kind = f"{platform['devices']} x {platform['device_kind']} ({platform['machine']})"
@@ -120,6 +121,21 @@ def _facts(manifest: checkpoint.Manifest, log: str | os.PathLike[str] | None, co
     if log is not None:
         text += "\n![Losses, accuracies and evaluations during training](curves.png)\n"
     return text
+
+
+def _earlier_runs(provenance: dict[str, Any]) -> list[str]:
+    """What each of the runs before did, in order, as far as they were this package's."""
+    if provenance.get("trained_by") != "ptrm_jax":
+        return []
+    config, model = provenance["config"], provenance["config"]["model"]
+    halting = config["halt_max_steps"]
+    run = (
+        f"{provenance['step']:,} optimiser steps at {config['learning_rate']:g} of at most "
+        f"{halting} supervision step{'s' * (halting > 1)} with cycles {model['H_cycles']} x "
+        f"{model['L_cycles']}"
+    )
+    before = provenance.get("start")
+    return [*(_earlier_runs(before["provenance"]) if before else []), run]
 
 
 def _escaped(value: object) -> str:

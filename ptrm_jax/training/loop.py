@@ -78,6 +78,8 @@ def train(
             params = averaged(state)
             export(run, params, run.directory / name, done)
             _evaluate_and_log(run, params, done, log)
+            with writing(run.directory, SAFE):
+                draw_curves(log.path, run.directory / "curves.png")
 
         def evaluate_when_due() -> None:
             if config.eval_every and 0 < done < config.steps and done % config.eval_every == 0:
@@ -101,8 +103,6 @@ def train(
                 return False
             evaluate_when_due()
         export_and_evaluate("model")
-        with writing(run.directory, SAFE):
-            draw_curves(log.path, run.directory / "curves.png")
     return True
 
 
@@ -177,5 +177,3 @@ def _evaluate_and_log(run: TrainingRun, params: Params, step: int, log: Log) -> 
     figures = evaluate(run, params)
     seconds = round(time.perf_counter() - start, 1)
     log.write({"kind": "eval", "step": step, **figures, "eval_seconds": seconds})
-    with writing(run.directory, SAFE):
-        draw_curves(log.path, run.directory / "curves.png")
