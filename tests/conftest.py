@@ -1,5 +1,6 @@
 """Strict JAX for every test, eight CPU devices, and a few small models."""
 
+import atexit
 import functools
 import gc
 import importlib.util
@@ -33,7 +34,7 @@ import pytest  # noqa: E402
 import quick  # noqa: E402
 from jax._src import compiler  # noqa: E402
 
-from ptrm_jax import ModelConfig, Precision, Puzzles, make_puzzles  # noqa: E402
+from ptrm_jax import ModelConfig, Precision, Puzzles, make_puzzles, save  # noqa: E402
 from ptrm_jax.model import TRM, Params, init_params, path_name  # noqa: E402
 
 # A parser of flags reads the source of every class anew, each time that a command is called.
@@ -163,12 +164,12 @@ def small_model(
 ) -> tuple[TRM, Params]:
     """A random model that tells puzzles, rollouts and positions apart (no constant parameter)."""
     model = TRM(ModelConfig(**SMALL | VARIANTS[variant] | fields), precision or Precision())
-    return model, jax.tree.map(lambda x: x, _params(model.config))
+    return model, jax.tree.map(lambda x: x, random_params(model.config))
 
 
 @functools.cache
-def _params(config: ModelConfig) -> Params:
-    """Near to fresh ones, but without `init_params`, a program that takes seconds to compile."""
+def random_params(config: ModelConfig) -> Params:
+    """Near to those of `init_params`, but without its program, which takes seconds to compile."""
     shapes = jax.eval_shape(lambda: init_params(TRM(config), jax.random.key(0)))
     rng = np.random.default_rng(0)
 
@@ -180,6 +181,17 @@ def _params(config: ModelConfig) -> Params:
         return jnp.asarray(drawn - 5 * (name == "q_head/bias"), leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@functools.cache
+def small_checkpoint() -> str:
+    """A folder with random weights for 6x6 Sudokus, whose programs compile and run quickly."""
+    folder = tempfile.mkdtemp(prefix="ptrm_jax_tests_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shape = {"vocab_size": 8, "seq_len": 36, "hidden_size": 16, "num_layers": 1, "mlp_width": 32}
+    model, params = small_model(**shape, H_cycles=1, L_cycles=1, puzzle_emb_ndim=16)
+    save(f"{folder}/small6", model.config, params)
+    return f"{folder}/small6"
 
 
 def random_puzzles(model: TRM, num_puzzles: int, seed: int = 0) -> Puzzles:

@@ -17,20 +17,22 @@ from types import ModuleType
 import jax
 import numpy as np
 import pytest
-from conftest import load_experiment
+from conftest import load_experiment, random_params, small_checkpoint
 
 import ptrm_jax.__main__ as ptrm_command
 from ptrm_jax import ModelConfig, console, files, load, mesh, puzzle_text, read_dataset, save
 from ptrm_jax.checkpoint import read_manifest
 from ptrm_jax.errors import InputError, PtrmError, StorageError
-from ptrm_jax.model import TRM, init_params
 from ptrm_jax.solver import Solution
 from ptrm_jax.sweep import clock, pictures, report
 from ptrm_jax.sweep.plan import Unit
 from ptrm_jax.tasks import maze, ppbench, sudoku
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["--checkpoint", "sudoku6", "--rollouts", "2", "--depth", "2", "--num-puzzles", "3"]
+SMALL = [
+    *("--checkpoint", small_checkpoint(), "--data", "sudoku6", "--num-puzzles", "3"),
+    *("--rollouts", "2", "--depth", "2"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -600,7 +602,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> str:
         **{"mlp_t_width": 8, "prefix_len": 0, "puzzle_emb_ndim": 0, "forward_dtype": "float32"},
     )
     folder = tmp_path_factory.mktemp("untrained") / "model"
-    save(folder, config, init_params(TRM(config), jax.random.key(0)))
+    save(folder, config, random_params(config))
     return str(folder)
 
 
@@ -631,9 +633,6 @@ def test_pencil_puzzles_that_do_not_fit_are_refused(
         )
         out, err = capsys.readouterr()
         assert out == "" and message in " ".join(err.split())
-
-
-SMALL = ["--checkpoint", "sudoku6", "--rollouts", "2", "--depth", "2", "--num-puzzles", "3"]
 
 
 def test_sweep_writes_and_prints(

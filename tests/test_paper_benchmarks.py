@@ -8,12 +8,11 @@ from types import ModuleType
 import jax
 import numpy as np
 import pytest
-from conftest import load_experiment
+from conftest import load_experiment, random_params
 
 from ptrm_jax import mesh, metrics, paper as benchmarks, read_dataset, save, sweep
 from ptrm_jax.__main__ import main as ptrm_main
 from ptrm_jax.config import ModelConfig
-from ptrm_jax.model import TRM, init_params
 from ptrm_jax.sweep import SweepConfig, pictures
 from ptrm_jax.tasks import arc, maze, ppbench
 from ptrm_jax.tasks.arc import vote as arc_vote
@@ -102,7 +101,7 @@ def tiny_model(directory: Path, seq_len: int, vocab_size: int, identifiers: int 
         **{"prefix_len": 1, "puzzle_emb_ndim": 8, "num_puzzle_identifiers": identifiers},
         forward_dtype="float32",
     )
-    params = init_params(TRM(config), jax.random.key(0))
+    params = random_params(config)
     table = params["puzzle_emb"]["embedding"]
     params["puzzle_emb"]["embedding"] = jax.random.normal(jax.random.key(1), table.shape)
     save(directory, config, params)

@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from conftest import small_model
+from conftest import random_params, small_model
 
 from ptrm_jax import DataError, Langevin, Save, load, mesh, read_dataset, save, solve, sweep
 from ptrm_jax.config import ModelConfig
 from ptrm_jax.errors import PtrmError, SweepError
 from ptrm_jax.metrics import Rollouts
-from ptrm_jax.model import TRM, flops_per_energy_gradient, flops_per_rollout_step, init_params
+from ptrm_jax.model import flops_per_energy_gradient, flops_per_rollout_step
 from ptrm_jax.sweep import Result, Run, SweepConfig, pictures, report, scores, web
 from ptrm_jax.sweep.config import powers_of_two
 from ptrm_jax.sweep.plan import Unit
@@ -31,7 +31,7 @@ from ptrm_jax.sweep.run import calibrate, estimate, work
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A checkpoint, and a data folder whose labels are what the model answers at some rollout."""
     folder = tmp_path_factory.mktemp("sweep")
-    model, params = small_model("mlp_t")
+    model, params = small_model("mlp_t", num_layers=1)
     save(folder / "model", model.config, params)
     data = folder / "data" / "test"
     data.mkdir(parents=True)
@@ -143,7 +143,7 @@ def test_rules_are_checked_where_the_task_is_known(tmp_path: Path, result: Resul
     checkpoint = ModelConfig(
         **model, H_cycles=1, L_cycles=1, num_layers=1, variant="mlp_t", forward_dtype="float32"
     )
-    save(tmp_path / "model", checkpoint, init_params(TRM(checkpoint), jax.random.key(0)))
+    save(tmp_path / "model", checkpoint, random_params(checkpoint))
     inputs = np.stack([maze.encode(text) for text in ("S      G ", "S#  # G  ", " G    S  ")])
     maze.write_csv(tmp_path / "mazes.csv", inputs, maze.label(inputs))
     prepared = sweep.prepare(

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 import pytest
-from conftest import load_experiment, start_command
+from conftest import load_experiment, small_checkpoint, start_command
 from etils.epath import backend as epath_backend
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -36,7 +36,8 @@ from ptrm_jax.sweep.run import estimate, work
 ROOT = Path(__file__).parents[1]
 
 CONFIG = SweepConfig(
-    checkpoint="sudoku6",
+    checkpoint=small_checkpoint(),
+    data="sudoku6",
     sigmas=(0.3, 1.0),
     rollouts=4,
     depth=2,
@@ -150,7 +151,7 @@ def test_a_folder_of_0_4_0_is_read() -> None:
 def test_a_sweep_that_stops_is_resumed_and_sharded(tmp_path: Path) -> None:
     """20 puzzles in units of 7: whole, interrupted after each unit, and in two shards."""
     config = dataclasses.replace(
-        CONFIG, sigmas=(0.3,), seeds=(0,), num_puzzles=20, stop_q=1.0, equal_compute=False
+        CONFIG, sigmas=(0.3,), seeds=(0,), num_puzzles=20, stop_q=-5.0, equal_compute=False
     )
     assert go_on(config, tmp_path / "whole") == 6
     for _ in range(6):
@@ -165,7 +166,7 @@ def test_a_sweep_that_stops_is_resumed_and_sharded(tmp_path: Path) -> None:
         assert same(whole, other)
         for a, b in zip(chosen, other.runs[0].chosen or (), strict=True):
             np.testing.assert_array_equal(a, b)
-    with pytest.raises(SweepError, match=r"stop_q was 1\.0 and is 2\.0"):
+    with pytest.raises(SweepError, match=r"stop_q was -5\.0 and is 2\.0"):
         go_on(dataclasses.replace(config, stop_q=2.0), tmp_path / "whole")
 
 
@@ -578,7 +579,8 @@ def test_shards_are_parsed() -> None:
 # --- The command ---------------------------------------------------------------------------------
 
 ARGUMENTS = [
-    *("--checkpoint", "sudoku6", "--sigmas", "0.3", "1.0", "--rollouts", "4", "--depth", "2"),
+    *("--checkpoint", small_checkpoint(), "--data", "sudoku6", "--sigmas", "0.3", "1.0"),
+    *("--rollouts", "4", "--depth", "2"),
     *("--seeds", "0", "1", "--num-puzzles", "5", "--lane-tile", "1", "--unit-steps", "1"),
 ]
 
@@ -617,7 +619,7 @@ def test_the_command_resumes_merges_and_refuses(
     assert "7 of 13 units of the sweep are missing" in capsys.readouterr().err
     assert command.main([*ARGUMENTS, "--shard", "1/2", "--devices", "8"]) == 0
     table = capsys.readouterr().out
-    directory = tmp_path / "runs" / "sudoku6"
+    directory = tmp_path / "runs" / "small6"
     assert report.short_table(scores.compute(sweep.read(directory))) in table
     assert same(sweep.read(directory), sweep.read(whole))
     names = {"results.jsonl", "summary.csv", "table.txt", "config.json", "journal"}
@@ -633,7 +635,7 @@ def test_the_command_resumes_merges_and_refuses(
     assert command.main([*ARGUMENTS, "--depth", "3"]) == 2
     assert "settings.depth was 2 and is 3" in " ".join(capsys.readouterr().err.split())
     assert command.main([*ARGUMENTS, "--new"]) == 0
-    assert (tmp_path / "runs" / "sudoku6-002" / "table.txt").exists()
+    assert (tmp_path / "runs" / "small6-002" / "table.txt").exists()
     for argv, message in (
         (["--shard", "2/2"], "shard must be i/n"),
         (["--coordinator", "a:1"], "must be given together"),
@@ -737,7 +739,7 @@ def test_the_compare_command(
     assert main([str(whole), str(copy)]) == 0
     assert "The sweeps are identical in what both have." in capsys.readouterr().out
     # Other weights in the same program: another checkpoint.
-    model, params = load("sudoku6")
+    model, params = load(CONFIG.checkpoint)
     save(tmp_path / "model", model.config, jax.tree.map(lambda x: 1.01 * x, params))
     other = {"checkpoint": str(tmp_path / "model"), "data": "sudoku6"}
     go_on(dataclasses.replace(CONFIG, **other), tmp_path / "other")
