@@ -6,7 +6,7 @@
 Flags change the settings of a preset. Writes a folder (`--output`) with log, curves, snapshots and,
 at the end, `model/`, a checkpoint that all other commands read. A preset may have earlier stages,
 from whose weights its own run starts; flags of settings that a stage does not have of its own
-change these runs too, and `--start-from` replaces them.
+change these runs too. `--start-from` replaces them, `--no-stages` leaves them out.
 """
 
 if __name__ == "__main__":  # first, since the other imports take seconds
@@ -44,6 +44,8 @@ class Arguments:
     """Folder of the run, new or to be resumed."""
     devices: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Local devices to use. Default: the largest number that divides the batch."""
+    stages: bool = True
+    """Run the earlier stages of the preset first, if it has any."""
 
     @property
     def config(self) -> TrainConfig:
@@ -90,7 +92,8 @@ def _arguments(preset: str, argv: list[str]) -> Arguments:
 def _train_stages(preset: str, arguments: Arguments) -> int:
     mesh.use_cpu_cores()
     output = console.output()
-    runs = stages.plan(arguments.config, presets.stages(preset), arguments.output)
+    earlier = presets.stages(preset) if arguments.stages else ()
+    runs = stages.plan(arguments.config, earlier, arguments.output)
     check_folder(arguments.output)
     for number, (config, directory) in enumerate(runs, 1):
         run = prepare(config, directory, num_devices=arguments.devices)

@@ -474,6 +474,9 @@ def test_a_curriculum_is_one_command(
     said = capsys.readouterr().out
     assert "stage 1 of 2: 40 puzzles to train on" in said and f"written to {output}/model" in said
 
+    monkeypatch.setattr(loop, "train", lambda run, **_: run.initial is None)
+    assert command.main([*argv, "--no-stages", "--output", str(tmp_path / "alone")]) == 0
+
     monkeypatch.undo()
     by_hand = dataclasses.replace(last, start_from=str(stage / "model"))
     assert train(by_hand, tmp_path / "by hand")
