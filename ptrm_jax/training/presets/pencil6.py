@@ -1,9 +1,10 @@
 r"""Six types of pencil puzzles, 4x4 to 6x6, 267 thousand parameters, by `mlp_t`.
 
-    python experiments/pencil_data.py pencil6 --rounds 40
+    python experiments/pencil_data.py pencil6 --rounds 40 --num-test 560
     python experiments/train.py pencil6
 
-Two cores of an AMD EPYC: TIMES. The result is bundled.
+Two cores of an AMD EPYC, beside other work: the data 50 minutes, the training 83. TRM at D = 16
+solves 59.4 % [52.6, 66.1] of the first 192 bundled puzzles. The result is bundled.
 
 In four stages, from shallow to deep, because the whole recursion learns slowly from random weights.
 A supervision step that is the only one sees a new puzzle in every row of every batch; with halting
