@@ -18,7 +18,7 @@ from types import ModuleType
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ptrm_jax_tests_")
     os.environ["PTRM_TESTS_OWN_CACHE"] = str(os.getpid())
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Where libtpu is installed and no TPU is there, JAX would look for one and print warnings.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

@@ -70,7 +70,7 @@ def compiled_once() -> Iterator[None]:
     draw = loop.draw_curves
 
     def draw_whole(log: Path, picture: Path) -> None:
-        if log.parent.name == "whole":
+        if log.parent.name == "whole" and not picture.exists():
             draw(log, picture)
 
     with pytest.MonkeyPatch.context() as patch:
