@@ -33,7 +33,7 @@ def reference(langevin: Langevin | None = None) -> tuple:
 
 @pytest.mark.parametrize("backend", ["pmap", "mesh"])
 @pytest.mark.parametrize(
-    ("num_devices", "langevin"), [(1, None), (8, None), (2, Langevin(1, 0.05))]
+    ("num_devices", "langevin"), [(1, None), (3, None), (8, None), (2, Langevin(1, 0.05))]
 )
 def test_devices_change_no_bit(
     num_devices: int, langevin: Langevin | None, backend: Backend

@@ -52,23 +52,27 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         ptrm_jax.solv  # noqa: B018
 
 
-def test_old_names_of_modules_warn_and_hand_on() -> None:
+@pytest.mark.parametrize(
+    ("name", "home", "function"),
+    [
+        ("store", "sweep.folder", "read"),
+        ("q_head", "training.fit_q_head", "fit_q_head"),
+    ],
+)
+def test_old_names_of_modules_warn_and_hand_on(name: str, home: str, function: str) -> None:
     run_python(
-        """
+        f"""
 import importlib, warnings
 import ptrm_jax
-for name, home, function in (
-    ("store", "sweep.folder", "read"), ("q_head", "training.fit_q_head", "fit_q_head")
-):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        old = getattr(ptrm_jax, name)
-        assert importlib.import_module(f"ptrm_jax.{name}") is not None
-    new = importlib.import_module(f"ptrm_jax.{home}")
-    assert getattr(old, function) is getattr(new, function)
-    (warning,) = [w for w in caught if "ptrm_jax" in str(w.message)]
-    assert warning.category is DeprecationWarning
-    assert f"ptrm_jax.{name} is deprecated" in str(warning.message)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    old = ptrm_jax.{name}
+    import ptrm_jax.{name}
+    from ptrm_jax.{name} import {function}
+assert old.{function} is {function} is importlib.import_module("ptrm_jax.{home}").{function}
+(warning,) = [w for w in caught if "ptrm_jax" in str(w.message)]
+assert warning.category is DeprecationWarning
+assert "ptrm_jax.{name} is deprecated" in str(warning.message)
 """
     )
 

@@ -100,6 +100,15 @@ def test_what_is_kept_is_what_a_sweep_in_memory_finds(whole: Path) -> None:
     assert same(sweep.read(whole), sweep.run(prepare(CONFIG)))
 
 
+def test_right_answers_are_kept(tmp_path: Path) -> None:
+    """Of a trained model: the random one of the other tests has none."""
+    config = dataclasses.replace(CONFIG, checkpoint="sudoku6", sigmas=(0.3,), seeds=(0,))
+    go_on(config, tmp_path / "run")
+    found = sweep.read(tmp_path / "run")
+    assert found.runs[0].rollouts.correct.any() and not found.runs[0].rollouts.correct.all()
+    assert same(found, sweep.run(prepare(config)))
+
+
 @pytest.mark.parametrize(("devices", "backend"), [(1, "pmap"), (8, "mesh")])
 def test_layouts_make_one_sweep(
     devices: int, backend: Backend, whole: Path, tmp_path: Path

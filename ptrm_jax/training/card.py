@@ -128,11 +128,10 @@ def _earlier_runs(provenance: dict[str, Any]) -> list[str]:
     if provenance.get("trained_by") != "ptrm_jax":
         return []
     config, model = provenance["config"], provenance["config"]["model"]
-    halting = config["halt_max_steps"]
+    most = config["halt_max_steps"]
     run = (
-        f"{provenance['step']:,} optimiser steps at {config['learning_rate']:g} of at most "
-        f"{halting} supervision step{'s' * (halting > 1)} with cycles {model['H_cycles']} x "
-        f"{model['L_cycles']}"
+        f"{provenance['step']:,} steps (learning rate {config['learning_rate']:g}, at most {most} "
+        f"supervision step{'s' * (most > 1)}, cycles {model['H_cycles']} x {model['L_cycles']})"
     )
     before = provenance.get("start")
     return [*(_earlier_runs(before["provenance"]) if before else []), run]
