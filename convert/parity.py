@@ -63,19 +63,17 @@ class _Record:
         }
         self.comparisons: list[Record] = []
 
-    def compare(self, what: str, got: Any, want: Any, *, exact: Any = None) -> None:
+    def compare(self, what: str, got: Any, want: Any, *, rounding: float = 0.0) -> None:
         """Adds the largest error of an array.
 
         Args:
           what: name of the comparison.
           got: our array.
           want: the reference, of the same shape.
-          exact: the same without rounding; the tolerance is at least `ROUNDINGS` times the error
-            of the reference against it.
+          rounding: the rounding error of the reference (`_roundings`); the tolerance is at least
+            `ROUNDINGS` times as large.
         """
-        tolerance = self.tolerance
-        if exact is not None:
-            tolerance = max(tolerance, ROUNDINGS * _error(want, exact, _max)[1])
+        tolerance = max(self.tolerance, ROUNDINGS * rounding / _scale(np.asarray(want), _max))
         self._add(what, "max", *_error(got, want, _max), tolerance)
 
     def compare_rms(self, what: str, got: Any, want: Any, tolerance: float) -> None:
@@ -129,7 +127,22 @@ def _error(got: Any, want: Any, norm: Callable[[np.ndarray], float]) -> tuple[fl
     absolute = norm(got - want)
     if not math.isfinite(absolute):
         return math.inf, math.inf
-    return absolute, absolute / max(norm(want), float(np.finfo(np.float32).tiny))
+    return absolute, absolute / _scale(want, norm)
+
+
+def _scale(want: np.ndarray, norm: Callable[[np.ndarray], float]) -> float:
+    return max(norm(want), float(np.finfo(np.float32).tiny))
+
+
+def _roundings(want: Mapping[str, Any], exact: Mapping[str, Any]) -> dict[str, float]:
+    """Largest error of each part of a step against the same step without rounding.
+
+    The two Q logits share the larger error: each is one number per puzzle, and its error may be
+    small by chance.
+    """
+    errors = {part: _error(want[part], exact[part], _max)[0] for part in _STEP_PARTS}
+    largest = max(errors["q_halt"], errors["q_continue"])
+    return errors | {"q_halt": largest, "q_continue": largest}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -200,12 +213,14 @@ def parity_against_reference(
     names = ("det_z_H", "det_z_L", "det_logits", "det_q_halt", "det_q_continue")
     for t in range(num_steps):
         rows = slice(t * num_puzzles, (t + 1) * num_puzzles)
-        for part, name in zip(_STEP_PARTS, names, strict=True):
-            what, want = f"step {t + 1} {part}", ref[name][t]
-            ours = None if exact is None else exact[part][rows]
-            record.compare(what, got[part][rows], want, exact=ours)
+        want = {part: ref[name][t] for part, name in zip(_STEP_PARTS, names, strict=True)}
+        ours = None if exact is None else {part: exact[part][rows] for part in _STEP_PARTS}
+        rounding = {} if ours is None else _roundings(want, ours)
+        for part in _STEP_PARTS:
+            what = f"step {t + 1} {part}"
+            record.compare(what, got[part][rows], want[part], rounding=rounding.get(part, 0.0))
             if ours is not None and not part.startswith("q_"):
-                record.compare_rms(f"{what} in float32", ours, want, STEP_RMS_TOLERANCE)
+                record.compare_rms(f"{what} in float32", ours[part], want[part], STEP_RMS_TOLERANCE)
     return record.result(algorithm_1=_algorithm_1(model, params, puzzles, ref))
 
 
@@ -415,8 +430,9 @@ def parity_against_torch(
         truth = _torch_parts(exact, *exact.deep_recursion(y.double(), z.double(), exact_x))
         y, z = oracle.deep_recursion(y, z, x)
         theirs = _torch_parts(oracle, y, z)
+        rounding = _roundings(theirs, truth)
         for part in _STEP_PARTS:
-            record.compare(f"step {t} {part}", ours[part], theirs[part], exact=truth[part])
+            record.compare(f"step {t} {part}", ours[part], theirs[part], rounding=rounding[part])
     return record.result(num_puzzles=num_puzzles, steps=steps, seed=seed)
 
 

@@ -97,10 +97,32 @@ def reference_of(case):
         return dict(file)
 
 
-def compare_with_reference(case, state=None):
+def compare_with_reference(case, state=None, reference=None):
     return parity_against_reference(
-        model_of(case), params_of(case, state), DATA / case / "reference.npz"
+        model_of(case), params_of(case, state), reference or DATA / case / "reference.npz"
     )
+
+
+def recomputed_reference(case, folder):
+    """The reference with the steps that PyTorch takes on this processor, and whether they differ.
+
+    In bfloat16 they depend on it: the matrix unit that newer processors have (AMX) adds in another
+    order than the one that the reference was recorded on, and the recursion amplifies the last bit.
+    """
+    ref, config = reference_of(case), config_of(case)
+    model = TorchTRM(config, state_of(case), getattr(torch, config.forward_dtype))
+    x = model.embed(torch.from_numpy(ref["inputs"]), torch.from_numpy(ref["puzzle_identifiers"]))
+    y, z = model.initial_carry(len(x))
+    differs = False
+    for t in range(len(ref["det_q_halt"])):
+        y, z = model.deep_recursion(y, z, x)
+        logits, q = model.heads(y)
+        parts = {"z_H": y, "z_L": z, "logits": logits, "q_halt": q[:, 0], "q_continue": q[:, 1]}
+        for name, part in parts.items():
+            differs |= not np.array_equal(ref[f"det_{name}"][t], part.float())
+            ref[f"det_{name}"][t] = part.float()
+    np.savez(folder / "reference.npz", **ref)
+    return folder / "reference.npz", differs
 
 
 def tensors_equal(got, want):
@@ -138,7 +160,7 @@ def refused(call, *needles):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_step_and_algorithm_1_agree_with_upstream(case):
+def test_every_step_and_algorithm_1_agree_with_upstream(case, tmp_path):
     record, bfloat16 = compare_with_reference(case), case == "bfloat16_mlp_t"
     assert record["passed"], record["worst"]
     errors = {c["what"]: c["relative_error"] for c in record["comparisons"]}
@@ -150,7 +172,23 @@ def test_every_step_and_algorithm_1_agree_with_upstream(case):
     }
     in_float32 = {what: e for what, e in errors.items() if what.endswith("in float32")}
     assert errors.keys() - in_float32.keys() == {"embedding"} | expected
-    assert all(errors[what] <= (2e-2 if bfloat16 else 1e-4) for what in {"embedding"} | expected)
+    bounded, bound = {"embedding"} | expected, 2e-2 if bfloat16 else 1e-4
+    if bfloat16:
+        tolerances = {c["what"]: c["tolerance"] for c in record["comparisons"]}
+        for t in range(num_steps):  # of a Q logit as an absolute error: the larger of the two
+            scales = {
+                q: np.abs(reference_of(case)[f"det_{q}"][t]).max() for q in ("q_halt", "q_continue")
+            }
+            halting, going_on = (tolerances[f"step {t + 1} {q}"] * s for q, s in scales.items())
+            np.testing.assert_allclose(halting, going_on, rtol=1e-6)
+        reference, differs = recomputed_reference(case, tmp_path)
+        if differs:  # upstream itself would differ from the recorded steps by 0.06
+            here = compare_with_reference(case, reference=reference)
+            assert here["passed"], here["worst"]
+            errors = {c["what"]: c["relative_error"] for c in here["comparisons"]}
+            # Relative to a Q logit near 0, the last bit is more than the bound.
+            bounded = {what for what in bounded if " q_" not in what}
+    assert all(errors[what] <= bound for what in bounded)
     assert len(in_float32) == (3 * num_steps if bfloat16 else 0)
     assert all(error <= STEP_RMS_BFLOAT16 for error in in_float32.values())
 
