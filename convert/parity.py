@@ -193,7 +193,7 @@ def parity_against_reference(
       ConversionError: the file cannot be read, or is of another architecture.
     """
     ref = _read_reference(model, reference)
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.device_put(params)
     puzzles = make_puzzles(ref["inputs"], ref["puzzle_identifiers"])
     num_steps, num_puzzles = ref["det_q_halt"].shape
 
@@ -404,7 +404,7 @@ def parity_against_torch(
         rng.integers(0, cfg.vocab_size, (num_puzzles, cfg.seq_len), dtype=np.int32),
         rng.integers(0, cfg.num_puzzle_identifiers, num_puzzles, dtype=np.int32),
     )
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.device_put(params)
     oracle = TorchTRM(stated, state, getattr(torch, model.precision.compute_dtype))
     exact = TorchTRM(stated, state, torch.float64)
     inputs, ids = torch.from_numpy(puzzles.inputs), torch.from_numpy(puzzles.puzzle_identifiers)

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import jax
-import jax.numpy as jnp
 import msgspec
 import numpy as np
 from etils import epath
@@ -141,7 +140,7 @@ def load(
             f"{directory}: the manifest's digest is not that of its leaves and architecture; "
             "convert or download the checkpoint again"
         )
-    return model, jax.tree.map(jnp.asarray, params)
+    return model, jax.device_put(params)
 
 
 def read_manifest(name_or_directory: str | os.PathLike[str]) -> Manifest:

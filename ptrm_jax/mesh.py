@@ -318,10 +318,10 @@ def solve(
     num_puzzles = len(puzzles.index)
     select = check_selection(select, num_puzzles, len(rollouts), model.config.seq_len)
     run = _run_lanes(model, loop, devices, backend)
-    arrays = jax.tree.map(lambda field: jnp.asarray(field, jnp.int32), puzzles)
+    arrays = jax.tree.map(lambda field: np.asarray(field, np.int32), puzzles)
     results = run(
-        (params, jax.random.key_data(key), arrays, jnp.float32(sigma)),
-        jax.tree.map(np.asarray, make_lanes(num_puzzles, rollouts)),
+        (params, jax.random.key_data(key), arrays, np.float32(sigma)),
+        make_lanes(num_puzzles, np.asarray(rollouts)),
     )
     return jax.tree.map(np.asarray, choose(results, num_puzzles, select))
 
@@ -443,7 +443,7 @@ def solve_anytime_with_use(
     rows = np.minimum(place, num_puzzles - 1)
     arrays = jax.tree.map(lambda field: np.asarray(field, np.int32)[rows], puzzles)
     results, use = run(
-        (params, jax.random.key_data(key), jnp.float32(sigma), rule),
+        (params, jax.random.key_data(key), np.float32(sigma), rule),
         (arrays, place < num_puzzles),
     )
     back = np.argsort(place)[:num_puzzles]

@@ -135,7 +135,11 @@ def choose(results: LaneResults, num_puzzles: int, select: Selection | str = bes
 
     Source: PTRM Figure 4, last line, for `select=best_q`.
     """
-    return _choose(_fold(results, num_puzzles), selection.named(select))
+    folded = _fold(results, num_puzzles)
+    # One program, not one for every operation; without the trajectory, which may be large.
+    solution = _choose_jit(folded._replace(trajectory=None), selection.named(select))
+    selection.check_range(solution.rollout, folded.q_logits.shape[1])
+    return solution._replace(trajectory=folded.trajectory)
 
 
 def _fold(results: LaneResults, num_puzzles: int) -> LaneResults:
@@ -149,7 +153,6 @@ def _choose(folded: LaneResults, select: Selection) -> Solution:
         rollout = select(answers, q_logits, finite)
     else:
         rollout = selection.apply(select, answers, q_logits, finite)
-    selection.check_range(rollout, q_logits.shape[1])
     # A user's selection may return a rollout that is not finite, and under jit one out of range.
     in_range = (rollout >= 0) & (rollout < q_logits.shape[1])
     chosen = jnp.where(in_range, rollout, 0)[:, None]

@@ -10,9 +10,10 @@ from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ptrm_jax.model import TRM, Carry, Heads, Params, recur
-from ptrm_jax.puzzles import Array, ArrayT
+from ptrm_jax.puzzles import ArrayT
 
 
 class Lanes(NamedTuple, Generic[ArrayT]):
@@ -27,12 +28,16 @@ class Lanes(NamedTuple, Generic[ArrayT]):
     rollout: ArrayT
 
 
-def make_lanes(num_puzzles: int, rollouts: Array) -> Lanes[jax.Array]:
-    """All pairs of B puzzles and the K rollout ids given, puzzle-major: N = B * K lanes."""
-    rollouts = jnp.asarray(rollouts, jnp.int32)
+def make_lanes(num_puzzles: int, rollouts: ArrayT) -> Lanes[ArrayT]:
+    """All pairs of B puzzles and the K rollout ids given, puzzle-major: N = B * K lanes.
+
+    Of numpy arrays they are made by numpy: outside of jit, JAX would compile every operation.
+    """
+    xp: Any = np if isinstance(rollouts, np.ndarray) else jnp
+    ids = xp.asarray(rollouts, xp.int32)
     return Lanes(
-        row=jnp.repeat(jnp.arange(num_puzzles, dtype=jnp.int32), rollouts.shape[0]),
-        rollout=jnp.tile(rollouts, num_puzzles),
+        row=xp.repeat(xp.arange(num_puzzles, dtype=xp.int32), len(ids)),
+        rollout=xp.tile(ids, num_puzzles),
     )
 
 
