@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib.util
 import inspect
+import math
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # One cache of compiled programs for the whole run: workers and subprocesses share it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -101,14 +103,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
+MOST_MEMORY = 3 * 2**30
+"""Bytes that a worker may hold before it drops its compiled programs."""
+
+last_options: list[Any] = []
+"""How the module before was compiled."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compiles the programs of a module quickly, or as a user's; drops those of the last one."""
-    jax.clear_caches()  # a worker would keep gigabytes of programs
+    """Compiles the programs of a module quickly, or as a user's.
+
+    Programs of the module before are kept, for many are small ones that every module needs; unless
+    they were compiled in the other way, or take too much memory.
+    """
+    as_users = request.module.__name__ in AS_USERS_COMPILE
+    options = quick.users_options if as_users else quick.options
+    if last_options != [options] or memory_held() > MOST_MEMORY:
+        jax.clear_caches()
+    last_options[:] = [options]
     with pytest.MonkeyPatch.context() as patch:
-        if request.module.__name__ not in AS_USERS_COMPILE:
-            patch.setattr(compiler, "get_compile_options", quick.options)
+        patch.setattr(compiler, "get_compile_options", options)
         yield
+
+
+def memory_held() -> float:
+    """Bytes that this process holds; more than any where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return math.inf
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(autouse=True)

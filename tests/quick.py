@@ -6,7 +6,12 @@ from typing import Any
 
 from jax._src import compiler
 
-_QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+_QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    # By default a program is split for many threads, a fifth of the work; the tests have two cores.
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 
 users_options = compiler.get_compile_options
 
