@@ -274,6 +274,10 @@ def test_a_survey_is_a_table_and_a_table_of_tiles() -> None:
     assert lines[-1] == "maze-hard, bfloat16: 75 % mlp"
     (row,) = json.loads(survey.table_of_tiles(rows))
     assert row["lane_tile"] == 1 and row["length"] == 916 and row["variant"] == "attention"
+    assert row["chip"] == "v5e"
+    rows = [row._replace(forecast=forecast_of(target="v6e:1x1")) for row in rows]
+    *others, row = json.loads(survey.table_of_tiles(rows))
+    assert row["chip"] == "v6e" and others == chips.lane_tiles()
 
 
 @pytest.mark.parametrize(("fits", "remedy"), [(9, "pass at most 8"), (0, "no tile fits")])

@@ -13,7 +13,7 @@ import jax
 
 from ptrm_jax import markdown, mesh
 from ptrm_jax.checks.speed import full_size
-from ptrm_jax.chips import CHIPS
+from ptrm_jax.chips import CHIPS, lane_tiles
 from ptrm_jax.config import DType, LoopSettings, Precision, Save
 from ptrm_jax.errors import InputError
 from ptrm_jax.model import TRM
@@ -140,9 +140,14 @@ def survey_table(rows: Sequence[Row]) -> str:
 
 
 def table_of_tiles(rows: Sequence[Row]) -> str:
-    """The best tiles of surveys, as `ptrm_jax.chips` reads them: JSON."""
+    """The best tiles of surveys, as `ptrm_jax.chips` reads them: JSON.
+
+    Chips that were not surveyed keep the rows that they have there.
+    """
     configs = full_size()
-    tiles = [
+    surveyed = {row.forecast.chip.name for row in rows}
+    tiles = [row for row in lane_tiles() if row["chip"] not in surveyed]
+    tiles += [
         {
             "chip": row.forecast.chip.name,
             "model": row.model,
