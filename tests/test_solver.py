@@ -545,6 +545,20 @@ def test_a_rollout_out_of_range_is_refused_on_any_device() -> None:
             )  # fmt: skip
 
 
+def test_another_batch_on_devices_compiles_the_rollouts_and_the_choice_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where operations run one by one, each is a program, and there would be thirty."""
+    model, params, puzzles, _ = reference("mlp_t")
+    run = functools.partial(mesh.solve, model, params, KEY, num_rollouts=2, depth=1, sigma=0.1)
+    run(puzzles)
+    with jax.log_compiles():
+        run(puzzles.take(slice(4)))
+    messages = [record.getMessage() for record in caplog.records]
+    compiled = [message.split()[1] for message in messages if message.startswith("Compiling ")]
+    assert len(compiled) == 2 and "jit(_choose)" in compiled
+
+
 def test_save_keeps_what_it_names() -> None:
     model, _, puzzles, whole = reference("mlp_t")
     answers = solve_one_step(puzzles, save=Save(answers=True)).trajectory

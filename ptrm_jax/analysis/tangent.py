@@ -167,7 +167,7 @@ def follow(
     """
     devices = tuple(devices) if devices is not None else mesh.local_devices()
     ids = solver.check_solve(model, params, key, puzzles, sigma, 1, np.asarray(rollouts))
-    lanes = jax.tree.map(np.asarray, solver.make_lanes(len(puzzles.index), ids))
+    lanes = solver.make_lanes(len(puzzles.index), np.asarray(ids))
     num_lanes, chunk = len(lanes.row), TILES * lane_tile * len(devices)
     run = _spread(model, depth, lane_tile, devices)
     parts = []
