@@ -106,7 +106,7 @@ def check(
     rates: dict[tuple[str, str, int], Rate] = {}
 
     def measure(name: str, dtype: str, tile: int, rival: Rival | None = None) -> None:
-        what = f"{name}, {dtype}, tile {tile}{', PyTorch' if rival else ''}"
+        what = f"{name}, {dtype}, tile {tile}{', beside PyTorch' if rival else ''}"
         if time.monotonic() > end:
             found["left_out"].append(what)
             return
@@ -197,7 +197,10 @@ def _rate_text(one: Rate) -> str:
     if one.steps_per_second is None:
         return one.note
     share = "peak not known" if one.share is None else f"{100 * one.share:.0f} % of peak"
-    return f"{one.steps_per_second:,.1f} rollout-steps/s, {share}"
+    text = f"{one.steps_per_second:,.1f} rollout-steps/s, {share}"
+    if one.rival_steps_per_second is not None:
+        text += f"; PyTorch {one.rival_steps_per_second:,.1f}"
+    return f"{text}; {one.note}" if one.note else text
 
 
 def table(found: dict[str, Any]) -> str:
