@@ -9,7 +9,7 @@ from jax._src import compiler
 _QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
-    # By default a program is split for many threads, a fifth of the work; the tests have two cores.
+    # By default XLA splits a program for many threads, which is work too; here two workers compile.
     "xla_cpu_parallel_codegen_split_count": 1,
 }
 

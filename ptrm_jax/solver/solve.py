@@ -135,16 +135,22 @@ def choose(results: LaneResults, num_puzzles: int, select: Selection | str = bes
 
     Source: PTRM Figure 4, last line, for `select=best_q`.
     """
-    folded = _fold(results, num_puzzles)
-    # One program, not one for every operation; without the trajectory, which may be large.
-    solution = _choose_jit(folded._replace(trajectory=None), selection.named(select))
-    selection.check_range(solution.rollout, folded.q_logits.shape[1])
-    return solution._replace(trajectory=folded.trajectory)
+    return _choose_once(_fold(results, num_puzzles), selection.named(select))
 
 
 def _fold(results: LaneResults, num_puzzles: int) -> LaneResults:
     """Results of puzzle-major lanes, their leading axes [B, K] instead of [N]."""
     return jax.tree.map(lambda x: x.reshape(num_puzzles, -1, *x.shape[1:]), results)
+
+
+def _choose_once(folded: LaneResults, select: Selection) -> Solution:
+    """The choice by a program of its own, not one for every operation; then its check.
+
+    Without the trajectory, which may be large and is on the host where `mesh` calls this.
+    """
+    solution = _choose_jit(folded._replace(trajectory=None), select)
+    selection.check_range(solution.rollout, folded.q_logits.shape[1])
+    return solution._replace(trajectory=folded.trajectory)
 
 
 def _choose(folded: LaneResults, select: Selection) -> Solution:
@@ -301,9 +307,7 @@ def solve(
     if chosen in selection.BY_NAME.values():
         return _solve(*arguments, chosen)
     # Apart from the network, which then need not be compiled again for every new function.
-    solution = _choose_jit(_rollouts(*arguments), chosen)
-    selection.check_range(solution.rollout, len(rollouts))
-    return solution
+    return _choose_once(_rollouts(*arguments), chosen)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings", "select"))
