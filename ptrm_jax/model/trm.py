@@ -59,6 +59,20 @@ class Heads(NamedTuple):
     q_logits: jax.Array
 
 
+def parameter(
+    module: nn.Module, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
+) -> jax.Array:
+    """`module.param` in float32, without tracing the initializer of a parameter that is there.
+
+    Flax traces it at every application, to compare shapes: as long as it takes to trace the model.
+    """
+    if module.has_variable("params", name):
+        value = module.get_variable("params", name)
+        if jnp.shape(value) == shape:
+            return value
+    return module.param(name, init, shape, jnp.float32)
+
+
 def rms_norm(x: jax.Array, eps: float, axis: int) -> jax.Array:
     """RMS norm without weights over `axis`, computed in float32, returned in x's dtype."""
     x32 = x.astype(jnp.float32)
@@ -97,10 +111,10 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         dtype = self.dtype or self.precision.dtype
         shape = (x.shape[self.axis], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = parameter(self, "kernel", self.kernel_init, shape)
         out = contract(x.astype(dtype), kernel.astype(dtype), self.axis, self.precision.matmul)
         if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+            bias = parameter(self, "bias", self.bias_init, (self.features,))
             bias = bias.astype(dtype).astype(jnp.float32)
             out = out + jnp.broadcast_to(bias, out.shape)
         return rounded(out.astype(dtype))
@@ -119,7 +133,7 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
-        table = self.param("embedding", self.init, (self.num_rows, self.features), jnp.float32)
+        table = parameter(self, "embedding", self.init, (self.num_rows, self.features))
         return table[ids].astype(self.dtype)  # cast last: a table may have a million rows
 
 
@@ -133,7 +147,7 @@ class Halves(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         shape = (x.shape[self.axis], self.features)
-        kernel = self.param("kernel", _KERNEL_INIT, shape, jnp.float32).astype(x.dtype)
+        kernel = parameter(self, "kernel", _KERNEL_INIT, shape).astype(x.dtype)
         first, second = (
             contract(x, half, self.axis, self.precision.matmul)
             for half in jnp.split(kernel, 2, axis=1)
@@ -326,8 +340,8 @@ class TRM(nn.Module):
             )
         if cfg.positions == "learned":
             self.embed_pos = Embedding(cfg.length, cfg.hidden_size, prec.dtype, scaled)
-        self.H_init = self.param("H_init", init, (cfg.hidden_size,), jnp.float32)
-        self.L_init = self.param("L_init", init, (cfg.hidden_size,), jnp.float32)
+        self.H_init = parameter(self, "H_init", init, (cfg.hidden_size,))
+        self.L_init = parameter(self, "L_init", init, (cfg.hidden_size,))
         products = prec if arrangement == "cpu" else prec.in_one_pass
         self.network = Network(cfg, products, arrangement)
         self.lm_head = Linear(cfg.vocab_size, products)
@@ -342,7 +356,7 @@ class TRM(nn.Module):
         )
         if cfg.q_pooling == "attention":  # initialised to the mean over positions
             zeros = nn.initializers.zeros
-            self.q_query = self.param("q_query", zeros, (cfg.hidden_size,), jnp.float32)
+            self.q_query = parameter(self, "q_query", zeros, (cfg.hidden_size,))
 
     def __call__(self, inputs: jax.Array, puzzle_identifier: jax.Array) -> Heads:
         """Calls every part once, so that `init` creates every parameter; `recur` is the algorithm.
