@@ -137,14 +137,15 @@ def init_state(model: TRM, config: TrainConfig, params: Params | None = None) ->
         params = init_params(model, jax.random.key(config.seed, impl="threefry2x32"))
     cfg, num_rows = model.config, config.batch_size
     # Each leaf has its own buffer, because the state is donated.
-    weights = jax.tree.map(jnp.copy, trained(params))
+    copy = functools.partial(jax.device_put, may_alias=False)
+    weights = copy(trained(params))
     shape = (num_rows, cfg.length, cfg.hidden_size)
     tokens = (num_rows, cfg.seq_len)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=jax.tree.map(jnp.copy, params),
+        params=copy(params),
         ema=weights,
-        opt_state=_optimizer(config).init(weights),
+        opt_state=jax.jit(_optimizer(config).init)(weights),
         rows=Rows(
             carry=Carry(
                 jnp.zeros(shape, model.precision.dtype), jnp.zeros(shape, model.precision.dtype)
