@@ -30,7 +30,6 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import quick  # noqa: E402
@@ -203,7 +202,8 @@ def random_params(config: ModelConfig) -> Params:
         scale = {"q_head/kernel": 0.05, "q_head/bias": 0.05, "puzzle_emb/embedding": 0.05}
         scale |= {"H_init": 1.0, "L_init": 1.0, "embed_tokens/embedding": leaf.shape[-1] ** -0.5}
         drawn = scale.get(name, leaf.shape[0] ** -0.5) * rng.standard_normal(leaf.shape)
-        return jnp.asarray(drawn - 5 * (name == "q_head/bias"), leaf.dtype)
+        # Converted by numpy, because JAX would compile a program for every shape.
+        return jax.device_put(np.asarray(drawn - 5 * (name == "q_head/bias"), leaf.dtype))
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 

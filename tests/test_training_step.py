@@ -79,8 +79,13 @@ def same(got: Any, expected: Any) -> None:
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def normal(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(0, 1, shape), jnp.float32)
+def array(values: Any, dtype: Any) -> jax.Array:
+    """An array converted by numpy, because JAX would compile a program for every shape."""
+    return jax.device_put(np.asarray(values, dtype))
+
+
+def normal(seed: int, *shape: int, dtype: Any = jnp.float32) -> jax.Array:
+    return array(np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32), dtype)
 
 
 @functools.cache
@@ -128,16 +133,17 @@ def random_examples(config: ModelConfig, seed: int) -> Examples:
     labels = rng.integers(1, config.vocab_size, tokens)
     asked = rng.permuted(np.arange(config.seq_len) < np.array(ASKED)[:, None], axis=1)
     return Examples(
-        jnp.asarray(rng.integers(0, config.vocab_size, tokens), jnp.int32),
-        jnp.asarray(np.where(asked, labels, IGNORED), jnp.int32),
-        jnp.asarray(rng.integers(0, NUM_IDENTIFIERS - 3, NUM_ROWS), jnp.int32),
+        array(rng.integers(0, config.vocab_size, tokens), jnp.int32),
+        array(np.where(asked, labels, IGNORED), jnp.int32),
+        array(rng.integers(0, NUM_IDENTIFIERS - 3, NUM_ROWS), jnp.int32),
     )
 
 
 def random_carry(config: ModelConfig) -> Carry:
     """States as in the middle of a recursion: of unit size, different in each row."""
-    states = normal(4, 2, NUM_ROWS, config.length, config.hidden_size)
-    return Carry(*states.astype(config.forward_dtype))
+    dtype = jnp.dtype(config.forward_dtype)
+    states = np.asarray(normal(4, 2, NUM_ROWS, config.length, config.hidden_size, dtype=dtype))
+    return Carry(*map(jax.device_put, states))
 
 
 # --- Losses --------------------------------------------------------------------------------------
@@ -159,7 +165,7 @@ def test_stablemax_is_its_formula() -> None:
     """In float64; logits of either sign, 0, and far out."""
     s = np.where(LOGITS >= 0, LOGITS + 1, 1 / (1 - np.minimum(LOGITS, 0)))
     expected = np.log(s / s.sum(-1, keepdims=True))
-    got = log_stablemax(jnp.asarray(LOGITS, jnp.float32))
+    got = log_stablemax(array(LOGITS, jnp.float32))
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, expected, rtol=2e-6, atol=5e-6)  # log s is up to 69
 
@@ -169,7 +175,7 @@ def test_stablemax_has_the_gradient_of_its_formula() -> None:
     below = np.minimum(LOGITS, 0)
     s = np.where(LOGITS >= 0, LOGITS + 1, 1 / (1 - below))
     slope = np.where(LOGITS >= 0, 1.0, 1 / (1 - below) ** 2)
-    logits = jnp.asarray(LOGITS, jnp.float32)
+    logits = array(LOGITS, jnp.float32)
 
     @jax.jit
     def gradient(labels: jax.Array) -> jax.Array:
@@ -187,7 +193,7 @@ def test_softmax_is_its_formula() -> None:
     labels = np.array([1, 2])
     expected = np.logaddexp.reduce(logits, axis=-1) - logits[[0, 1], labels]
     for dtype in (jnp.float32, jnp.bfloat16):  # both hold these logits
-        got = cross_entropy(jnp.asarray(logits, dtype), jnp.asarray(labels, jnp.int32), "softmax")
+        got = cross_entropy(array(logits, dtype), array(labels, jnp.int32), "softmax")
         assert got.dtype == jnp.float32
         np.testing.assert_allclose(got, expected, rtol=1e-6)
 
@@ -272,7 +278,7 @@ def test_adam_atan2_is_its_rule() -> None:
     state = optimizer.init({"w": jnp.zeros((3, 5))})
     m, v = np.zeros((3, 5)), np.zeros((3, 5))
     for t, g in enumerate(grads, start=1):
-        updates, state = optimizer.update({"w": jnp.asarray(g, jnp.float32)}, state)
+        updates, state = optimizer.update({"w": array(g, jnp.float32)}, state)
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
         expected = np.arctan2(m, np.sqrt(v / (1 - b2**t))) / (1 - b1**t)
         np.testing.assert_allclose(updates["w"], expected, rtol=2e-5)
@@ -310,7 +316,7 @@ def test_muon_turns_matrices_of_the_recursion_only() -> None:
     rng = np.random.default_rng(0)
     shapes = {"network": {"kernel": (24, 64)}, "lm_head": {"kernel": (24, 9)}, "H_init": (24,)}
     grads = jax.tree.map(
-        lambda shape: jnp.asarray(rng.normal(0, 1, shape), jnp.float32),
+        lambda shape: array(rng.normal(0, 1, shape), jnp.float32),
         shapes,
         is_leaf=lambda node: isinstance(node, tuple),
     )
@@ -371,7 +377,7 @@ def test_sign_sgd_moves_the_touched_rows_alone(rows: list[int]) -> None:
     rate, decay = 0.01, 0.5
     got = np.asarray(
         jax.jit(sign_sgd_rows)(
-            *(jnp.asarray(table), jnp.array(rows, jnp.int32), jnp.asarray(grads)),
+            *(jnp.asarray(table), array(rows, jnp.int32), jnp.asarray(grads)),
             *(jnp.float32(rate), decay),
         )
     )
@@ -423,12 +429,10 @@ def pulled_back(*cases: Case) -> list[tuple[jax.Array, ...]]:
     arguments = []
     for case in cases:
         value = jax.eval_shape(case.function, *case.inputs)
-        g = normal(9, *value.shape).astype(value.dtype)
-        arguments.append(
-            tuple(x.astype(case.round_to).astype(x.dtype) for x in (g, *case.inputs))
-            if case.round_to != jnp.float32
-            else (g, *case.inputs)
-        )
+        given = (normal(9, *value.shape, dtype=value.dtype), *case.inputs)
+        if case.round_to != jnp.float32:
+            given = tuple(array(np.asarray(x).astype(case.round_to), x.dtype) for x in given)
+        arguments.append(given)
     return run(arguments)
 
 
@@ -450,8 +454,8 @@ def test_contract_has_the_gradient_of_the_plain_product(axis: int, lanes: tuple[
                 shape.insert(where, 7)
         plain, exact, rounded = (jax.vmap(f, in_axes=vmapped) if vmapped else f for f in functions)
         inputs = tuple(normal(i, *shape) for i, shape in enumerate(shapes))
-        half = tuple(a.astype(jnp.bfloat16) for a in inputs)
-        widened = tuple(a.astype(jnp.float32) for a in half)
+        half = tuple(array(a, jnp.bfloat16) for a in inputs)
+        widened = tuple(array(a, jnp.float32) for a in half)
         got += [Case(exact, inputs), Case(exact, half), Case(rounded, inputs)]
         expected += [Case(plain, inputs), Case(plain, widened), Case(plain, inputs, jnp.bfloat16)]
     pairs = list(zip(pulled_back(*got), pulled_back(*expected), strict=True))
