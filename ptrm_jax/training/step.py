@@ -145,7 +145,7 @@ def init_state(model: TRM, config: TrainConfig, params: Params | None = None) ->
         step=jnp.zeros((), jnp.int32),
         params=copy(params),
         ema=weights,
-        opt_state=jax.jit(_optimizer(config).init)(weights),
+        opt_state=_optimizer(config).init(weights),
         rows=Rows(
             carry=Carry(
                 jnp.zeros(shape, model.precision.dtype), jnp.zeros(shape, model.precision.dtype)
