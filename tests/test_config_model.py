@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_model
+from flax.errors import ScopeParamNotFoundError, ScopeParamShapeError
 
 from ptrm_jax import (
     TRM,
@@ -405,6 +406,25 @@ def test_fresh_parameters_have_upstreams_scale(
     four_errors = 4 / math.sqrt(2 * leaf.size)
     assert leaf.std() == pytest.approx(std, rel=four_errors)
     assert np.abs(leaf).max() < 2.3 * std
+
+
+def test_an_initializer_is_traced_by_init_alone() -> None:
+    """Applications take the parameter as it is, and refuse another shape as Flax does."""
+    drawn = []
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        drawn.append(shape)
+        return jnp.zeros(shape, dtype)
+
+    linear = Linear(3, Precision(), kernel_init=init)
+    params = linear.init(jax.random.key(0), jnp.ones((2, 4)))
+    assert drawn == [(4, 3)]
+    linear.apply(params, jnp.ones((2, 4)))
+    assert drawn == [(4, 3)]
+    with pytest.raises(ScopeParamShapeError):
+        linear.apply(params, jnp.ones((2, 5)))
+    with pytest.raises(ScopeParamNotFoundError):
+        linear.apply({"params": {"other": jnp.ones(3)}}, jnp.ones((2, 4)))
 
 
 # --- Norm and rotary encoding --------------------------------------------------------------------
