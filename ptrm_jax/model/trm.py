@@ -67,7 +67,7 @@ def parameter(
     Flax traces it at every application, to compare shapes: as long as it takes to trace the model.
     """
     if module.has_variable("params", name):
-        value = module.get_variable("params", name)
+        value: jax.Array = module.get_variable("params", name)
         if jnp.shape(value) == shape:
             return value
     return module.param(name, init, shape, jnp.float32)
