@@ -64,7 +64,8 @@ def parameter(
 ) -> jax.Array:
     """`module.param` in float32, without tracing the initializer of a parameter that is there.
 
-    Flax traces it at every application, to compare shapes: as long as it takes to trace the model.
+    Flax traces it at every application, only to compare shapes, and tracing truncated normals is
+    slow.
     """
     if module.has_variable("params", name):
         value: jax.Array = module.get_variable("params", name)
