@@ -191,6 +191,11 @@ def small_model(
     return model, jax.tree.map(lambda x: x, random_params(model.config))
 
 
+def array(values: Any, dtype: Any) -> jax.Array:
+    """An array converted by numpy, because JAX would compile a program for every shape."""
+    return jax.device_put(np.asarray(values, dtype))
+
+
 @functools.cache
 def random_params(config: ModelConfig) -> Params:
     """Near to those of `init_params`, but without its program, which takes seconds to compile."""
@@ -202,8 +207,7 @@ def random_params(config: ModelConfig) -> Params:
         scale = {"q_head/kernel": 0.05, "q_head/bias": 0.05, "puzzle_emb/embedding": 0.05}
         scale |= {"H_init": 1.0, "L_init": 1.0, "embed_tokens/embedding": leaf.shape[-1] ** -0.5}
         drawn = scale.get(name, leaf.shape[0] ** -0.5) * rng.standard_normal(leaf.shape)
-        # Converted by numpy, because JAX would compile a program for every shape.
-        return jax.device_put(np.asarray(drawn - 5 * (name == "q_head/bias"), leaf.dtype))
+        return array(drawn - 5 * (name == "q_head/bias"), leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 

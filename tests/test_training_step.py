@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 import torch
-from conftest import small_model
+from conftest import array, small_model
 from jax import lax
 
 from convert import mapping, to_upstream, torch_training
@@ -79,12 +79,8 @@ def same(got: Any, expected: Any) -> None:
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def array(values: Any, dtype: Any) -> jax.Array:
-    """An array converted by numpy, because JAX would compile a program for every shape."""
-    return jax.device_put(np.asarray(values, dtype))
-
-
 def normal(seed: int, *shape: int, dtype: Any = jnp.float32) -> jax.Array:
+    """Standard normal numbers, rounded to float32 and then to `dtype`."""
     return array(np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32), dtype)
 
 

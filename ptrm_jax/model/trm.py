@@ -62,10 +62,23 @@ class Heads(NamedTuple):
 def parameter(
     module: nn.Module, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
 ) -> jax.Array:
-    """`module.param` in float32, without tracing the initializer of a parameter that is there.
+    """`module.param`, without tracing the initializer of a parameter that is there.
 
     Flax traces it at every application, only to compare shapes, and tracing truncated normals is
     slow.
+
+    Args:
+      module: whose parameter it is.
+      name: of the parameter.
+      init: its initializer.
+      shape: its shape.
+
+    Returns:
+      The parameter, `shape`; float32 where it is initialised, otherwise as it was given.
+
+    Raises:
+      flax.errors.ScopeParamShapeError: the parameter that is there has another shape.
+      flax.errors.ScopeParamNotFoundError: it is not there, and may not be initialised.
     """
     if module.has_variable("params", name):
         value: jax.Array = module.get_variable("params", name)
